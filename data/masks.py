@@ -1,0 +1,150 @@
+"""Foreground masks: which pixels show the head, scalp and skull included, and not air. No network, no GPU.
+
+1. Work on block means of at most about 128 pixels a side. 2. A rough head by Otsu's threshold (Otsu, IEEE Trans. SMC
+1979) on square roots of the smoothed image, which evens out bright fat and coil shading. 3. Level and noise of the
+air around it, for at 0.05 T air is a bright Rayleigh haze; the threshold comes down to just above it, with no more
+smoothing than the noise asks for, so that the outline stays in place. 4. Opening against specks, closing across the
+dark skull, the largest component, holes filled in every plane, opening against spikes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float32]
+
+WORKING_SIZE = 128  # pixels a side of the working grid, at most 1.5 times that; all lengths below are its pixels
+THIN = 4  # an axis this many times shorter than the longest one holds thick slices: its planes stay separate
+ROUGH_SIGMA = 1.5  # smoothing before Otsu's threshold
+SIGMA_RANGE = (0.5, 2.0)  # smoothing before the final threshold
+MARGIN = 8  # dilation of the rough head before the rest counts as air
+SPECK = 1  # radius of the first opening,
+SKULL = 4  # of the closing,
+SPIKE = 2  # and of the last opening
+MIN_AIR = 0.02  # fraction of the volume that must be air for its level to be trusted
+AIR_SIGMAS = 4.0  # the threshold lies this many standard deviations of smoothed air above air,
+AIR_TO_HEAD = 0.12  # and at least this far on the way from air to the head's median
+OTSU_BINS = 256
+MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation, normal distribution
+
+
+def head_mask_volume(volume: FloatArray) -> BoolArray:
+    """The head in a volume (X, Y, Z) of any orientation and intensity scale; False everywhere if it is constant."""
+    low, high = float(volume.min()), float(volume.max())
+    if not low < high:
+        return np.zeros(volume.shape, dtype=bool)
+    thick = [n * THIN > max(volume.shape) for n in volume.shape]
+    factors = [max(1, round(n / WORKING_SIZE)) if wide else 1 for n, wide in zip(volume.shape, thick, strict=True)]
+    coarse = (_block_means(volume, factors) - np.float32(low)) / np.float32(high - low)
+    head = _clean(_above_air(coarse, thick), thick)
+    return _enlarge(head, factors, volume.shape)
+
+
+def head_mask_slice(image: FloatArray) -> BoolArray:
+    """The head in a lone slice (H, W); False everywhere if the slice is constant."""
+    return head_mask_volume(image[..., None])[..., 0]
+
+
+def _above_air(coarse: FloatArray, thick: list[bool]) -> BoolArray:
+    """Step 2 and 3: everything clearly brighter than air. `coarse`: (X, Y, Z) in [0, 1]."""
+    smooth = _smoothed(coarse, ROUGH_SIGMA, thick)
+    otsu = _otsu(np.sqrt(smooth)) ** 2
+    rough = smooth > otsu
+    air = ~ndimage.binary_dilation(rough, _ball(thick), iterations=MARGIN)
+    if air.mean() < MIN_AIR:
+        return rough
+    level = float(np.median(coarse[air]))
+    contrast = float(np.median(smooth[rough])) - level
+    noise = MAD_TO_SIGMA * float(np.median(np.abs(coarse[air] - level)))
+    # smoothing by s pixels divides the noise in a plane by sqrt(4 pi) s; this s makes the two bounds below equal
+    sigma = float(np.clip(AIR_SIGMAS * noise / (AIR_TO_HEAD * contrast * math.sqrt(4 * math.pi)), *SIGMA_RANGE))
+    smooth = _smoothed(coarse, sigma, thick)
+    noise = MAD_TO_SIGMA * float(np.median(np.abs(smooth[air] - level)))
+    return smooth > level + max(AIR_SIGMAS * noise, AIR_TO_HEAD * contrast)
+
+
+def _clean(bright: BoolArray, thick: list[bool]) -> BoolArray:
+    """Step 4: one solid head from the bright pixels."""
+    ball = _ball(thick)
+    mask = ndimage.binary_opening(bright, ball, iterations=SPECK)
+    mask = ndimage.binary_dilation(mask, ball, iterations=SKULL)
+    mask = ndimage.binary_erosion(mask, ball, iterations=SKULL, border_value=1)
+    mask = _fill_planes(_largest_component(mask))
+    mask = ndimage.binary_erosion(mask, ball, iterations=SPIKE, border_value=1)
+    return _fill_planes(_largest_component(ndimage.binary_dilation(mask, ball, iterations=SPIKE)))
+
+
+def _otsu(values: FloatArray) -> float:
+    """The level that maximises the variance between the two classes it separates. `values`: any shape, not constant."""
+    counts, edges = np.histogram(values, bins=OTSU_BINS)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)[:-1].astype(np.float64)
+    above = counts.sum() - below
+    sums = np.cumsum(counts * centres)
+    between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
+    return float(centres[np.argmax(between)])
+
+
+def _ball(thick: list[bool]) -> BoolArray:
+    """The 3x3x3 cross, without its arms along thin axes."""
+    ball = ndimage.generate_binary_structure(3, 1)
+    for axis, wide in enumerate(thick):
+        if not wide:
+            np.moveaxis(ball, axis, 0)[[0, 2]] = False
+    return ball
+
+
+def _smoothed(volume: FloatArray, sigma: float, thick: list[bool]) -> FloatArray:
+    return ndimage.gaussian_filter(volume, [sigma if wide else 0 for wide in thick], truncate=3.0)
+
+
+def _largest_component(mask: BoolArray) -> BoolArray:
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+
+
+def _fill_planes(mask: BoolArray) -> BoolArray:
+    """Fill what is enclosed within a plane, for the planes across each of the three axes in turn."""
+    for axis in range(3):
+        if mask.shape[axis] == 0 or min(n for k, n in enumerate(mask.shape) if k != axis) < 3:
+            continue
+        structure = ndimage.generate_binary_structure(3, 1)
+        np.moveaxis(structure, axis, 0)[[0, 2]] = False
+        labels, count = ndimage.label(~mask, structure)
+        outside = np.zeros(count + 1, dtype=bool)
+        for other in range(3):
+            if other != axis:
+                outside[np.moveaxis(labels, other, 0)[[0, -1]].ravel()] = True
+        mask = mask | ~(outside[labels] | mask)
+    return mask
+
+
+def _block_means(volume: FloatArray, factors: list[int]) -> FloatArray:
+    """Means of blocks of `factors` voxels; the far edges are repeated to complete the last blocks."""
+    padding = [(0, -n % f) for n, f in zip(volume.shape, factors, strict=True)]
+    padded = np.pad(volume, padding, mode="edge") if any(p for _, p in padding) else volume
+    for axis, factor in enumerate(factors):
+        if factor > 1:
+            slabs = [np.moveaxis(padded, axis, 0)[start::factor] for start in range(factor)]
+            padded = np.moveaxis(sum(slabs[1:], start=slabs[0]) / np.float32(factor), 0, axis)
+    return np.ascontiguousarray(padded, dtype=np.float32)
+
+
+def _enlarge(mask: BoolArray, factors: list[int], shape: tuple[int, ...]) -> BoolArray:
+    """A mask of blocks back on the full grid: linear interpolation between block centres, threshold one half."""
+    soft = mask.astype(np.float32)
+    for axis, (factor, size) in enumerate(zip(factors, shape, strict=True)):
+        if factor > 1:
+            position = np.clip((np.arange(size) + 0.5) / factor - 0.5, 0, soft.shape[axis] - 1)
+            lower = np.minimum(position.astype(int), max(soft.shape[axis] - 2, 0))
+            upper = np.minimum(lower + 1, soft.shape[axis] - 1)
+            weight = (position - lower).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(3)])
+            soft = soft.take(lower, axis) * (1 - weight) + soft.take(upper, axis) * weight
+    return soft > 0.5

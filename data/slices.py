@@ -1,0 +1,136 @@
+"""Slice files: grey images in [0, 1] and foreground masks on disk, their names, and how a plane becomes an image.
+
+A plane of a RAS volume with axes (i, j), i < j, is shown with i increasing to the right and j increasing upwards, so
+that anterior or superior is on top: `image = flipud(plane.T)`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from util.errors import UserError
+
+FloatImage = NDArray[np.float32]
+BoolImage = NDArray[np.bool_]
+
+SLICE_SUFFIXES = (".png", ".npy")
+PNG_COMPRESSION = 1  # noise hardly compresses further, and level 6 takes several times as long
+SUBJECT_WITHOUT_NAME = "subject"
+
+
+def to_image(ras_plane: NDArray) -> NDArray:
+    """A plane (I, J) of a RAS volume as an image (H, W) = (J, I): i to the right, j upwards."""
+    return np.flipud(ras_plane.T)
+
+
+def from_image(image: NDArray) -> NDArray:
+    """The inverse of `to_image`: an image (H, W) as a RAS plane (W, H)."""
+    return np.flipud(image).T
+
+
+def clean_subject(name: str) -> str:
+    """`name` with every character outside [A-Za-z0-9._-] replaced by '-', never starting with a dot."""
+    cleaned = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    return "-" + cleaned[1:] if cleaned.startswith(".") else cleaned
+
+
+def slice_name(subject: str, index: int) -> str:
+    """File name of slice `index` of `subject`: `SUBJECT_003.png`."""
+    return f"{clean_subject(subject)}_{index:03d}.png"
+
+
+def parse_name(stem: str) -> tuple[str, int]:
+    """Subject and slice index of a file name without suffix: `sub_01_003` gives (`sub_01`, 3).
+
+    Names made by hand: trailing digits are the index also without an underscore (`case7` gives (`case`, 7)); digits
+    alone belong to the one subject `subject`; a name without trailing digits is a subject of one slice, index 0.
+    """
+    match = re.fullmatch(r"(.*?)_?([0-9]+)", stem)
+    if match is None:
+        return stem, 0
+    return match[1] or SUBJECT_WITHOUT_NAME, int(match[2])
+
+
+def write_image(path: Path, image: NDArray, bits: int) -> None:
+    """Write a grey PNG.
+
+    Args:
+        image: (H, W) float in [0, 1].
+        bits: 8 or 16; the value is stored as round(image * (2^bits - 1)).
+    Raises: ValueError for another shape, another depth, or values outside [0, 1] (NaN included).
+    """
+    if image.ndim != 2 or bits not in (8, 16):
+        raise ValueError(f"{path}: shape {image.shape} and {bits} bits, need (H, W) and 8 or 16 bits")
+    if not (image.min() >= 0 and image.max() <= 1):
+        raise ValueError(f"{path}: values from {image.min()} to {image.max()}, need [0, 1]")
+    top = 2**bits - 1
+    levels = (image * np.float32(top) + np.float32(0.5)).astype(np.uint8 if bits == 8 else np.uint16)
+    write_levels(path, levels)
+
+
+def write_levels(path: Path, levels: NDArray) -> None:
+    """Write (H, W) uint8 or uint16 as they are: masks, class labels, quantised intensities."""
+    Image.fromarray(np.ascontiguousarray(levels)).save(path, format="PNG", compress_level=PNG_COMPRESSION)
+
+
+def write_mask(path: Path, mask: BoolImage) -> None:
+    """Write a foreground mask (H, W) as an 8-bit PNG of 0 and 255."""
+    write_levels(path, mask.astype(np.uint8) * np.uint8(255))
+
+
+def read_levels(path: Path) -> NDArray:
+    """Read (H, W) grey levels as stored, integer or float, from a PNG or .npy file.
+
+    Colour PNGs with equal channels count as grey; transparency is ignored.
+    Raises: UserError naming the file if it cannot be read, is no single grey plane, is empty, or is of another kind.
+    """
+    if path.suffix.lower() not in SLICE_SUFFIXES:
+        raise UserError(f"{path}: slices are read from {' or '.join(SLICE_SUFFIXES)} files")
+    try:
+        levels = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else _read_png(path)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as an image ({type(error).__name__})") from error
+    if levels.ndim == 3 and levels.shape[2] == 3 and (levels == levels[..., :1]).all():
+        levels = levels[..., 0]
+    if levels.ndim != 2 or levels.size == 0:
+        raise UserError(f"{path}: shape {levels.shape}, need one grey plane (H, W)")
+    return levels
+
+
+def _read_png(path: Path) -> NDArray:
+    with Image.open(path, formats=("PNG",)) as image:
+        if image.mode in ("1", "LA"):
+            return np.asarray(image.convert("L"))
+        if image.mode in ("P", "PA", "RGBA"):
+            return np.asarray(image.convert("RGB"))
+        return np.asarray(image)
+
+
+def read_image(path: Path) -> FloatImage:
+    """Read a slice as (H, W) float32 in [0, 1].
+
+    Integers are divided by their type's largest value (255 or 65535); floats in .npy must lie in [0, 1] already.
+    Raises: UserError naming the file, see `read_levels`; also for floats outside [0, 1].
+    """
+    levels = read_levels(path)
+    if levels.dtype == np.bool_:
+        return levels.astype(np.float32)
+    if levels.dtype in (np.uint8, np.uint16):
+        return levels.astype(np.float32) * np.float32(1 / np.iinfo(levels.dtype).max)
+    if levels.dtype.kind == "i" and levels.min() >= 0 and levels.max() <= 65535:  # 16-bit PNG as old Pillow gives it
+        return levels.astype(np.float32) * np.float32(1 / 65535)
+    if levels.dtype.kind != "f":
+        raise UserError(f"{path}: values of type {levels.dtype}, allowed are uint8, uint16 and floats in [0, 1]")
+    if not (levels.min() >= 0 and levels.max() <= 1):
+        raise UserError(f"{path}: values from {levels.min():g} to {levels.max():g}, floats must lie in [0, 1]")
+    return levels.astype(np.float32)
+
+
+def read_mask(path: Path) -> BoolImage:
+    """Read a foreground mask as (H, W) bool: everything that is not 0 is foreground, so 0/1 and 0/255 both work."""
+    return read_levels(path) != 0
