@@ -72,11 +72,17 @@ def _clean(bright: BoolArray, thick: list[bool]) -> BoolArray:
     """Step 4: one solid head from the bright pixels."""
     ball = _ball(thick)
     mask = ndimage.binary_opening(bright, ball, iterations=SPECK)
-    mask = ndimage.binary_dilation(mask, ball, iterations=SKULL)
-    mask = ndimage.binary_erosion(mask, ball, iterations=SKULL, border_value=1)
-    mask = _fill_planes(_largest_component(mask))
+    mask = _fill_planes(_largest_component(_closed(mask, thick)))
     mask = ndimage.binary_erosion(mask, ball, iterations=SPIKE, border_value=1)
     return _fill_planes(_largest_component(ndimage.binary_dilation(mask, ball, iterations=SPIKE)))
+
+
+def _closed(mask: BoolArray, thick: list[bool]) -> BoolArray:
+    """Closing by SKULL pixels; air is added around first, so that nothing is closed against the border."""
+    room = [SKULL if wide else 0 for wide in thick]
+    padded = np.pad(mask, [(width, width) for width in room])
+    closed = ndimage.binary_closing(padded, _ball(thick), iterations=SKULL)
+    return closed[tuple(slice(width, -width or None) for width in room)] | mask
 
 
 def _otsu(values: FloatArray) -> float:

@@ -53,6 +53,13 @@ def to_ras(volume: NDArray, affine: Matrix) -> tuple[NDArray, Matrix]:
     return apply_orientation(volume, orientation), affine @ inv_ornt_aff(orientation, volume.shape)
 
 
+def ras_geometry(geometry: SourceGeometry) -> tuple[tuple[int, ...], Matrix]:
+    """Shape and affine that the source volume has once it is in RAS order."""
+    orientation = io_orientation(geometry.affine)
+    shape = tuple(int(geometry.shape[axis]) for axis in np.argsort(orientation[:, 0]))
+    return shape, geometry.affine @ inv_ornt_aff(orientation, geometry.shape)
+
+
 def from_ras(volume: NDArray, affine: Matrix) -> NDArray:
     """The inverse of `to_ras`: a RAS volume back in the axis order and direction of the source's `affine`."""
     return apply_orientation(volume, ornt_transform(RAS, io_orientation(affine)))

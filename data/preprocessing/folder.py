@@ -1,0 +1,54 @@
+"""The data folder as a whole: what preprocessing may write into, and what it may remove again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data.manifest import DOMAINS, MANIFEST_NAME, SPLITS
+from util.errors import UserError
+
+SUFFIXES = ("", "_mask", "_truth", "_truth_mask", "_labels", "_lesions")
+
+
+def _slice_folders(dataroot: Path) -> list[Path]:
+    names = (f"{split}{domain}{suffix}" for split in SPLITS for domain in DOMAINS for suffix in SUFFIXES)
+    return [dataroot / name for name in names if (dataroot / name).exists()]
+
+
+def check_writable(dataroot: Path, overwrite: bool) -> None:
+    """Raise UserError unless `dataroot` is absent or empty, or `overwrite` is set and it is one of our data folders.
+
+    Slice folders without a manifest were made by hand: they are never overwritten.
+    """
+    if not dataroot.exists():
+        return
+    if not dataroot.is_dir():
+        raise UserError(f"--out {dataroot}: is a file, need a folder")
+    if any(dataroot.iterdir()) and not overwrite:
+        raise UserError(f"--out {dataroot}: is not empty, give another folder or --overwrite")
+    if _slice_folders(dataroot) and not (dataroot / MANIFEST_NAME).exists():
+        raise UserError(f"--out {dataroot}: holds slices without a {MANIFEST_NAME}, made by hand; give another folder")
+
+
+@contextmanager
+def fresh_folder(dataroot: Path) -> Iterator[None]:
+    """Empty `dataroot` of what preprocessing writes, and do so again if the block fails, so that no half is left."""
+    try:
+        dataroot.mkdir(parents=True, exist_ok=True)
+        _remove_outputs(dataroot)
+        yield
+    except BaseException as error:
+        if dataroot.is_dir():
+            _remove_outputs(dataroot)
+        if isinstance(error, OSError):
+            raise UserError(f"--out {dataroot}: cannot be written ({error.strerror or error})") from error
+        raise
+
+
+def _remove_outputs(dataroot: Path) -> None:
+    (dataroot / MANIFEST_NAME).unlink(missing_ok=True)
+    for folder in _slice_folders(dataroot):
+        shutil.rmtree(folder)

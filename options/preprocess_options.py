@@ -1,0 +1,125 @@
+"""Options of preprocessing_images.py: volumes of one's own, or the simulated benchmark."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data.preprocessing.nifti import SLICE_AXES
+from data.preprocessing.slicing import DEFAULT_PERCENTILES
+from util.errors import UserError
+from util.schema import CommandLine, add_flags, build, flag
+
+DEFAULT_PRESET = "same-contrast"
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What both kinds of input need."""
+
+    out: str | None = flag(None, "the data folder to write (required)", group="output")
+    bits: int = flag(16, "bits a pixel of the slice files", group="output", choices=(8, 16))
+    overwrite: bool = flag(False, "replace the slices and manifest of an earlier run in --out", group="output")
+    seed: int = flag(0, "same seed and input, same files", group="output", low=0)
+    workers: int = flag(os.cpu_count() or 1, "volumes at a time; default: the processors", group="output", low=1)
+
+
+@dataclass(frozen=True)
+class VolumeOptions:
+    """Volumes of one's own."""
+
+    input_A: str | None = flag(None, "low-field NIfTI volumes: a folder or one file", group="volumes")
+    input_B: str | None = flag(None, "high-field NIfTI volumes: a folder or one file", group="volumes")
+    truth_A: str | None = flag(
+        None, "high-field volumes of the same names on the grid of --input_A, for the metrics", group="volumes"
+    )
+    val_fraction: float = flag(0.1, "fraction of the subjects for validation", group="volumes", low=0, high=1)
+    test_fraction: float = flag(0.2, "fraction of the subjects for testing", group="volumes", low=0, high=1)
+    all_test: bool = flag(False, "every subject is for testing", group="volumes")
+    slice_axis: str = flag(
+        "auto",
+        "towards right, anterior or superior; auto: thickest voxel side, else an axis of few slices, else S",
+        group="volumes",
+        choices=("auto", *SLICE_AXES),
+    )
+    window_low: float = flag(
+        DEFAULT_PERCENTILES[0], "percentile inside the head that becomes 0", group="volumes", low=0, high=100
+    )
+    window_high: float = flag(
+        DEFAULT_PERCENTILES[1], "percentile inside the head that becomes 1", group="volumes", low=0, high=100
+    )
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """The simulated benchmark."""
+
+    n_train: int = flag(24, "training subjects of each domain; A and B have different ones", group="simulation", low=1)
+    n_val: int = flag(4, "validation subjects, each in both domains", group="simulation", low=0)
+    n_test: int = flag(12, "test subjects, each in both domains", group="simulation", low=1)
+    matrix: int = flag(224, "pixels a side of a slice", group="simulation", low=32, high=512)
+
+
+@dataclass(frozen=True)
+class PreprocessOptions:
+    """`simulate` is the preset of the benchmark, or None for volumes of one's own."""
+
+    simulate: str | None
+    output: OutputOptions
+    volumes: VolumeOptions
+    benchmark: BenchmarkOptions
+
+
+def parse(argv: Sequence[str]) -> PreprocessOptions:
+    """Parse and check the command line of preprocessing_images.py.
+
+    Raises: UserError for a value out of range, options that exclude each other, or a missing one.
+    """
+    parser = CommandLine(
+        prog="preprocessing_images.py",
+        description="Volumes, or the simulated benchmark, become slices, foreground masks and a manifest.",
+    )
+    for schema in (OutputOptions, VolumeOptions):
+        add_flags(parser, schema)
+    parser.add_argument_group("simulation").add_argument(
+        "--simulate",
+        nargs="?",
+        const=DEFAULT_PRESET,
+        metavar="PRESET",
+        help=f"write the embedded paired benchmark instead of reading volumes [PRESET default: {DEFAULT_PRESET}]",
+    )
+    add_flags(parser, BenchmarkOptions)
+    flat = vars(parser.parse_args(argv))
+    options = PreprocessOptions(
+        flat["simulate"], build(OutputOptions, flat), build(VolumeOptions, flat), build(BenchmarkOptions, flat)
+    )
+    _check_together(options)
+    return options
+
+
+def _check_together(options: PreprocessOptions) -> None:
+    volumes = options.volumes
+    if not options.output.out:
+        raise UserError("--out is missing: name the data folder to write")
+    if options.simulate is not None:
+        _check_unused(volumes, "is for volumes of one's own, it cannot stand beside --simulate")
+        return
+    if not volumes.input_A and not volumes.input_B:
+        raise UserError("nothing to do: give --input_A and --input_B, or --simulate")
+    _check_unused(options.benchmark, "is for --simulate, it cannot stand beside --input_A and --input_B")
+    if volumes.truth_A and not volumes.input_A:
+        raise UserError("--truth_A needs --input_A, whose truth it is")
+    if not volumes.window_low < volumes.window_high:
+        raise UserError(f"--window_low {volumes.window_low} must be below --window_high {volumes.window_high}")
+    if volumes.val_fraction + volumes.test_fraction > 1:
+        raise UserError(
+            f"--val_fraction {volumes.val_fraction} and --test_fraction {volumes.test_fraction} add up to more than 1"
+        )
+
+
+def _check_unused(options: VolumeOptions | BenchmarkOptions, reason: str) -> None:
+    for field in dataclasses.fields(options):
+        if getattr(options, field.name) != field.default:
+            raise UserError(f"--{field.name} {reason}")
