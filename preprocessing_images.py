@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.manifest import DOMAINS, SPLITS, Manifest
-from data.preprocessing.folder import check_writable, fresh_folder
+from data.preprocessing.folder import check_writable
 from data.preprocessing.volumes import SlicingSettings, plan_jobs, write_dataset
 from options.preprocess_options import OutputOptions, PreprocessOptions, VolumeOptions, parse
 from util.errors import run_cli
@@ -62,18 +62,17 @@ def simulate(dataroot: Path, preset: str, options: PreprocessOptions) -> Manifes
     from data.simulation.benchmark import write_benchmark  # its anatomy is only loaded when asked for
 
     output, benchmark = options.output, options.benchmark
-    with fresh_folder(dataroot):
-        return write_benchmark(
-            dataroot,
-            preset,
-            n_train=benchmark.n_train,
-            n_val=benchmark.n_val,
-            n_test=benchmark.n_test,
-            seed=output.seed,
-            bits=output.bits,
-            workers=output.workers,
-            matrix=benchmark.matrix,
-        )
+    return write_benchmark(
+        dataroot,
+        preset,
+        n_train=benchmark.n_train,
+        n_val=benchmark.n_val,
+        n_test=benchmark.n_test,
+        seed=output.seed,
+        bits=output.bits,
+        workers=output.workers,
+        matrix=benchmark.matrix,
+    )
 
 
 def summary(dataroot: Path, manifest: Manifest) -> Table:

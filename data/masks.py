@@ -38,10 +38,10 @@ def head_mask_volume(volume: FloatArray) -> BoolArray:
     low, high = float(volume.min()), float(volume.max())
     if not low < high:
         return np.zeros(volume.shape, dtype=bool)
-    thick = [n * THIN > max(volume.shape) for n in volume.shape]
-    factors = [max(1, round(n / WORKING_SIZE)) if wide else 1 for n, wide in zip(volume.shape, thick, strict=True)]
+    fine = [n * THIN > max(volume.shape) for n in volume.shape]
+    factors = [max(1, round(n / WORKING_SIZE)) if is_fine else 1 for n, is_fine in zip(volume.shape, fine, strict=True)]
     coarse = (_block_means(volume, factors) - np.float32(low)) / np.float32(high - low)
-    head = _clean(_above_air(coarse, thick), thick)
+    head = _clean(_above_air(coarse, fine), fine)
     return _enlarge(head, factors, volume.shape)
 
 
@@ -50,38 +50,42 @@ def head_mask_slice(image: FloatArray) -> BoolArray:
     return head_mask_volume(image[..., None])[..., 0]
 
 
-def _above_air(coarse: FloatArray, thick: list[bool]) -> BoolArray:
-    """Step 2 and 3: everything clearly brighter than air. `coarse`: (X, Y, Z) in [0, 1]."""
-    smooth = _smoothed(coarse, ROUGH_SIGMA, thick)
+def _above_air(coarse: FloatArray, fine: list[bool]) -> BoolArray:
+    """Steps 2 and 3: everything clearly brighter than air.
+
+    Args:    coarse: (X, Y, Z) in [0, 1]; fine: for each axis, whether it is sampled finely, not in thick slices.
+    Returns: (X, Y, Z) with holes and specks; the rough head if there is too little air to measure.
+    """
+    smooth = _smoothed(coarse, ROUGH_SIGMA, fine)
     otsu = _otsu(np.sqrt(smooth)) ** 2
     rough = smooth > otsu
-    air = ~ndimage.binary_dilation(rough, _ball(thick), iterations=MARGIN)
-    if air.mean() < MIN_AIR:
-        return rough
-    level = float(np.median(coarse[air]))
+    air = ~ndimage.binary_dilation(rough, _ball(fine), iterations=MARGIN)
+    level = float(np.median(coarse[air])) if air.mean() >= MIN_AIR else math.inf
     contrast = float(np.median(smooth[rough])) - level
+    if not contrast > 0:
+        return rough
     noise = MAD_TO_SIGMA * float(np.median(np.abs(coarse[air] - level)))
     # smoothing by s pixels divides the noise in a plane by sqrt(4 pi) s; this s makes the two bounds below equal
     sigma = float(np.clip(AIR_SIGMAS * noise / (AIR_TO_HEAD * contrast * math.sqrt(4 * math.pi)), *SIGMA_RANGE))
-    smooth = _smoothed(coarse, sigma, thick)
+    smooth = _smoothed(coarse, sigma, fine)
     noise = MAD_TO_SIGMA * float(np.median(np.abs(smooth[air] - level)))
     return smooth > level + max(AIR_SIGMAS * noise, AIR_TO_HEAD * contrast)
 
 
-def _clean(bright: BoolArray, thick: list[bool]) -> BoolArray:
+def _clean(bright: BoolArray, fine: list[bool]) -> BoolArray:
     """Step 4: one solid head from the bright pixels."""
-    ball = _ball(thick)
+    ball = _ball(fine)
     mask = ndimage.binary_opening(bright, ball, iterations=SPECK)
-    mask = _fill_planes(_largest_component(_closed(mask, thick)))
+    mask = _fill_planes(_largest_component(_closed(mask, fine)), fine)
     mask = ndimage.binary_erosion(mask, ball, iterations=SPIKE, border_value=1)
-    return _fill_planes(_largest_component(ndimage.binary_dilation(mask, ball, iterations=SPIKE)))
+    return _fill_planes(_largest_component(ndimage.binary_dilation(mask, ball, iterations=SPIKE)), fine)
 
 
-def _closed(mask: BoolArray, thick: list[bool]) -> BoolArray:
+def _closed(mask: BoolArray, fine: list[bool]) -> BoolArray:
     """Closing by SKULL pixels; air is added around first, so that nothing is closed against the border."""
-    room = [SKULL if wide else 0 for wide in thick]
+    room = [SKULL if is_fine else 0 for is_fine in fine]
     padded = np.pad(mask, [(width, width) for width in room])
-    closed = ndimage.binary_closing(padded, _ball(thick), iterations=SKULL)
+    closed = ndimage.binary_closing(padded, _ball(fine), iterations=SKULL)
     return closed[tuple(slice(width, -width or None) for width in room)] | mask
 
 
@@ -96,17 +100,17 @@ def _otsu(values: FloatArray) -> float:
     return float(centres[np.argmax(between)])
 
 
-def _ball(thick: list[bool]) -> BoolArray:
+def _ball(fine: list[bool]) -> BoolArray:
     """The 3x3x3 cross, without its arms along thin axes."""
     ball = ndimage.generate_binary_structure(3, 1)
-    for axis, wide in enumerate(thick):
-        if not wide:
+    for axis, is_fine in enumerate(fine):
+        if not is_fine:
             np.moveaxis(ball, axis, 0)[[0, 2]] = False
     return ball
 
 
-def _smoothed(volume: FloatArray, sigma: float, thick: list[bool]) -> FloatArray:
-    return ndimage.gaussian_filter(volume, [sigma if wide else 0 for wide in thick], truncate=3.0)
+def _smoothed(volume: FloatArray, sigma: float, fine: list[bool]) -> FloatArray:
+    return ndimage.gaussian_filter(volume, [sigma if is_fine else 0 for is_fine in fine], truncate=3.0)
 
 
 def _largest_component(mask: BoolArray) -> BoolArray:
@@ -116,20 +120,23 @@ def _largest_component(mask: BoolArray) -> BoolArray:
     return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
 
 
-def _fill_planes(mask: BoolArray) -> BoolArray:
-    """Fill what is enclosed within a plane, for the planes across each of the three axes in turn."""
+def _fill_planes(mask: BoolArray, fine: list[bool]) -> BoolArray:
+    """Fill what is enclosed within a plane: planes of thick slices, or those across each of the three axes in turn."""
     for axis in range(3):
-        if mask.shape[axis] == 0 or min(n for k, n in enumerate(mask.shape) if k != axis) < 3:
-            continue
-        structure = ndimage.generate_binary_structure(3, 1)
-        np.moveaxis(structure, axis, 0)[[0, 2]] = False
-        labels, count = ndimage.label(~mask, structure)
-        outside = np.zeros(count + 1, dtype=bool)
-        for other in range(3):
-            if other != axis:
-                outside[np.moveaxis(labels, other, 0)[[0, -1]].ravel()] = True
-        mask = mask | ~(outside[labels] | mask)
+        if all(is_fine for other, is_fine in enumerate(fine) if other != axis):
+            mask = _filled(mask, axis)
     return mask
+
+
+def _filled(mask: BoolArray, axis: int) -> BoolArray:
+    """Fill, in each plane across `axis`, the background that does not reach the plane's border."""
+    labels, _ = ndimage.label(~mask, _ball([other != axis for other in range(3)]))
+    outside = np.zeros(labels.max() + 1, dtype=bool)
+    for other in range(3):
+        if other != axis:
+            outside[np.moveaxis(labels, other, 0)[[0, -1]].ravel()] = True
+    outside[0] = False  # label 0 is the mask itself
+    return ~outside[labels]
 
 
 def _block_means(volume: FloatArray, factors: list[int]) -> FloatArray:

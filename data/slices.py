@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data.png import encode_grey
 from util.errors import UserError
 
 FloatImage = NDArray[np.float32]
 BoolImage = NDArray[np.bool_]
 
 SLICE_SUFFIXES = (".png", ".npy")
-PNG_COMPRESSION = 1  # noise hardly compresses further, and level 6 takes several times as long
 SUBJECT_WITHOUT_NAME = "subject"
 
 
@@ -75,7 +75,7 @@ def write_image(path: Path, image: NDArray, bits: int) -> None:
 
 def write_levels(path: Path, levels: NDArray) -> None:
     """Write (H, W) uint8 or uint16 as they are: masks, class labels, quantised intensities."""
-    Image.fromarray(np.ascontiguousarray(levels)).save(path, format="PNG", compress_level=PNG_COMPRESSION)
+    path.write_bytes(encode_grey(levels))
 
 
 def write_mask(path: Path, mask: BoolImage) -> None:

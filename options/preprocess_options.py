@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from data.preprocessing.nifti import SLICE_AXES
 from data.preprocessing.slicing import DEFAULT_PERCENTILES
+from data.simulation.presets import PRESETS
 from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
 
@@ -58,7 +59,7 @@ class BenchmarkOptions:
 
     n_train: int = flag(24, "training subjects of each domain; A and B have different ones", group="simulation", low=1)
     n_val: int = flag(4, "validation subjects, each in both domains", group="simulation", low=0)
-    n_test: int = flag(12, "test subjects, each in both domains", group="simulation", low=1)
+    n_test: int = flag(12, "test subjects, each in both domains", group="simulation", low=0)
     matrix: int = flag(224, "pixels a side of a slice", group="simulation", low=32, high=512)
 
 
@@ -88,7 +89,9 @@ def parse(argv: Sequence[str]) -> PreprocessOptions:
         nargs="?",
         const=DEFAULT_PRESET,
         metavar="PRESET",
-        help=f"write the embedded paired benchmark instead of reading volumes [PRESET default: {DEFAULT_PRESET}]",
+        choices=tuple(PRESETS),
+        help=f"write the embedded paired benchmark instead of reading volumes; PRESET is one of {', '.join(PRESETS)} "
+        f"[default: {DEFAULT_PRESET}]",
     )
     add_flags(parser, BenchmarkOptions)
     flat = vars(parser.parse_args(argv))

@@ -10,6 +10,7 @@ from pathlib import Path
 from data.manifest import DOMAINS, MANIFEST_NAME, SPLITS
 from util.errors import UserError
 
+FILES = (MANIFEST_NAME, "simulation.json")
 SUFFIXES = ("", "_mask", "_truth", "_truth_mask", "_labels", "_lesions")
 
 
@@ -49,6 +50,7 @@ def fresh_folder(dataroot: Path) -> Iterator[None]:
 
 
 def _remove_outputs(dataroot: Path) -> None:
-    (dataroot / MANIFEST_NAME).unlink(missing_ok=True)
+    for name in FILES:
+        (dataroot / name).unlink(missing_ok=True)
     for folder in _slice_folders(dataroot):
         shutil.rmtree(folder)
