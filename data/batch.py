@@ -1,0 +1,42 @@
+"""What a dataset hands to a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N low-field slices and N high-field partners; not pairs, unless the dataset mode says so.
+
+    A, B: (N, 1, H, W) float32 intensities in [-1, 1], background -1.
+    mask_A, mask_B: (N, 1, H, W) float32 foreground masks in {0, 1}.
+    p_A, p_B: (N,) float32 relative levels in [0, 1], increasing towards superior (right, anterior).
+    index_A, index_B: (N,) int64 positions in the dataset's slice lists.
+    """
+
+    A: Tensor
+    B: Tensor
+    mask_A: Tensor
+    mask_B: Tensor
+    p_A: Tensor
+    p_B: Tensor
+    index_A: Tensor
+    index_B: Tensor
+
+    def _each(self, change: object) -> Batch:
+        return Batch(**{field.name: change(getattr(self, field.name)) for field in dataclasses.fields(self)})  # type: ignore[operator]
+
+    def to(self, device: torch.device) -> Batch:
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """The part of the batch from row `start` up to `stop`."""
+        return self._each(lambda tensor: tensor[start:stop])
+
+    def __len__(self) -> int:
+        return self.A.shape[0]

@@ -1,0 +1,279 @@
+"""CycleGAN (Zhu et al. 2017): two generators, two discriminators, cycle and identity losses.
+
+`D_B` judges images of domain B; the original code calls that one `D_A`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data.batch import Batch
+from models import losses
+from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext, accumulate, adam, micro_batches, scheduler
+from models.networks import DiscriminatorOptions, GeneratorOptions, make_discriminator, make_generator
+from models.networks.hybrid import HybridGenerator
+from models.networks.layers import check_multiple, ema_update, frozen_copy
+from util.image_pool import ImagePool
+from util.schema import flag
+
+GAN = "gan"  # the stage's name
+
+
+@dataclass(frozen=True)
+class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, OptimiserOptions):
+    """What every model with two generators and two discriminators shares."""
+
+    gan_mode: str = flag("lsgan", "adversarial loss", group="loss", choices=losses.GAN_MODES)
+    real_label: float = flag(0.9, "soft label of real images (lsgan, vanilla)", group="loss", low=0, high=1)
+    fake_label: float = flag(0.1, "soft label of syntheses (lsgan, vanilla)", group="loss", low=0, high=1)
+    lambda_gp: float = flag(10.0, "weight of wgangp's gradient penalty", group="loss", low=0)
+    pool_size: int = flag(50, "earlier syntheses kept for the discriminators; 0: none", group="loss", low=0)
+    ema_beta: float = flag(0.999, "decay of the averaged generators that test.py uses", group="optimisation", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class CycleGANOptions(AdversarialOptions):
+    """Options of `--model cycle_gan`."""
+
+    lambda_cycle: float = flag(10.0, "weight of L_cycle", group="loss", low=0)
+    lambda_idt: float = flag(5.0, "weight of L_idt", group="loss", low=0)
+    lambda_adv: float = flag(1.0, "weight of L_adv", group="loss", low=0)
+    lambda_seg: float = flag(0.5, "weight of L_seg (hybrid generator only)", group="loss", low=0)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The lambdas of one run, resolved."""
+
+    cycle: float
+    idt: float
+    adv: float
+    seg: float
+    syn: float = 0.0
+
+
+class CycleGANModel(BaseModel):
+    """`--model cycle_gan`. Subclasses change what the discriminators are shown and add terms."""
+
+    Options = CycleGANOptions
+    dataset_mode = "unaligned"
+    can_synthesise = True
+
+    def __init__(self, options: AdversarialOptions, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.options = options
+        self.weights = self.make_weights()
+        self.G_AB, self.G_BA = make_generator(options), make_generator(options)
+        self.D_A = make_discriminator(options, options, options.input_nc)
+        self.D_B = make_discriminator(options, options, self.channels_D_B)
+        self.ema_G_AB, self.ema_G_BA = frozen_copy(self.G_AB), frozen_copy(self.G_BA)
+        check_multiple(f"--netG {options.netG}", image_size, self.size_multiple)
+        with torch.no_grad():
+            self.D_A(torch.zeros(1, 1, *image_size))  # refuses images that are too small, before training
+        self.pools = {"A": ImagePool(options.pool_size, seed=1), "B": ImagePool(options.pool_size, seed=2)}
+        self.stages = (Stage(GAN, options.n_epochs + options.n_epochs_decay),)
+        self.optimisers = {"G": adam([self.G_AB, self.G_BA], options), "D": adam([self.D_A, self.D_B], options)}
+        self.schedulers = {name: scheduler(optimiser, options) for name, optimiser in self.optimisers.items()}
+        self.updates = 0  # generator updates so far, for the average's decay
+
+    # what PTA changes ------------------------------------------------------------------------------------------
+
+    @property
+    def channels_D_B(self) -> int:
+        """Channels of what D_B is shown."""
+        return 1
+
+    def make_weights(self) -> Weights:
+        o = self.options
+        assert isinstance(o, CycleGANOptions)
+        return Weights(cycle=o.lambda_cycle, idt=o.lambda_idt, adv=o.lambda_adv, seg=o.lambda_seg)
+
+    def begin_step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        """Per-image extras of a step, (N, …) each: random draws, partners. Cut into micro-batches with the batch."""
+        return {}
+
+    def judged_B(self, x: Tensor, draws: Tensor | None) -> list[Tensor]:
+        """What D_B is shown of images x of domain B: plainly x."""
+        return [x]
+
+    def extra_terms(self, fake_B: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Further generator losses by name."""
+        return {}
+
+    # the step --------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
+        """One update of the generators, then one of the discriminators."""
+        extras = self.begin_step(batch, context)
+        L: dict[str, Tensor] = {}
+        fakes_A, fakes_B = [], []
+        self._set_requires_grad(discriminators=False)
+        self.optimisers["G"].zero_grad(set_to_none=True)
+        for start, part, share in micro_batches(batch, context.micro_batch):
+            rows = {name: value[start : start + len(part)] for name, value in extras.items()}
+            terms, fake_A, fake_B = self.generator_terms(part, rows, context)
+            (share * self.total(terms)).backward()
+            accumulate(L, terms, share)
+            fakes_A.append(fake_A.detach())
+            fakes_B.append(fake_B.detach())
+        self.optimisers["G"].step()
+        self._set_requires_grad(discriminators=True)
+        self._discriminator_step(batch, torch.cat(fakes_A), torch.cat(fakes_B), L, context)
+        self._average_generators()
+        return L
+
+    def generator_terms(
+        self, batch: Batch, extras: Mapping[str, Tensor], context: StepContext
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """The generators' unweighted losses (method.md section 3), and fake_A, fake_B with graph."""
+        w = self.weights
+        shown = context.images_seen < getattr(self.options, "structured_shape_iter", 0)
+        mask_A, mask_B = (batch.mask_A, batch.mask_B) if shown else (None, None)
+        L: dict[str, Tensor] = {}
+        with context.autocast():
+            fake_B, logits_A = translate(self.G_AB, batch.A, mask_A)
+            fake_A, logits_B = translate(self.G_BA, batch.B, mask_B)
+            if w.cycle:
+                rec_A, _ = translate(self.G_BA, fake_B, mask_A)
+                rec_B, _ = translate(self.G_AB, fake_A, mask_B)
+                L["cycle"] = losses.cycle_loss(rec_A, batch.A) + losses.cycle_loss(rec_B, batch.B)
+            if w.idt:
+                idt_B, _ = translate(self.G_AB, batch.B, mask_B)
+                idt_A, _ = translate(self.G_BA, batch.A, mask_A)
+                L["idt"] = losses.identity_loss(idt_B, batch.B) + losses.identity_loss(idt_A, batch.A)
+            adv_A = self._adversarial(self.D_A(fake_A), real=True)
+            shown_B = self.judged_B(fake_B, extras.get("draws_G"))
+            adv_B = sum((self._adversarial(self.D_B(x), real=True) for x in shown_B), torch.zeros((), device=fake_B.device))
+            L["adv"] = adv_A + adv_B
+            if logits_A is not None and logits_B is not None and w.seg:
+                seg_A, seg_B = losses.seg_loss(logits_A, batch.mask_A), losses.seg_loss(logits_B, batch.mask_B)
+                L["seg"] = seg_A + seg_B
+            L |= self.extra_terms(fake_B, extras)
+        return L, fake_A, fake_B
+
+    def total(self, L: Mapping[str, Tensor]) -> Tensor:
+        """L = lambda_syn L_syn + lambda_idt L_idt + lambda_cycle L_cycle + lambda_adv L_adv + lambda_seg L_seg."""
+        w = self.weights
+        lambdas = {"syn": w.syn, "idt": w.idt, "cycle": w.cycle, "adv": w.adv, "seg": w.seg}
+        return torch.stack([lambdas[name] * term.float() for name, term in L.items()]).sum()
+
+    def _adversarial(self, scores: Tensor, *, real: bool) -> Tensor:
+        o = self.options
+        label = o.real_label if real else o.fake_label
+        return losses.adversarial_loss(scores.float(), real=real, mode=o.gan_mode, label=label)
+
+    def _discriminator_step(
+        self, batch: Batch, fake_A: Tensor, fake_B: Tensor, L: dict[str, Tensor], context: StepContext
+    ) -> None:
+        """Both discriminators on reals and pooled fakes; what D_B is shown of either shares one draw of C."""
+        pool_A, pool_B = self.pools["A"].query(fake_A.float()), self.pools["B"].query(fake_B.float())
+        draws = self.draw_for_discriminator(batch, context)
+        self.optimisers["D"].zero_grad(set_to_none=True)
+        for start, part, share in micro_batches(batch, context.micro_batch):
+            rows = slice(start, start + len(part))
+            with torch.no_grad(), context.autocast():
+                some = None if draws is None else draws[rows]
+                real_B, false_B = self.judged_B(part.B, some), self.judged_B(pool_B[rows], some)
+            terms = {
+                "D_A": self._judge(self.D_A, part.A, pool_A[rows], context),
+                "D_B": torch.stack(
+                    [self._judge(self.D_B, r, f, context) for r, f in zip(real_B, false_B, strict=True)]
+                ).sum(),
+            }
+            (share * (terms["D_A"] + terms["D_B"])).backward()
+            accumulate(L, terms, share)
+        self.optimisers["D"].step()
+
+    def draw_for_discriminator(self, batch: Batch, context: StepContext) -> Tensor | None:
+        """A fresh C for the discriminator's step, where there is a C."""
+        return None
+
+    def _judge(self, discriminator: nn.Module, real: Tensor, fake: Tensor, context: StepContext) -> Tensor:
+        """Half the sum of the losses on real and fake; wgangp takes the whole sum and its penalty."""
+        with context.autocast():
+            loss = self._adversarial(discriminator(real), real=True) + self._adversarial(discriminator(fake), real=False)
+        if self.options.gan_mode != "wgangp":
+            return 0.5 * loss
+        penalty = losses.gradient_penalty(discriminator, real.float(), fake.float(), context.generator)
+        return loss + self.options.lambda_gp * penalty
+
+    def _set_requires_grad(self, *, discriminators: bool) -> None:
+        self.D_A.requires_grad_(discriminators)
+        self.D_B.requires_grad_(discriminators)
+
+    def _average_generators(self) -> None:
+        for average, network in ((self.ema_G_AB, self.G_AB), (self.ema_G_BA, self.G_BA)):
+            ema_update(average, network, self.updates, self.options.ema_beta)
+        self.updates += 1
+
+    def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
+        """Bytes that autograd keeps for the generators' step on `batch`, one image."""
+        if stage.name != GAN:
+            return 0
+        storages: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        state = context.generator.get_state()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            kept = self.generator_terms(batch, self.begin_step(batch, context), context)
+        context.generator.set_state(state)
+        del kept
+        own = sum(p.numel() * p.element_size() for p in self.parameters())
+        return max(sum(storages.values()) - own, 1)
+
+    # around the step -------------------------------------------------------------------------------------------
+
+    def stage_networks(self, stage: Stage) -> list[nn.Module]:
+        return [self.G_AB, self.G_BA, self.D_A, self.D_B]
+
+    def step_schedulers(self, stage: Stage) -> None:
+        for schedule in (self.schedulers["G"], self.schedulers["D"]):
+            schedule.step()
+
+    @torch.no_grad()
+    def visuals(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
+        """real, fake and reconstruction of both domains, by the averaged generators."""
+        fake_B, _ = translate(self.ema_G_AB, batch.A)
+        fake_A, _ = translate(self.ema_G_BA, batch.B)
+        rec_A, _ = translate(self.ema_G_BA, fake_B)
+        rec_B, _ = translate(self.ema_G_AB, fake_A)
+        names = ("real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
+        return dict(zip(names, (batch.A, fake_B, rec_A, batch.B, fake_A, rec_B), strict=True))
+
+    @torch.no_grad()
+    def synthesise(self, real_A: Tensor) -> Tensor:
+        """G_AB with averaged weights: (N, 1, H, W) in [-1, 1] to the same; never sees a mask."""
+        return translate(self.ema_G_AB.eval(), real_A)[0].float()
+
+    @property
+    def size_multiple(self) -> int:
+        return int(self.G_AB.multiple)  # type: ignore[arg-type]
+
+    def training_state(self) -> dict[str, Any]:
+        pools = {name: pool.state_dict() for name, pool in self.pools.items()}
+        return {**super().training_state(), "pools": pools, "updates": self.updates}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        super().load_training_state(state)
+        for name, pool in self.pools.items():
+            pool.load_state_dict(state["pools"][name])
+        self.updates = state["updates"]
+
+    def exported_networks(self) -> dict[str, nn.Module]:
+        """The averaged generators, which are the ones to use, and the discriminators."""
+        return {"G_AB": self.ema_G_AB, "G_BA": self.ema_G_BA, "D_A": self.D_A, "D_B": self.D_B}
+
+
+def translate(generator: nn.Module, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Any generator on x (N, 1, H, W): the image, and the hybrid's foreground logits or None."""
+    if isinstance(generator, HybridGenerator):
+        return generator(x, mask)
+    return generator(x), None

@@ -1,0 +1,120 @@
+"""The losses of method.md section 3: tensors in, unweighted scalar out. No options, no state."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GAN_MODES = ("lsgan", "vanilla", "wgangp")
+
+
+def _same_shape(name: str, x: Tensor, y: Tensor) -> None:
+    if x.shape != y.shape:
+        raise ValueError(f"{name}: {tuple(x.shape)} vs {tuple(y.shape)}")
+
+
+def cycle_loss(rec: Tensor, real: Tensor) -> Tensor:
+    """One half of L_cycle: E|G_BA(G_AB(a)) - a|.
+
+    Args:
+        rec, real: (N, C, H, W) float32 in [-1, 1].
+
+    Returns:
+        scalar >= 0, zero only if equal.
+
+    Raises:
+        ValueError: shapes differ (broadcasting would hide it).
+    """
+    _same_shape("cycle_loss", rec, real)
+    return (rec - real).abs().mean()
+
+
+def identity_loss(idt: Tensor, real: Tensor) -> Tensor:
+    """One half of L_idt: E|G_AB(b) - b|. Shapes and range as `cycle_loss`. It teaches contrast preservation."""
+    _same_shape("identity_loss", idt, real)
+    return (idt - real).abs().mean()
+
+
+def syn_l1_loss(fake: Tensor, partner: Tensor) -> Tensor:
+    """L_syn of `--syn_form l1`: E|G_AB(a) - b*|, b* the partner SGP chose. (N, C, H, W) in [-1, 1] each."""
+    _same_shape("syn_l1_loss", fake, partner)
+    return (fake - partner).abs().mean()
+
+
+def syn_cos_loss(fake_embedding: Tensor, partner_embedding: Tensor) -> Tensor:
+    """L_syn of `--syn_form cos`: E[1 - cos(E_B(G_AB(a)), E_B(b*))], in [0, 2]. Embeddings (N, D)."""
+    _same_shape("syn_cos_loss", fake_embedding, partner_embedding)
+    return (1 - F.cosine_similarity(fake_embedding, partner_embedding, dim=1)).mean()
+
+
+def seg_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """L_seg: binary cross-entropy of the hybrid's foreground head against the mask max-pooled to the patch grid.
+
+    Args:
+        logits: (N, 1, h, w).
+        mask: (N, 1, H, W) in {0, 1}; H / h = W / w is the patch.
+    """
+    target = F.adaptive_max_pool2d(mask, logits.shape[-2:])
+    return F.binary_cross_entropy_with_logits(logits, target)
+
+
+def adversarial_loss(scores: Tensor, *, real: bool, mode: str = "lsgan", label: float | None = None) -> Tensor:
+    """L_adv of one set of discriminator scores, any shape.
+
+    Args:
+        scores: unbounded scores.
+        real: what they should say. The generator's loss is `adversarial_loss(D(fake), real=True)`.
+        mode: `lsgan` mean square distance to the label (published), `vanilla` cross-entropy, `wgangp` the mean score.
+        label: soft target for lsgan and vanilla; default 1 for real, 0 for not (published: 0.9 and 0.1).
+
+    Raises:
+        ValueError: unknown mode.
+    """
+    if mode == "wgangp":
+        return -scores.mean() if real else scores.mean()
+    target = torch.full_like(scores, float(real) if label is None else label)
+    if mode == "lsgan":
+        return F.mse_loss(scores, target)
+    if mode == "vanilla":
+        return F.binary_cross_entropy_with_logits(scores, target)
+    raise ValueError(f"gan_mode '{mode}', allowed are {', '.join(GAN_MODES)}")
+
+
+def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
+    """E(|grad D(x)| - 1)^2 on random points between real and fake (Gulrajani et al. 2017, Eq. 3), for wgangp.
+
+    Args:
+        real, fake: (N, C, H, W), without graph.
+        generator: CPU generator that draws the N mixing weights.
+    """
+    _same_shape("gradient_penalty", real, fake)
+    weight = torch.rand(len(real), 1, 1, 1, generator=generator).to(real.device)
+    between = (weight * real + (1 - weight) * fake).requires_grad_(True)
+    (slope,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
+    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def clip_loss(u: Tensor, v: Tensor, log_scale: Tensor, levels: Tensor | None = None, sigma: float = 0.0) -> Tensor:
+    """SGP's contrastive loss: mean of the two cross-entropies of logits = exp(t) u v^T (CLIP; method.md section 1).
+
+    Args:
+        u, v: (N, D) unit embeddings of low- and high-field slices; row i of both shows level p_i.
+        log_scale: t, scalar.
+        levels: (N,) relative levels; with sigma > 0 the targets are exp(-(p_i - p_j)^2 / 2 sigma^2), rows summing to 1.
+        sigma: width of the soft targets in units of p; 0 makes the diagonal the only positive.
+    """
+    _same_shape("clip_loss", u, v)
+    logits = log_scale.exp() * u @ v.T  # (N, N)
+    if sigma > 0 and levels is not None:
+        near = torch.exp(-((levels[:, None] - levels[None, :]) ** 2) / (2 * sigma**2))
+        target = near / near.sum(1, keepdim=True)
+    else:
+        target = torch.eye(len(u), device=u.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def restoration_loss(restored: Tensor, original: Tensor) -> Tensor:
+    """LSC's L1 |R(C(b)) - b|, high-field slices only. (N, 1, H, W) in [-1, 1] each."""
+    _same_shape("restoration_loss", restored, original)
+    return (restored - original).abs().mean()

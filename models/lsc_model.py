@@ -1,0 +1,167 @@
+"""LSC: local structure correction, the self-supervised pretext task (method.md section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.batch import Batch
+from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext
+from models.losses import restoration_loss
+from models.networks.lsc import LSCNetwork, corrupt, draw_corruption
+from util.schema import flag
+
+MEMORISED_DB = 1.0  # method.md section 2: beyond this R has memorised B and would betray real from fake
+VALIDATION_SEED = 20_250_305
+
+
+@dataclass(frozen=True)
+class LSCTraining:
+    """How LSC corrupts and is trained, alone or before the adversarial epochs."""
+
+    lsc_blocks: int = flag(24, "square blocks along the longer side (published: 24 of 5 px on 120)", group="LSC", low=2)
+    rotate_ratio: float = flag(0.5, "probability that a block is rotated", group="LSC", low=0, high=1)
+    mask_ratio: float = flag(0.2, "probability that a block is masked", group="LSC", low=0, high=1)
+    lsc_steps: int = flag(2000, "most steps of LSC training", group="LSC", low=1)
+    lsc_lr: float = flag(1e-3, "LSC's learning rate (Adam), half a cosine", group="LSC", low=1e-9, high=1)
+
+
+@dataclass(frozen=True)
+class LSCOptions(LSCTraining, OptimiserOptions):
+    """Options of `--model lsc`."""
+
+
+class LSC(nn.Module):
+    """Corruption C and restoring network R; used by `--model lsc` and inside the PTA models."""
+
+    def __init__(self, options: LSCTraining) -> None:
+        super().__init__()
+        self.options = options
+        self.network = LSCNetwork()
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Random numbers of one corruption of x (N, 1, H, W), see `draw_corruption`."""
+        return draw_corruption(len(x), (x.shape[-2], x.shape[-1]), self.options.lsc_blocks, generator)
+
+    def apply_corruption(self, x: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """C(x) and where it is masked: (N, 1, H, W) in [-1, 1], (N, 1, H, W) bool."""
+        o = self.options
+        return corrupt(x, draws, n_blocks=o.lsc_blocks, rotate_ratio=o.rotate_ratio, mask_ratio=o.mask_ratio)
+
+    def corrupt(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A fresh C(x) and where it is masked."""
+        return self.apply_corruption(x, self.draw(x, generator))
+
+    def forward(self, x: Tensor, draws: Tensor) -> Tensor:
+        """R(C(x)), differentiable with respect to x."""
+        return self.network(self.apply_corruption(x, draws)[0])
+
+    @torch.no_grad()
+    def restore(self, corrupted: Tensor) -> Tensor:
+        """R alone, for measuring: (N, 1, H, W) to the same, no graph, clamped to [-1, 1]."""
+        return self.network(corrupted).clamp(-1, 1)
+
+
+class LSCModel(BaseModel):
+    """`--model lsc`: the restoration pretext task alone."""
+
+    Options = LSCOptions
+
+    def __init__(self, options: LSCOptions, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.options = options
+        self.lsc = LSC(options)
+        self.stages = (lsc_stage(options, options.n_epochs + options.n_epochs_decay),)
+        self.optimisers, self.schedulers = lsc_optimiser(self.lsc, options)
+        self.watch = MemoryWatch()
+
+    def training_step(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
+        return lsc_step(self.lsc, self.optimisers["lsc"], self.schedulers["lsc"], batch, context, self.watch)
+
+    def step_schedulers(self, stage: Stage) -> None:
+        """LSC's learning rate moves with every step, not with the epoch."""
+
+    def validate(self, stage: Stage, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
+        return self.watch.figures(self.lsc, batches, context)
+
+    def wants_to_stop(self, stage: Stage) -> str:
+        return self.watch.verdict
+
+    def visuals(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
+        return lsc_visuals(self.lsc, batch)
+
+    def exported_networks(self) -> dict[str, nn.Module]:
+        return {"LSC": self.lsc.network}
+
+
+class MemoryWatch:
+    """Compares the residual on training slices with that on unseen ones, epoch by epoch."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []  # squared errors of the current epoch's steps
+        self.verdict = ""
+
+    def figures(self, lsc: LSC, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
+        """PSNR over the head in dB (range 1) of R(C(b)) on this epoch's training slices and on unseen ones."""
+        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        unseen = []
+        for batch in batches:
+            batch = batch.to(context.device)
+            unseen.append(_square_error(lsc.restore(lsc.corrupt(batch.B, generator)[0]), batch))
+        if not unseen or not self.seen:
+            return {}
+        train, val = (-10 * float(torch.log10(torch.stack(errors).mean())) for errors in (self.seen, unseen))
+        self.seen = []
+        if train - val > MEMORISED_DB:
+            self.verdict = f"R restores training slices {train - val:.2f} dB better than unseen ones"
+        return {"train_psnr": train, "val_psnr": val}
+
+
+def _square_error(restored: Tensor, batch: Batch) -> Tensor:
+    """Mean square error in the head, intensities on [0, 1]."""
+    return ((((restored - batch.B) / 2) ** 2 * batch.mask_B).sum() / batch.mask_B.sum().clamp(min=1)).detach()
+
+
+def lsc_stage(options: LSCTraining, epochs: int) -> Stage:
+    return Stage("lsc", epochs, options.lsc_steps)
+
+
+def lsc_optimiser(lsc: LSC, options: LSCTraining) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Adam, half a cosine over `lsc_steps`."""
+    optimiser = torch.optim.Adam(lsc.parameters(), lr=options.lsc_lr)
+
+    def rate(step: int) -> float:
+        return 0.02 + 0.49 * (1 + float(np.cos(np.pi * min(step / options.lsc_steps, 1))))
+
+    return {"lsc": optimiser}, {"lsc": torch.optim.lr_scheduler.LambdaLR(optimiser, rate)}
+
+
+def lsc_step(
+    lsc: LSC,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    batch: Batch,
+    context: StepContext,
+    watch: MemoryWatch,
+) -> dict[str, Tensor]:
+    """One update from the high-field slices of a batch."""
+    with context.autocast():
+        restored = lsc(batch.B, lsc.draw(batch.B, context.generator)).float()
+    loss = restoration_loss(restored, batch.B)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    schedule.step()
+    watch.seen.append(_square_error(restored, batch))
+    return {"lsc": loss.detach()}
+
+
+def lsc_visuals(lsc: LSC, batch: Batch) -> dict[str, Tensor]:
+    """b, C(b) and R(C(b)) with a fixed corruption."""
+    corrupted, _ = lsc.corrupt(batch.B, torch.Generator().manual_seed(VALIDATION_SEED))
+    return {"real_B": batch.B, "corrupted_B": corrupted, "restored_B": lsc.restore(corrupted)}

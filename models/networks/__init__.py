@@ -1,0 +1,90 @@
+"""Networks by the names users type: `--netG`, `--netD`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from models.networks.hybrid import HybridGenerator, HybridOptions
+from models.networks.layers import INITS, NORMS, init_weights, norm_layer
+from models.networks.patchgan import PatchDiscriminator, PixelDiscriminator
+from models.networks.resnet import ResnetGenerator
+from models.networks.unet import UnetGenerator
+from util.schema import flag
+
+
+@dataclass(frozen=True)
+class GeneratorOptions(HybridOptions):
+    """Which generator, how wide, how initialised."""
+
+    input_nc: int = flag(1, "image channels of domain A; grey only", group="networks", choices=(1,))
+    output_nc: int = flag(1, "image channels of domain B; grey only", group="networks", choices=(1,))
+    netG: str = flag(
+        "hybrid",
+        "generator",
+        group="networks",
+        choices=("hybrid", "resnet_9blocks", "resnet_6blocks", "unet_128", "unet_256"),
+        alias=("net_G",),
+    )
+    ngf: int = flag(64, "generator channels in the first layer (resnet, unet)", group="networks", low=1)
+    norm: str = flag("instance", "normalisation in generators and discriminators", group="networks", choices=NORMS)
+    no_dropout: bool = flag(True, "no dropout in resnet and unet generators", group="networks", alias=("nodropout",))
+    init_type: str = flag("normal", "weight initialisation", group="networks", choices=INITS)
+    init_gain: float = flag(0.02, "scale of normal, xavier and orthogonal initialisation", group="networks", low=0)
+
+
+@dataclass(frozen=True)
+class DiscriminatorOptions:
+    """Which discriminator; `norm` and initialisation are the generator's."""
+
+    netD: str = flag("basic", "discriminator: basic is n_layers with 3", group="networks", choices=("basic", "n_layers", "pixel"))
+    ndf: int = flag(64, "discriminator channels in the first layer", group="networks", low=1)
+    n_layers_D: int = flag(3, "stride-2 layers of --netD n_layers", group="networks", low=1, high=6)
+
+
+def _hybrid(o: GeneratorOptions) -> nn.Module:
+    return HybridGenerator(o.input_nc, o.output_nc, sizes=o, norm=norm_layer(o.norm))
+
+
+def _resnet(o: GeneratorOptions, n_blocks: int) -> nn.Module:
+    bias = o.norm != "batch" and o.norm != "instance"
+    norm = norm_layer(o.norm)
+    return ResnetGenerator(
+        o.input_nc, o.output_nc, ngf=o.ngf, norm=norm, n_blocks=n_blocks, dropout=not o.no_dropout, bias=bias
+    )
+
+
+def _unet(o: GeneratorOptions, n_downs: int) -> nn.Module:
+    bias = o.norm != "batch" and o.norm != "instance"
+    norm = norm_layer(o.norm)
+    return UnetGenerator(o.input_nc, o.output_nc, n_downs=n_downs, ngf=o.ngf, norm=norm, dropout=not o.no_dropout, bias=bias)
+
+
+GENERATORS: dict[str, Callable[[GeneratorOptions], nn.Module]] = {
+    "hybrid": _hybrid,
+    "resnet_9blocks": lambda o: _resnet(o, 9),
+    "resnet_6blocks": lambda o: _resnet(o, 6),
+    "unet_128": lambda o: _unet(o, 7),
+    "unet_256": lambda o: _unet(o, 8),
+}
+
+
+def make_generator(options: GeneratorOptions) -> nn.Module:
+    """The generator `--netG` names, initialised."""
+    network = GENERATORS[options.netG](options)
+    init_weights(network, options.init_type, options.init_gain)
+    return network
+
+
+def make_discriminator(options: DiscriminatorOptions, generator: GeneratorOptions, in_channels: int) -> nn.Module:
+    """The discriminator `--netD` names for images of `in_channels`, initialised."""
+    norm, bias = norm_layer(generator.norm), generator.norm == "none"
+    if options.netD == "pixel":
+        network: nn.Module = PixelDiscriminator(in_channels, ndf=options.ndf, norm=norm, bias=bias)
+    else:
+        n_layers = 3 if options.netD == "basic" else options.n_layers_D
+        network = PatchDiscriminator(in_channels, ndf=options.ndf, n_layers=n_layers, norm=norm, bias=bias)
+    init_weights(network, generator.init_type, generator.init_gain)
+    return network

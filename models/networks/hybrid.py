@@ -1,0 +1,130 @@
+"""Generator `hybrid`: a structured-attention transformer under a UNETR decoder (method.md section 4).
+
+After UNETR (Hatamizadeh et al. 2022) and UNest (arXiv 2406.18967). At the published sizes (width 768, depth 4, 12 heads,
+MLP 3072, patch 16, features 16) it has 40.3 M parameters within 5 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.networks.layers import Norm, ResidualUnit, check_multiple
+from models.networks.structured_attention import StructuredBlock
+from util.schema import flag
+
+POSITION_GRID = 14  # the learned positions' own grid: 224 px in patches of 16; other sizes interpolate it
+PATCHES = (8, 16)
+
+
+@dataclass(frozen=True)
+class HybridOptions:
+    """Sizes of the hybrid generator; the defaults are the published ones (facts.md section 5)."""
+
+    hybrid_width: int = flag(768, "token width", group="hybrid generator", low=8)
+    hybrid_depth: int = flag(4, "transformer blocks", group="hybrid generator", low=1)
+    hybrid_heads: int = flag(12, "attention heads; divides the width", group="hybrid generator", low=1)
+    hybrid_mlp: int = flag(3072, "width of the MLP between attentions", group="hybrid generator", low=8)
+    hybrid_patch: int = flag(16, "patch side in pixels", group="hybrid generator", choices=PATCHES)
+    hybrid_features: int = flag(16, "channels at full resolution", group="hybrid generator", low=2)
+    hybrid_window: int = flag(7, "side of a background window, in patches", group="hybrid generator", low=1)
+    fth: float = flag(0.5, "probability from which a patch is foreground", group="hybrid generator", low=0, high=1)
+    structured_shape_iter: int = flag(
+        5000, "training images shown with their true mask before the predicted one is used", group="hybrid generator", low=0
+    )
+
+
+class TokenUp(nn.Module):
+    """Token map to a finer map: a 2x transposed convolution, then (2x, residual unit) for each further doubling."""
+
+    def __init__(self, width: int, channels: int, doublings: int, norm: Norm) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.ConvTranspose2d(width, channels, 2, 2)]
+        for _ in range(doublings - 1):
+            layers += [nn.ConvTranspose2d(channels, channels, 2, 2), ResidualUnit(channels, channels, norm)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Fuse(nn.Module):
+    """Decoder step: the coarser map doubled, laid beside the skip, one residual unit."""
+
+    def __init__(self, coarse: int, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(coarse, channels, 2, 2)
+        self.unit = ResidualUnit(2 * channels, channels, norm)
+
+    def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
+        return self.unit(torch.cat([self.up(coarse), skip], 1))
+
+
+class HybridGenerator(nn.Module):
+    """(N, in_channels, H, W) in [-1, 1] -> image (N, out_channels, H, W) in (-1, 1) and foreground logits.
+
+    H and W are multiples of the patch. The logits (N, 1, H / patch, W / patch) are what L_seg trains.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, sizes: HybridOptions, norm: Norm) -> None:
+        super().__init__()
+        o, width = sizes, sizes.hybrid_width
+        self.multiple = o.hybrid_patch
+        self.threshold = o.fth
+        self.dense = False  # set for compile and export: no data-dependent shapes
+        self.embed = nn.Conv2d(in_channels, width, o.hybrid_patch, o.hybrid_patch)
+        self.positions = nn.Parameter(torch.randn(1, width, POSITION_GRID, POSITION_GRID) * 0.02)
+        self.foreground = nn.Sequential(
+            nn.Conv2d(width, max(width // 12, 4), 3, padding=1), nn.GELU(), nn.Conv2d(max(width // 12, 4), 1, 1)
+        )
+        self.blocks = nn.ModuleList(
+            StructuredBlock(width, o.hybrid_heads, o.hybrid_mlp, o.hybrid_window) for _ in range(o.hybrid_depth)
+        )
+        self.final_norm = nn.LayerNorm(width)
+
+        scales = o.hybrid_patch.bit_length() - 1  # 4 doublings from token to pixel at patch 16
+        widths = [o.hybrid_features * 2**level for level in range(scales)]  # finest first: 16, 32, 64, 128
+        self.image_skip = ResidualUnit(in_channels, widths[0], norm)
+        # hidden states of several depths, shallow ones for fine maps; each is drawn up to its own scale
+        self.taps = [o.hybrid_depth * level // scales for level in range(1, scales)]
+        self.token_skips = nn.ModuleList(
+            TokenUp(width, widths[level], scales - level, norm) for level in range(1, scales)
+        )
+        coarse = [*widths[1:], width]
+        self.fuse = nn.ModuleList(Fuse(coarse[level], widths[level], norm) for level in range(scales))
+        self.output = nn.Conv2d(widths[0], out_channels, 7, padding=3)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Translate; with `mask` (N, 1, H, W) in {0, 1} the true foreground steers attention (training only)."""
+        check_multiple("netG hybrid", (x.shape[-2], x.shape[-1]), self.multiple)
+        tokens = self.embed(x)  # (N, width, h, w)
+        tokens = tokens + F.interpolate(self.positions, tokens.shape[-2:], mode="bilinear", align_corners=False)
+        logits = self.foreground(tokens)  # (N, 1, h, w)
+        if mask is None:
+            foreground = torch.sigmoid(logits) > self.threshold
+        else:
+            foreground = F.max_pool2d(mask, self.multiple) > 0.5
+        image = self._decode(x, self._encode(tokens, foreground.flatten(1)))
+        return torch.tanh(image), logits
+
+    def _encode(self, tokens: Tensor, foreground: Tensor) -> list[Tensor]:
+        """Token maps (N, width, h, w): before the first block, after each block; the last one normalised."""
+        n, width, h, w = tokens.shape
+        x = tokens.flatten(2).transpose(1, 2)  # (N, h w, width)
+        states = [x]
+        for block in self.blocks:
+            x = block(x, foreground, (h, w), dense=self.dense)
+            states.append(x)
+        states[-1] = self.final_norm(x)
+        return [state.transpose(1, 2).reshape(n, width, h, w) for state in states]
+
+    def _decode(self, x: Tensor, states: list[Tensor]) -> Tensor:
+        skips = [self.image_skip(x)]
+        skips += [up(states[tap]) for up, tap in zip(self.token_skips, self.taps, strict=True)]
+        y = states[-1]
+        for level in reversed(range(len(self.fuse))):
+            y = self.fuse[level](y, skips[level])
+        return self.output(y)

@@ -1,0 +1,116 @@
+"""Pieces that several networks share: normalisation by name, weight initialisation, size checks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from util.errors import UserError
+
+NORMS = ("instance", "batch", "none")
+INITS = ("normal", "xavier", "kaiming", "orthogonal")
+
+Norm = Callable[[int], nn.Module]
+
+
+def norm_layer(name: str) -> Norm:
+    """A function from channel count to normalisation layer, as `--norm` names it.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name == "instance":
+        return partial(nn.InstanceNorm2d, affine=False, track_running_stats=False)
+    if name == "batch":
+        return nn.BatchNorm2d
+    if name == "none":
+        return lambda channels: nn.Identity()
+    raise ValueError(f"norm '{name}', allowed are {', '.join(NORMS)}")
+
+
+def init_weights(network: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
+    """Initialise convolutions in place (CycleGAN appendix: N(0, 0.02)); biases become 0.
+
+    The transformer's linear layers keep torch's own scale, which follows their width.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            _fill(module.weight, init_type, gain)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, gain)
+            nn.init.zeros_(module.bias)
+
+
+def _fill(weight: Tensor, init_type: str, gain: float) -> None:
+    if init_type == "normal":
+        nn.init.normal_(weight, 0.0, gain)
+    elif init_type == "xavier":
+        nn.init.xavier_normal_(weight, gain=gain)
+    elif init_type == "kaiming":
+        nn.init.kaiming_normal_(weight, a=0, mode="fan_in")
+    elif init_type == "orthogonal":
+        nn.init.orthogonal_(weight, gain=gain)
+    else:
+        raise ValueError(f"init_type '{init_type}', allowed are {', '.join(INITS)}")
+
+
+def check_multiple(name: str, size: tuple[int, int], multiple: int) -> None:
+    """Raise UserError unless both sides are positive multiples of `multiple`."""
+    if any(side < multiple or side % multiple for side in size):
+        raise UserError(
+            f"{name} takes image sides that are multiples of {multiple}, not {size[0]}x{size[1]}; "
+            f"choose --load_size (--crop_size when cropping) accordingly"
+        )
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+class ResidualUnit(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; the shortcut is a convolution where shape changes.
+
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm, *, stride: int = 1) -> None:
+        super().__init__()
+        # no bias before a normalisation: it would be subtracted again
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False),
+            norm(out_channels),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False),
+            norm(out_channels),
+        )
+        if in_channels == out_channels and stride == 1:
+            self.shortcut: nn.Module = nn.Identity()
+        else:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        self.activation = nn.LeakyReLU(0.2, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.body(x) + self.shortcut(x))
+
+
+def frozen_copy(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose parameters take no gradient (gradients still pass through to its input)."""
+    twin = copy.deepcopy(network).eval()
+    return twin.requires_grad_(False)
+
+
+@torch.no_grad()
+def ema_update(average: nn.Module, network: nn.Module, step: int, beta: float) -> None:
+    """Move `average` towards `network` with decay min(beta, (1 + step) / (10 + step)) (method.md section 3)."""
+    decay = min(beta, (1 + step) / (10 + step))
+    for kept, current in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(current, 1 - decay)
+    for kept, current in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(current)

@@ -1,0 +1,104 @@
+"""LSC: corrupt an image block by block, and a residual U-Net that restores it (method.md section 2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.networks.layers import ResidualUnit, norm_layer
+
+BACKGROUND = -1.0
+WIDTHS = (16, 32, 64, 128, 256)  # published channels, stride 2 between them
+
+
+def block_side(size: tuple[int, int], n_blocks: int) -> int:
+    """Side in pixels of a square block so that about `n_blocks` fit along the longer side: 5 px for 24 on 120 px."""
+    return max(2, round(max(size) / n_blocks))
+
+
+def draw_corruption(n: int, size: tuple[int, int], n_blocks: int, generator: torch.Generator) -> Tensor:
+    """Random numbers of one C for `n` images of `size`: (n, 3, rows, columns) uniform in [0, 1), on the CPU.
+
+    The rows belong to the images, so parts of a batch, and a real and a synthetic image, can share one draw.
+    """
+    side = block_side(size, n_blocks)
+    return torch.rand(n, 3, -(-size[0] // side), -(-size[1] // side), generator=generator)
+
+
+def corrupt(x: Tensor, draws: Tensor, *, n_blocks: int, rotate_ratio: float, mask_ratio: float) -> tuple[Tensor, Tensor]:
+    """C(x): every block is rotated with probability `rotate_ratio` by 90, 180 or 270 degrees, then masked with -1.
+
+    Args:
+        x: (N, 1, H, W) in [-1, 1]. Sides that are no multiple of the block are padded with background and cut again.
+        draws: (N, 3, rows, columns) of `draw_corruption`: whether to rotate, how far, whether to mask.
+        n_blocks: blocks along the longer side (published: 24).
+        rotate_ratio, mask_ratio: probabilities in [0, 1], independent for every block.
+
+    Returns:
+        corrupted (N, 1, H, W) and masked (N, 1, H, W) bool, True where a block was filled with the background.
+        Differentiable with respect to `x`.
+    """
+    n, channels, height, width = x.shape
+    side, (rows, columns) = block_side((height, width), n_blocks), draws.shape[-2:]
+    padded = F.pad(x, (0, columns * side - width, 0, rows * side - height), value=BACKGROUND)
+    blocks = padded.view(n, channels, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)  # (N, rows, columns, C, s, s)
+
+    rotate, turn, mask = draws.to(x.device).unbind(1)  # (N, rows, columns) each
+    turns = torch.where(rotate < rotate_ratio, 1 + (3 * turn).long().clamp(max=2), 0)
+    masked = mask < mask_ratio
+    turned = blocks
+    for quarter in (1, 2, 3):
+        chosen = (turns == quarter)[..., None, None, None]
+        turned = torch.where(chosen, torch.rot90(blocks, quarter, (-2, -1)), turned)
+    filled = turned.masked_fill(masked[..., None, None, None], BACKGROUND)
+
+    out = filled.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, rows * side, columns * side)[..., :height, :width]
+    where = masked.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None, :height, :width]
+    return out, where
+
+
+class LSCNetwork(nn.Module):
+    """R: residual U-Net, two residual units a scale, that returns its input plus a correction.
+
+    (N, 1, H, W) -> (N, 1, H, W), any H and W (padded with background to a multiple of 16 inside). As published the first
+    scale is already at half resolution; the input itself is the skip at full resolution. Group normalisation keeps every
+    image independent of its batch and, unlike instance normalisation, keeps its brightness.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__()
+        self.multiple = 2 ** (len(widths) - 1)
+        strides = (*[2] * (len(widths) - 1), 1)  # the deepest scale shares the resolution of the one above
+
+        def norm(channels: int) -> nn.Module:
+            return nn.GroupNorm(min(8, channels), channels)
+
+        def scale(before: int, after: int, stride: int) -> nn.Module:
+            return nn.Sequential(ResidualUnit(before, after, norm, stride=stride), ResidualUnit(after, after, norm))
+
+        before = (1, *widths[:-1])
+        self.down = nn.ModuleList(scale(b, w, s) for b, w, s in zip(before, widths, strides, strict=True))
+        self.up = nn.ModuleList()
+        self.merge = nn.ModuleList()
+        for shallow, deep, stride in zip(widths[:-1], widths[1:], strides[1:], strict=True):
+            self.up.append(nn.ConvTranspose2d(deep, shallow, stride, stride))
+            self.merge.append(scale(2 * shallow, shallow, 1))
+        self.finest = nn.ConvTranspose2d(widths[0], widths[0] // 2, 2, 2)
+        self.output = nn.Sequential(
+            nn.Conv2d(widths[0] // 2 + 1, widths[0] // 2, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(widths[0] // 2, 1, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        padded = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), value=BACKGROUND)
+        y, skips = padded, []
+        for down in self.down:
+            y = down(y)
+            skips.append(y)
+        for level in reversed(range(len(self.up))):
+            y = self.merge[level](torch.cat([self.up[level](y), skips[level]], 1))
+        correction = self.output(torch.cat([self.finest(y), padded], 1))
+        return x + correction[..., :height, :width]

@@ -1,0 +1,189 @@
+"""PTA: CycleGAN-like training guided by the pretext tasks (method.md section 3; arXiv 2503.05339).
+
+Three stages: SGP and LSC are trained first, unless their weights are given; then both are frozen. SGP chooses the partners
+b* of L_syn; D_B judges an image together with what LSC makes of it, and the generator feels that through R.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data.batch import Batch
+from models import losses
+from models.base_model import Stage, StepContext
+from models.cycle_gan_model import GAN, AdversarialOptions, CycleGANModel, Weights
+from models.lsc_model import LSC, LSCTraining, MemoryWatch, lsc_optimiser, lsc_stage, lsc_step, lsc_visuals
+from models.sgp_model import SGP, SGPTraining, sgp_figures, sgp_optimiser, sgp_stage, sgp_step
+from models.weights import load_weights
+from util.schema import flag
+
+# method.md section 3; `balanced` is ours, chosen on the simulated benchmark
+LOSS_PRESETS = {
+    "paper": Weights(syn=0.5, idt=0.0, cycle=0.2, adv=0.3, seg=0.5),
+    "released": Weights(syn=0.0, idt=5.0, cycle=10.0, adv=1.0, seg=0.5),
+    "balanced": Weights(syn=0.0, idt=1.0, cycle=2.0, adv=1.0, seg=0.5),
+}
+PRETEXT_EPOCHS = 1_000_000  # pretext stages end by their number of steps
+SYN_NOISE = 0.05  # standard deviation of the noise that E_B sees on both images of L_syn
+
+
+@dataclass(frozen=True)
+class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
+    """Options of the PTA models."""
+
+    loss_preset: str = flag("balanced", "set of lambdas; an explicit --lambda_* wins", group="loss", choices=LOSS_PRESETS)
+    lambda_syn: float | None = flag(None, "weight of L_syn; none: the preset's", group="loss", low=0)
+    lambda_idt: float | None = flag(None, "weight of L_idt; none: the preset's", group="loss", low=0)
+    lambda_cycle: float | None = flag(None, "weight of L_cycle; none: the preset's", group="loss", low=0)
+    lambda_adv: float | None = flag(None, "weight of L_adv; none: the preset's", group="loss", low=0)
+    lambda_seg: float | None = flag(None, "weight of L_seg; none: the preset's", group="loss", low=0)
+    sgp_match: str = flag(
+        "bank", "partner b*: k nearest in all of B, Hungarian in the batch, or level p alone", group="SGP",
+        choices=("bank", "batch", "none"),
+    )  # fmt: skip
+    sgp_bank_k: int = flag(8, "nearest slices that --sgp_match bank draws from", group="SGP", low=1)
+    syn_form: str = flag("l1", "L_syn: distance of pixels, or of E_B's embeddings", group="loss", choices=("l1", "cos"))
+    pretext_adv: str = flag(
+        "concat", "D_B judges x with R(C(x)), both one after the other, or x alone", group="LSC",
+        choices=("concat", "separate", "none"),
+    )  # fmt: skip
+    sgp_weights: str | None = flag(None, "run folder or .pth of a trained SGP; none: train it first", group="SGP")
+    lsc_weights: str | None = flag(None, "run folder or .pth of a trained LSC; none: train it first", group="LSC")
+
+
+class PTAModel(CycleGANModel):
+    """`--model pta_hybrid`."""
+
+    Options = PTAOptions
+    dataset_mode = "unaligned_mask"
+    supports_BtoA = False  # R and the bank know the high field only
+
+    options: PTAOptions
+
+    def __init__(self, options: PTAOptions, image_size: tuple[int, int]) -> None:
+        super().__init__(options, image_size)
+        o = options
+        uses_syn_embedding = self.weights.syn > 0 and o.syn_form == "cos"
+        self.sgp = SGP(o) if o.sgp_match != "none" or uses_syn_embedding else None
+        self.lsc = LSC(o) if o.pretext_adv != "none" else None
+        self.watch = MemoryWatch()
+        before: list[Stage] = []
+        for part, path, stage, make in (
+            (self.sgp, o.sgp_weights, sgp_stage(o, PRETEXT_EPOCHS), sgp_optimiser),
+            (self.lsc, o.lsc_weights, lsc_stage(o, PRETEXT_EPOCHS), lsc_optimiser),
+        ):
+            if part is None:
+                continue
+            if path is not None:
+                load_weights(part.network, path, stage.name.upper())
+                continue
+            before.append(stage)
+            optimisers, schedulers = make(part, o)  # type: ignore[operator]
+            self.optimisers |= optimisers
+            self.schedulers |= schedulers
+        self.stages = (*before, *self.stages)
+
+    # stages ----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
+        if stage.name == "sgp" and self.sgp is not None:
+            return sgp_step(self.sgp, self.optimisers["sgp"], self.schedulers["sgp"], batch, context)
+        if stage.name == "lsc" and self.lsc is not None:
+            return lsc_step(self.lsc, self.optimisers["lsc"], self.schedulers["lsc"], batch, context, self.watch)
+        return super().training_step(batch, stage, context)
+
+    def stage_networks(self, stage: Stage) -> list[nn.Module]:
+        """Networks of the stage; the pretext networks are frozen once the adversarial stage begins."""
+        pretext: dict[str, nn.Module | None] = {"sgp": self.sgp, "lsc": self.lsc}
+        for part in pretext.values():
+            if part is not None:
+                part.requires_grad_(stage.name != GAN)
+        chosen = pretext.get(stage.name)
+        return [chosen] if chosen is not None else super().stage_networks(stage)
+
+    def step_schedulers(self, stage: Stage) -> None:
+        if stage.name == GAN:
+            super().step_schedulers(stage)
+
+    def validate(self, stage: Stage, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
+        if stage.name == "sgp" and self.sgp is not None:
+            return sgp_figures(self.sgp, batches, context)
+        if stage.name == "lsc" and self.lsc is not None:
+            return self.watch.figures(self.lsc, batches, context)
+        return {}
+
+    def wants_to_stop(self, stage: Stage) -> str:
+        return self.watch.verdict if stage.name == "lsc" else ""
+
+    def wants_partners(self, stage: Stage) -> bool:
+        return stage.name == GAN and self.options.sgp_match == "bank"
+
+    def partners(self, low: Iterator[Tensor], high: Iterator[Tensor]) -> NDArray[np.int64]:
+        assert self.sgp is not None
+        return self.sgp.nearest(low, high, self.options.sgp_bank_k)
+
+    def visuals(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
+        if stage.name == "lsc" and self.lsc is not None:
+            return lsc_visuals(self.lsc, batch)
+        return {"real_A": batch.A, "real_B": batch.B} if stage.name == "sgp" else super().visuals(batch, stage, context)
+
+    # the adversarial step ---------------------------------------------------------------------------------------
+
+    @property
+    def channels_D_B(self) -> int:
+        return 2 if self.options.pretext_adv == "concat" else 1
+
+    def make_weights(self) -> Weights:
+        o, preset = self.options, LOSS_PRESETS[self.options.loss_preset]
+        chosen = {name: getattr(o, f"lambda_{name}") for name in ("syn", "idt", "cycle", "adv", "seg")}
+        return Weights(**{name: getattr(preset, name) if v is None else v for name, v in chosen.items()})
+
+    def begin_step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        """The step's C for the generators, and what L_syn compares with: drawn once for the whole batch."""
+        extras: dict[str, Tensor] = {}
+        if self.lsc is not None:
+            extras["draws_G"] = self.lsc.draw(batch.B, context.generator)
+        if self.weights.syn > 0:
+            matched = self.options.sgp_match == "batch" and self.sgp is not None
+            extras["partner"] = batch.B[self.sgp.assign(batch)] if matched and self.sgp is not None else batch.B
+            if self.options.syn_form == "cos":
+                noise = torch.randn(batch.B.shape, generator=context.generator).to(batch.B.device)
+                extras["noise"] = SYN_NOISE * noise
+                crop = torch.randint(2**31, (1,), generator=context.generator)
+                extras["crop_seed"] = crop.expand(len(batch))
+        return extras
+
+    def draw_for_discriminator(self, batch: Batch, context: StepContext) -> Tensor | None:
+        return None if self.lsc is None else self.lsc.draw(batch.B, context.generator)
+
+    def judged_B(self, x: Tensor, draws: Tensor | None) -> list[Tensor]:
+        """`concat`: (N, 2, H, W) of x and R(C(x)); `separate`: one after the other, as released; `none`: x."""
+        if self.lsc is None or draws is None:
+            return [x]
+        restored = self.lsc(x, draws)
+        if self.options.pretext_adv == "separate":
+            return [x, restored]
+        return [torch.cat([x, restored], 1)]
+
+    def extra_terms(self, fake_B: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """L_syn between the synthesis and its partner b*."""
+        if "partner" not in extras:
+            return {}
+        if self.options.syn_form == "l1":
+            return {"syn": losses.syn_l1_loss(fake_B, extras["partner"])}
+        assert self.sgp is not None
+        seed = int(extras["crop_seed"][0])
+        pair = (fake_B + extras["noise"], extras["partner"] + extras["noise"])
+        u, v = (self.sgp.network(x, "B", torch.Generator().manual_seed(seed)) for x in pair)
+        return {"syn": losses.syn_cos_loss(u, v)}
+
+    def exported_networks(self) -> dict[str, nn.Module]:
+        pretext = {"SGP": self.sgp, "LSC": self.lsc}
+        return {**super().exported_networks(), **{name: part.network for name, part in pretext.items() if part}}
+

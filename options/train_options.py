@@ -1,0 +1,116 @@
+"""The command line of `train.py`: parsed once, frozen, written to the run's options.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data import DATASETS
+from data.unaligned_dataset import UnalignedOptions
+from models import MODELS
+from util.device import AMP
+from util.display_options import DisplayOptions
+from util.errors import UserError
+from util.schema import CommandLine, add_flags, build, flag
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Where a run reads and writes, how long its steps are, how it is computed. None of it describes the model."""
+
+    dataroot: str = flag("", "data folder, made by preprocessing_images.py (required)", group="run")
+    name: str = flag("experiment", "name of the run: its folder in --checkpoints_dir", group="run")
+    checkpoints_dir: str = flag("./checkpoints", "folder of all runs", group="run")
+    gpu_ids: str = flag("auto", "auto: CUDA if there is any; -1: the CPU; 0, 1, …: that GPU", group="run")
+    seed: int = flag(0, "seed of everything random", group="run", low=0, high=2**31 - 1)
+    batch_size: int = flag(16, "images of either domain a step", group="run", low=1)
+    micro_batch: str = flag("auto", "images computed at once; auto: as many as memory takes", group="run")
+    amp: str = flag("auto", "mixed precision; auto: bf16 where the hardware has it", group="run", choices=AMP)
+    num_threads: int = flag(0, "processes that load slices; 0: the training process itself", group="run", low=0)
+    continue_train: bool = flag(False, "go on from latest.pt", group="run")
+    overwrite: bool = flag(False, "start afresh over an earlier run of that name", group="run")
+    save_epoch_freq: int = flag(5, "keep EPOCH.pt every so many epochs", group="run", low=1)
+    save_latest_freq: int = flag(5000, "write latest.pt every so many images", group="run", low=1)
+    val_epoch_freq: int = flag(5, "measure on valA, valB every so many epochs", group="run", low=1)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything `train.py` was asked for."""
+
+    model: str
+    dataset_mode: str
+    train: TrainOptions
+    display: DisplayOptions
+    data: UnalignedOptions
+    network: Any  # MODELS[model].Options
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.train.checkpoints_dir) / self.train.name
+
+    def flat(self) -> dict[str, Any]:
+        """All options by flag name, as options.json keeps them."""
+        parts = (self.train, self.display, self.data, self.network)
+        named = {"model": self.model, "dataset_mode": self.dataset_mode}
+        return named | {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
+
+
+# options that may differ when a run is continued: they change neither the model nor what it sees
+FREE_ON_RESUME = frozenset(
+    {field.name for schema in (TrainOptions, DisplayOptions) for field in dataclasses.fields(schema)}
+    - {"seed", "batch_size", "amp"}
+) | {"n_epochs", "n_epochs_decay", "sgp_weights", "lsc_weights"}
+
+
+def parse(argv: Sequence[str]) -> RunOptions:
+    """Parse the command line of train.py.
+
+    Raises:
+        SystemExit: status 2 with one sentence for unknown, abbreviated or malformed options; 0 after `--help`.
+        UserError: a value out of range, or options that contradict each other.
+    """
+    pick = CommandLine(prog="train.py", add_help=False)
+    pick.add_argument("--model", choices=tuple(MODELS), default="pta_hybrid", help="what is trained [default: pta_hybrid]")
+    pick.add_argument("--dataset_mode", choices=tuple(DATASETS), help="which dataset [default: the model's own]")
+    chosen, _ = pick.parse_known_args(argv)
+    model = MODELS[chosen.model]
+    dataset_mode = chosen.dataset_mode or model.dataset_mode
+    parser = CommandLine(
+        prog="train.py",
+        parents=[pick],
+        description=f"Train a model. Options below are those of --model {chosen.model} --dataset_mode {dataset_mode}.",
+    )
+    schemas = (TrainOptions, DisplayOptions, DATASETS[dataset_mode].Options, model.Options)
+    for schema in schemas:
+        add_flags(parser, schema)
+    flat = vars(parser.parse_args(argv))
+    run = RunOptions(chosen.model, dataset_mode, *(build(schema, flat) for schema in schemas))
+    _check_together(run)
+    return run
+
+
+def _check_together(run: RunOptions) -> None:
+    """Refuse what no single option can know to be wrong."""
+    train = run.train
+    if not train.dataroot:
+        raise UserError("--dataroot is missing: the data folder made by preprocessing_images.py")
+    if Path(train.name).name != train.name or train.name in ("", ".", ".."):
+        raise UserError(f"--name is '{train.name}', it must be a plain folder name")
+    if train.micro_batch != "auto" and not (train.micro_batch.isdecimal() and int(train.micro_batch) >= 1):
+        raise UserError(f"--micro_batch is '{train.micro_batch}', allowed are auto and whole numbers from 1")
+    if train.continue_train and train.overwrite:
+        raise UserError("--continue_train and --overwrite exclude each other")
+    if run.data.direction == "BtoA" and not MODELS[run.model].supports_BtoA:
+        raise UserError(f"--direction BtoA: {run.model} translates A to B only; swap the folders' roles for cycle_gan")
+    if getattr(run.network, "norm", "") == "batch" and train.micro_batch not in ("auto", str(train.batch_size)):
+        raise UserError("--norm batch needs whole batches: --micro_batch must be auto or the batch size")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lines `--flag: old -> new` for options that may not change when a run is continued."""
+    names = sorted((old.keys() | new.keys()) - FREE_ON_RESUME)
+    return [f"--{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]

@@ -1,0 +1,136 @@
+"""Options are declared once, as frozen dataclasses whose fields carry their own help, group and range.
+
+    @dataclass(frozen=True)
+    class Options:
+        lambda_cycle: float = flag(10.0, "weight of L_cycle", group="loss", low=0)
+
+`add_flags` turns such a class into command-line flags, `build` turns the parsed values back into the class. Ranges are
+checked in `__post_init__`-free code so that options made in Python and options read from `options.json` obey them too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from util.errors import UserError
+
+T = TypeVar("T")
+
+
+def flag(
+    default: Any,
+    help: str,
+    *,
+    group: str = "general",
+    choices: Iterable[Any] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    alias: tuple[str, ...] = (),
+) -> Any:
+    """Declare one option of a dataclass: its only default, its help text and what values are allowed.
+
+    Args:
+        default: value when the flag is not given; its dataclass annotation gives the type.
+        help: one line for `--help`, without the default, which is added.
+        group: heading under which `--help` lists the flag.
+        choices: allowed values; for registries pass the registry, so that the list is never written twice.
+        low, high: inclusive range of a number. NaN is outside every range.
+        alias: further spellings, without dashes.
+    """
+    metadata = {
+        "help": help,
+        "group": group,
+        "choices": None if choices is None else tuple(choices),
+        "low": low,
+        "high": high,
+        "alias": alias,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _plain_type(annotation: Any) -> tuple[type, bool]:
+    """The type a flag is parsed with, and whether `none` is allowed: `float | None` gives (float, True)."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        members = [member for member in typing.get_args(annotation) if member is not type(None)]
+        return members[0], True
+    return annotation, False
+
+
+def _parse(text: str, kind: type, optional: bool) -> Any:
+    if optional and text.lower() == "none":
+        return None
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not {'an' if kind is int else 'a'} {kind.__name__}") from error
+
+
+def add_flags(parser: argparse.ArgumentParser, schema: type) -> None:
+    """Add one flag per field of `schema` to `parser`. A flag with two owners is an error of ours and raises."""
+    annotations = typing.get_type_hints(schema)
+    groups = {group.title: group for group in parser._action_groups}
+    for field in dataclasses.fields(schema):
+        meta = field.metadata
+        group = groups.get(meta["group"]) or parser.add_argument_group(meta["group"])
+        groups[meta["group"]] = group
+        names = [f"--{name}" for name in (field.name, *meta["alias"])]
+        kind, optional = _plain_type(annotations[field.name])
+        text = f"{meta['help']} [default: {field.default}]".replace("%", "%%")
+        if kind is bool:
+            group.add_argument(*names, dest=field.name, action="store_true", default=field.default, help=text)
+            group.add_argument(
+                *(name.replace("--", "--no_", 1) for name in names),
+                dest=field.name,
+                action="store_false",
+                default=field.default,
+                help=argparse.SUPPRESS if not field.default else f"turn --{field.name} off",
+            )
+            continue
+        group.add_argument(
+            *names,
+            dest=field.name,
+            type=lambda value, kind=kind, optional=optional: _parse(value, kind, optional),
+            choices=meta["choices"],
+            default=field.default,
+            metavar=kind.__name__.upper() if meta["choices"] is None else None,
+            help=text,
+        )
+
+
+def check(options: Any) -> None:
+    """Raise UserError for the first field whose value is outside its choices or range."""
+    for field in dataclasses.fields(options):
+        value, meta = getattr(options, field.name), field.metadata
+        if value is None or not meta:
+            continue
+        if meta["choices"] is not None and value not in meta["choices"]:
+            raise UserError(f"--{field.name} is '{value}', allowed are {', '.join(map(str, meta['choices']))}")
+        low = -float("inf") if meta["low"] is None else meta["low"]
+        high = float("inf") if meta["high"] is None else meta["high"]
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if numeric and not low <= value <= high:  # written so that NaN fails
+            span = f"at least {meta['low']}" if meta["high"] is None else f"between {low} and {high}"
+            raise UserError(f"--{field.name} is {value}, it must be {span}")
+
+
+def build(schema: type[T], values: Mapping[str, Any]) -> T:
+    """Make a checked `schema` from a flat mapping; names the schema lacks belong to others and are left alone."""
+    options = schema(**{field.name: values[field.name] for field in dataclasses.fields(schema) if field.name in values})  # type: ignore[arg-type]
+    check(options)
+    return options
+
+
+class CommandLine(argparse.ArgumentParser):
+    """A strict parser: no abbreviations, defaults shown, errors as one sentence with status 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        settings.setdefault("formatter_class", lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=120))
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> typing.NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
