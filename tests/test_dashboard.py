@@ -1,0 +1,183 @@
+"""The visdom dashboard against a real server on the loopback, an absent one, a dying one and one that never answers."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from util import dashboard
+from util.display_options import DisplayOptions
+from util.errors import UserError
+from util.run_log import RunLog
+
+# `python -m visdom.server` without its download of the browser's scripts, which no test needs
+SERVER = "from visdom.server.run_server import main; main()"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=0.2).close()
+    except OSError:
+        return False
+    return True
+
+
+def start_server(port: int, folder: Path) -> subprocess.Popen[bytes]:
+    pytest.importorskip("visdom")
+    command = [sys.executable, "-c", SERVER, "-port", str(port), "-env_path", str(folder), "-bind_local"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: answers(port))
+    return process
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    port = free_port()
+    process = start_server(port, tmp_path / "visdom")
+    yield port, process
+    process.kill()
+    process.wait()
+
+
+def options(port: int) -> DisplayOptions:
+    return DisplayOptions(display_id=7, display_server="http://127.0.0.1", display_port=port, html=False)
+
+
+def train_a_little(log: RunLog, first: int = 1, n_steps: int = 3) -> float:
+    """A few steps with losses and pictures; returns the seconds they took."""
+    start = time.monotonic()
+    for step in range(first, first + n_steps):
+        log.advance(4)
+        log.losses(1, step, {"D_A": 1.0 / step, "cycle": 0.5 * step})
+        log.images(1, step, {"real_A": torch.zeros(2, 1, 8, 10), "fake_B": torch.ones(2, 1, 8, 10)})
+    return time.monotonic() - start
+
+
+def warnings(run_dir: Path) -> list[str]:
+    lines = (run_dir / "log.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if "warning: " in line]
+
+
+def test_curves_and_labelled_images_arrive(server, tmp_path: Path) -> None:
+    port, _ = server
+    log = RunLog(tmp_path, options(port), console=False)
+    log.stage("lsc", 1)
+    log.advance(4)
+    log.losses(0, 1, {"restore": 0.25})
+    log.stage("gan", 3)
+    train_a_little(log)
+    log.close()
+
+    client = dashboard._connect(options(port))
+    windows = json.loads(client.get_window_data(env="main"))
+    assert set(windows) == {"7-lsc", "7-gan", "7-images"}
+    assert windows["7-gan"]["title"] == f"{tmp_path.name}: gan"
+    traces = {trace["name"]: trace for trace in windows["7-gan"]["content"]["data"]}
+    assert traces["D_A"]["x"] == [1, 2, 3]
+    np.testing.assert_allclose(traces["D_A"]["y"], [1, 1 / 2, 1 / 3], rtol=1e-5)
+    assert traces["cycle"]["y"] == [0.5, 1.0, 1.5]
+    assert windows["7-lsc"]["content"]["data"][0]["name"] == "restore"
+
+    content = windows["7-images"]["content"]
+    assert content["caption"] == "gan, epoch 1, step 3: real_A, fake_B"
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(content["src"].partition(",")[2]))).convert("L"))
+    assert picture.shape == (18 + 2 * 8 + 3 * 2, 2 * (10 + 2 * 2))  # a line of labels above two images, two columns
+    left, right = picture[18:, :14], picture[18:, 14:]
+    assert left.max() == 128 and right.max() == 255  # 0 and 1 of [-1, 1]
+    assert picture[:18].max() > 200  # the labels are there
+    assert warnings(tmp_path) == []
+
+
+def test_absent_server_is_one_warning_and_no_wait(tmp_path: Path) -> None:
+    pytest.importorskip("visdom")
+    port = free_port()
+    log = RunLog(tmp_path, options(port), console=False)
+    log.stage("gan", 6)
+    assert train_a_little(log) < 2
+    wait_until(lambda: len(warnings(tmp_path)) == 1)
+    assert train_a_little(log, first=4) < 2
+    log.close()
+    (warning,) = warnings(tmp_path)
+    assert f"http://127.0.0.1:{port}" in warning
+    assert f"python -m visdom.server -port {port}" in warning
+
+
+def test_server_that_dies_and_comes_back(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port, process = server
+    monkeypatch.setattr(dashboard, "RETRY_S", 0.2)
+    log = RunLog(tmp_path, options(port), console=False)
+    log.stage("gan", 12)
+    train_a_little(log)
+    client = dashboard._connect(options(port))
+    wait_until(lambda: "7-images" in client.get_window_data(env="main"))
+    process.kill()
+    process.wait()
+    assert train_a_little(log, first=4) < 2
+    wait_until(lambda: len(warnings(tmp_path)) == 1)
+    again = start_server(port, tmp_path / "visdom_again")
+    try:  # the steps made while the server was away are shown too
+        wait_until(lambda: client.win_exists("7-gan", "main"))
+        trace = json.loads(client.get_window_data("7-gan", "main"))["content"]["data"][0]
+        assert trace["x"] == [1, 2, 3, 4, 5, 6]
+    finally:
+        again.kill()
+        again.wait()
+    start = time.monotonic()
+    log.close()
+    assert time.monotonic() - start < 3
+    assert len(warnings(tmp_path)) == 1
+
+
+def test_server_that_never_answers_does_not_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("visdom")
+    monkeypatch.setattr(dashboard, "TIMEOUT_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as black_hole:  # the kernel accepts, nobody ever reads
+        log = RunLog(tmp_path, options(black_hole.getsockname()[1]), console=False)
+        log.stage("gan", 3)
+        assert train_a_little(log) < 2
+        wait_until(lambda: len(warnings(tmp_path)) == 1)
+        start = time.monotonic()
+        log.close()
+        assert time.monotonic() - start < 3
+    assert len(warnings(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("package", ["visdom", "matplotlib"])
+def test_what_only_some_runs_need_is_imported_only_on_demand(package: str) -> None:
+    for path in Path(dashboard.__file__).parent.glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert package not in {name.partition(".")[0] for name in names}, path
+
+
+def test_missing_visdom_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--display_id 7 .*requirements-dashboard\.txt"):
+        RunLog(tmp_path, options(8097), console=False)

@@ -1,0 +1,326 @@
+"""loss_log.csv, log.txt, run.json, sample images and the training report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from util import console_log, run_log
+from util.display_options import DisplayOptions
+from util.loss_log import FIXED, LossLog
+from util.run_info import git_commit, write_run_info
+from util.run_log import RunLog
+from util.sample_images import column, labelled_grid
+from util.training_curves import panels, smooth, use_log_scale
+from util.training_report import duration
+
+NO_HTML = DisplayOptions(html=False)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert all(None not in row and None not in row.values() for row in rows), "ragged CSV"
+    return rows
+
+
+def add(log: LossLog, stage: str, step: int, **values: float) -> None:
+    log.add(stage, step // 10, step, images_per_s=12.5, seconds=float(step), values=values)
+
+
+def picture(value: float, n: int = 2) -> torch.Tensor:
+    return torch.full((n, 1, 6, 9), value)
+
+
+class TestLossLog:
+    def test_new_stage_brings_new_columns_and_the_file_stays_rectangular(self, tmp_path: Path) -> None:
+        log = LossLog(tmp_path / "loss_log.csv")
+        add(log, "sgp", 1, sgp=2.5)
+        add(log, "gan", 1, G=1.0, D_B=0.25)
+        add(log, "gan", 2, G=0.5, D_B=0.125)
+        rows = read_rows(log.path)
+        assert list(rows[0]) == [*FIXED, "sgp", "G", "D_B"]
+        assert [(row["stage"], row["sgp"], row["G"]) for row in rows] == [
+            ("sgp", "2.5", ""),
+            ("gan", "", "1"),
+            ("gan", "", "0.5"),
+        ]
+        assert log.names("gan") == ["G", "D_B"] and log.stages == ["sgp", "gan"]
+
+    def test_resume_drops_later_rows_later_stages_and_torn_lines(self, tmp_path: Path) -> None:
+        log = LossLog(tmp_path / "loss_log.csv")
+        for stage in ("sgp", "lsc", "gan"):
+            for step in (10, 20, 30):
+                add(log, stage, step, **{stage: 0.5})
+        with log.path.open("a", encoding="utf-8") as file:
+            file.write("gan,4,4")  # power lost in the middle of a row
+        resumed = LossLog(log.path)
+        resumed.resume("gan", 20)
+        add(resumed, "gan", 21, gan=0.25)
+        kept = [(row["stage"], int(row["step"])) for row in read_rows(log.path)]
+        assert kept == [(s, n) for s in ("sgp", "lsc") for n in (10, 20, 30)] + [("gan", 10), ("gan", 20), ("gan", 21)]
+        again = LossLog(log.path)
+        again.resume("lsc", 10)
+        assert [(row["stage"], row["step"]) for row in read_rows(log.path)][-1] == ("lsc", "10")
+        assert again.seconds == 10.0
+
+    def test_row_of_a_failed_write_comes_with_the_next(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        log = LossLog(tmp_path / "loss_log.csv")
+        add(log, "gan", 1, G=1.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+            with pytest.raises(OSError, match="disk full"):
+                add(log, "gan", 2, G=2.0)
+        add(log, "gan", 3, G=3.0)
+        assert [row["step"] for row in read_rows(log.path)] == ["1", "2", "3"]
+
+    def test_curve_leaves_out_what_is_not_finite_and_averages_long_ones(self, tmp_path: Path) -> None:
+        log = LossLog(tmp_path / "loss_log.csv")
+        for step, value in enumerate((1.0, float("nan"), 3.0, float("inf"), 5.0, 7.0)):
+            add(log, "gan", step, G=value)
+        steps, values = log.curve("gan", "G")
+        np.testing.assert_array_equal(steps, [0, 2, 4, 5])
+        np.testing.assert_array_equal(values, [1, 3, 5, 7])
+        np.testing.assert_array_equal(log.curve("gan", "G", max_points=2)[1], [2, 6])
+
+
+class TestRunLog:
+    def test_rows_are_due_by_images_and_by_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = [0.0]
+        monkeypatch.setattr(run_log.time, "monotonic", lambda: clock[0])
+        log = RunLog(tmp_path, DisplayOptions(print_freq=100, log_seconds=60, html=False), console=False)
+        log.stage("gan", 1000)
+        due = []
+        for step in range(1, 16):
+            clock[0] += 0.5 if step < 13 else 45.0
+            log.advance(16)
+            if log.losses_due():
+                due.append(step)
+                log.losses(0, step, {"G": 1.0})
+        assert due == [1, 8, 14]  # the first; 7 x 16 images; then 1 + 45 + 45 seconds, over a minute
+        rates = [float(row["images_per_s"]) for row in read_rows(tmp_path / "loss_log.csv")]
+        assert rates[:2] == [32.0, 32.0]
+
+    def test_resume_goes_on_with_time_rows_and_pictures(self, tmp_path: Path) -> None:
+        for first_step, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+            log = RunLog(tmp_path, DisplayOptions(), console=False)
+            if first_step:
+                log.resume("gan", first_step)
+            log.stage("gan", 4, first_step)
+            for step in steps:
+                log.advance(1)
+                log.losses(0, step, {"G": float(step)})
+                log.images(0, step, {"fake_B": picture(0.0)})
+            log.close()
+        rows = read_rows(tmp_path / "loss_log.csv")
+        assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
+        seconds = [float(row["seconds"]) for row in rows]
+        assert seconds == sorted(seconds)
+        listed = json.loads((tmp_path / "web" / "samples.json").read_text(encoding="utf-8"))
+        assert [sample["step"] for sample in listed] == [1, 2, 3, 4]
+
+    def test_begun_anew_forgets_an_earlier_run(self, tmp_path: Path) -> None:
+        for value in (1.0, 2.0):
+            log = RunLog(tmp_path, NO_HTML, console=False)
+            log.stage("gan", 1)
+            log.advance(1)
+            log.losses(0, 1, {"G": value})
+            log.close()
+        assert [row["G"] for row in read_rows(tmp_path / "loss_log.csv")] == ["2"]
+
+    def test_unwritable_folder_warns_once_and_training_goes_on(self, tmp_path: Path, capsys) -> None:
+        (tmp_path / "web").write_text("in the way", encoding="utf-8")
+        (tmp_path / "loss_log.csv").mkdir()
+        log = RunLog(tmp_path, DisplayOptions())
+        log.stage("gan", 3)
+        for step in (1, 2, 3):
+            log.advance(1)
+            log.losses(0, step, {"G": 1.0})
+            log.images(0, step, {"fake_B": picture(0.0)})
+        log.report()
+        log.close()
+        warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+        assert len(warnings) == 3
+        for what in ("write loss_log.csv", "draw sample images", "write the training report"):
+            assert sum(what in line for line in warnings) == 1
+        assert all(line.endswith("training goes on") for line in warnings)
+
+    def test_redirected_console_gets_plain_lines(self, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+        log = RunLog(tmp_path, NO_HTML)
+        log.stage("lsc", 50)
+        for step in range(1, 51):
+            log.advance(2)
+            log.losses(0, step, {"restore": 1 / step})
+        log.note("a note with [brackets]")
+        log.validation(0, 50, {"psnr": 21.5})
+        log.close()
+        lines = capsys.readouterr().out.splitlines()
+        assert "\x1b" not in "".join(lines)
+        shown = [line for line in lines if line.startswith("lsc  epoch")]
+        assert len(shown) == 2 and "step 1/50" in shown[0] and "step 50/50" in shown[1]  # first, and held-back last
+        assert "a note with [brackets]" in lines
+        assert "validation, epoch 0: psnr 21.5" in lines
+        assert sum("  lsc  epoch" in line for line in (tmp_path / "log.txt").read_text().splitlines()) == 50
+        assert read_rows(tmp_path / "loss_log.csv")[-1]["val_psnr"] == "21.5"
+
+    def test_terminal_gets_a_bar(self, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(console_log.sys.stdout, "isatty", lambda: True, raising=False)
+        log = RunLog(tmp_path, NO_HTML)
+        log.stage("gan", 2)
+        log.advance(4)
+        log.losses(0, 1, {"cycle": 0.123})
+        log.advance(4)
+        log.close()
+        out = capsys.readouterr().out
+        assert "2/2" in out and "cycle 0.123" in out and "images/s" in out
+
+    def test_silent_run_prints_nothing(self, tmp_path: Path, capsys) -> None:
+        log = RunLog(tmp_path, NO_HTML, console=False)
+        log.stage("gan", 1)
+        log.note("unheard")
+        log.close()
+        assert capsys.readouterr().out == ""
+        assert "unheard" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+
+
+class TestPictures:
+    def test_column_maps_minus_one_to_black_and_one_to_white(self) -> None:
+        shown = column(torch.cat([picture(-1.0, 1), picture(0.0, 1), picture(1.0, 1), picture(3.0, 3)]))
+        assert shown.shape == (4 * (6 + 2) + 2, 9 + 4) and shown.dtype == np.uint8
+        assert [int(shown[2 + 8 * row + 3, 6]) for row in range(4)] == [0, 128, 255, 255]
+        assert column(picture(1.0, 1)).shape == (6, 9)
+
+    def test_labelled_grid_wraps_after_n_columns(self) -> None:
+        columns = {name: np.full((20, 40), 90, np.uint8) for name in ("real_A", "fake_B", "rec_A")}
+        grid = labelled_grid(columns, 2)
+        assert grid.shape == (3, 2 * (20 + 18), 2 * 40)
+        assert (grid[:, 18:38] == 90).all() and (grid[:, 56:, 40:] == 0).all()
+        assert grid[0, :18, :40].max() > 200 and grid[0, :18, 40:].max() > 200 and grid[0, 38:56, :40].max() > 200
+
+    def test_due_by_images_then_saved_once(self, tmp_path: Path) -> None:
+        log = RunLog(tmp_path, DisplayOptions(update_html_freq=10), console=False)
+        log.stage("gan", 8)
+        due = []
+        for step in range(1, 9):
+            log.advance(4)
+            if log.images_due():
+                due.append(step)
+                log.images(0, step, {"real_A": picture(-1.0), "fake/B": picture(1.0)})
+        log.close()
+        assert due == [1, 4, 7]
+        names = sorted(path.name for path in (tmp_path / "web" / "images").iterdir())
+        assert "gan_epoch000_step0000007_fake-B.png" in names and len(names) == 6
+        assert np.asarray(Image.open(tmp_path / "web" / "images" / names[0])).max() == 255
+
+
+class TestReport:
+    @pytest.fixture
+    def page(self, tmp_path: Path) -> str:
+        (tmp_path / "options.json").write_text(
+            json.dumps({"model": "lsc", "train": {"lr": 2e-4, "milestones": [1, 2]}})
+        )
+        write_run_info(
+            tmp_path, seed=3, command=["train.py", "--name", "<b>"], data_fingerprint="ab12", device=torch.device("cpu")
+        )
+        log = RunLog(tmp_path, DisplayOptions(), console=False)
+        for stage, losses in (("lsc", ("restore",)), ("gan", ("D_A", "D_B", "<script>"))):
+            log.stage(stage, 40)
+            for step in range(1, 41):
+                log.advance(1)
+                log.losses(0, step, dict.fromkeys(losses, 10 * 0.8**step))
+            log.images(0, 40, {"real_A": picture(0.1), "fake_B & <co>": picture(0.2)})
+            log.images(1, 41, {"real_A": picture(0.1)})
+        log.close()
+        return (tmp_path / "web" / "index.html").read_text(encoding="utf-8")
+
+    def test_names_every_stage_newest_first_with_existing_files(self, page: str, tmp_path: Path) -> None:
+        assert page.index("Stage gan") < page.index("Stage lsc")
+        sources = re.findall(r'src="([^"]+)"', page)
+        assert len([s for s in sources if s.startswith("curves/")]) == 2 and len(sources) == 2 + 2 * 3
+        for source in sources:
+            assert not source.startswith(("/", "http")) and (tmp_path / "web" / source.partition("?")[0]).is_file()
+        assert page.index("step 41") < page.index("step 40<")
+        assert "finished" in page and "http-equiv" not in page  # a finished page does not reload itself
+
+    def test_shows_options_and_versions_escaped(self, page: str) -> None:
+        assert "<td>0.0002</td>" in page and "<td>1 2</td>" in page and f"<td>{platform.python_version()}</td>" in page
+        assert "fake_B &amp; &lt;co&gt;" in page and "--name &lt;b&gt;" in page
+        assert "<script" not in page and "<co>" not in page
+
+    def test_curves_name_every_loss(self, page: str, tmp_path: Path) -> None:
+        svg = (tmp_path / "web" / "curves" / "gan.svg").read_text(encoding="utf-8")
+        assert svg.startswith("<?xml") and "<script>" not in svg.replace("<!-- <script>", "")
+        assert "10^{-2}" in svg  # a loss that falls by 40 dB is on a logarithmic scale
+
+    def test_no_html_writes_no_page(self, tmp_path: Path) -> None:
+        log = RunLog(tmp_path, NO_HTML, console=False)
+        log.stage("gan", 1)
+        log.images(0, 1, {"fake_B": picture(0.0)})
+        log.close()
+        assert not (tmp_path / "web").exists()
+
+    def test_running_page_reloads_itself(self, tmp_path: Path) -> None:
+        log = RunLog(tmp_path, DisplayOptions(), console=False)
+        log.report()  # before any stage or row
+        assert 'http-equiv="refresh"' in (tmp_path / "web" / "index.html").read_text(encoding="utf-8")
+
+
+def test_panels_scale_and_smoothing() -> None:
+    assert panels(["D_A", "D_B", "syn", "adv_B"]) == {"D": ["D_A", "D_B"], "syn": ["syn"], "adv_B": ["adv_B"]}
+    assert use_log_scale(np.geomspace(1e-3, 1, 50)) and not use_log_scale(np.linspace(0.5, 1, 50))
+    assert not use_log_scale(np.array([-1.0, 1000.0])) and not use_log_scale(np.array([]))
+    np.testing.assert_allclose(smooth(np.full(100, 3.0)), 3.0)
+    noise = np.random.default_rng(0).normal(size=300)
+    assert smooth(noise).std() < 0.4 * noise.std()
+    assert [duration(s) for s in (42, 720, 11100)] == ["42 s", "12 min", "3 h 05 min"]
+
+
+def test_run_info_says_with_what_and_keeps_the_first_start(tmp_path: Path) -> None:
+    settings = {
+        "seed": 5,
+        "command": ["train.py", "--seed", "5"],
+        "data_fingerprint": "f00",
+        "device": torch.device("cpu"),
+    }
+    write_run_info(tmp_path, **settings, extra={"split": "train"})
+    write_run_info(tmp_path, **{**settings, "seed": 6}, resumed=True)
+    write_run_info(tmp_path, **{**settings, "seed": 7}, resumed=True)
+    info = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (info["seed"], info["data_fingerprint"], info["split"]) == (5, "f00", "train")
+    assert info["command"] == ["train.py", "--seed", "5"] and info["device"].startswith("cpu")
+    assert info["versions"]["torch"] == str(torch.__version__) and info["versions"]["numpy"] == np.__version__
+    assert [entry["seed"] for entry in info["resumed"]] == [6, 7]
+
+
+def test_git_commit_is_what_git_says(tmp_path: Path) -> None:
+    assert git_commit(tmp_path) is None
+    (tmp_path / ".git" / "refs" / "heads").mkdir(parents=True)
+    (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (tmp_path / ".git" / "packed-refs").write_text(f"# pack-refs\n{'a' * 40} refs/heads/main\n")
+    assert git_commit(tmp_path) == "a" * 40
+    (tmp_path / ".git" / "refs" / "heads" / "main").write_text("b" * 40 + "\n")
+    assert git_commit(tmp_path) == "b" * 40
+    (tmp_path / ".git" / "HEAD").write_text("c" * 40 + "\n")
+    assert git_commit(tmp_path) == "c" * 40
+
+
+def test_a_step_costs_microseconds(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, DisplayOptions(update_html_freq=10**6, print_freq=10**6), console=False)
+    log.stage("gan", 10**4)
+    log.losses(0, 0, {"G": 1.0})
+    log.images(0, 0, {"fake_B": picture(0.0)})
+    start = time.perf_counter()
+    for _ in range(10**4):
+        log.advance(4)
+        assert not log.losses_due() and not log.images_due()
+    assert time.perf_counter() - start < 1.0  # 0.1 ms a step would do; it is some microseconds

@@ -1,0 +1,89 @@
+"""`run.json`: with what, on what and from what a run was made."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+
+from util.files import replace_text
+
+RUN_INFO_NAME = "run.json"
+
+
+def device_name(device: torch.device) -> str:
+    """Marketing name of a CUDA device, else the processor's kind."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+
+
+def git_commit(folder: Path) -> str | None:
+    """Commit checked out in `folder`, read from `.git` without calling git; None if there is none."""
+    git = folder / ".git"
+    try:
+        head = (git / "HEAD").read_text(encoding="utf-8").strip()
+        if not head.startswith("ref: "):
+            return head
+        name = head.removeprefix("ref: ")
+        loose = git / name
+        if loose.exists():
+            return loose.read_text(encoding="utf-8").strip()
+        packed = (git / "packed-refs").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(rf"^([0-9a-f]+) {re.escape(name)}$", packed, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def write_run_info(
+    run_dir: Path,
+    *,
+    seed: int,
+    command: Sequence[str],
+    data_fingerprint: str,
+    device: torch.device,
+    resumed: bool = False,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `run.json`. Resuming keeps what the first start wrote and adds an entry to its list `resumed`.
+
+    Args:
+        command: the command line, program first.
+        data_fingerprint: what the caller identifies its data by.
+        extra: further entries of the caller's, JSON values only.
+    Raises: OSError.
+    """
+    start: dict[str, Any] = {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": list(command),
+        "seed": seed,
+        "data_fingerprint": data_fingerprint,
+        "device": f"{device.type}: {device_name(device)}",
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "git_commit": git_commit(Path(__file__).resolve().parent.parent),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+            "cuda": torch.version.cuda if device.type == "cuda" else None,
+        },
+        **(extra or {}),
+    }
+    path = run_dir / RUN_INFO_NAME
+    if resumed and path.exists():
+        first = json.loads(path.read_text(encoding="utf-8"))
+        start = first | {"resumed": [*first.get("resumed", []), start]}
+    with replace_text(path) as file:
+        json.dump(start, file, indent=1)
+        file.write("\n")

@@ -1,0 +1,210 @@
+"""`web/index.html`: what a run is doing, on one page that needs no server and no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dominate import document, tags
+from dominate.util import raw
+
+from util.files import replace_text
+from util.loss_log import FIXED, LossLog
+from util.sample_images import Sample, SampleImages
+from util.training_curves import draw_curves
+
+REFRESH_S = 60  # an open page loads itself anew this often while the run goes on
+EARLIER_SHOWN = 40  # earlier pictures of a stage on the page; the files of all of them stay
+MAIN_OPTIONS = (
+    *("model", "dataset_mode", "dataroot", "netG", "netD", "load_size", "crop_size", "preprocess", "batch_size"),
+    *("n_epochs", "n_epochs_decay", "lr", "gan_mode", "loss_preset", "sgp_match", "amp", "direction"),
+)
+STYLE = """
+body { font: 15px/1.5 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; color: #1f2730; background: #f3f5f7; margin: 0 }
+main { max-width: 1120px; margin: 0 auto; padding: 28px 24px 60px }
+h1 { font-size: 27px; margin: 0 } h2 { font-size: 19px; margin: 0 0 4px } p.sub { color: #64707d; margin: 2px 0 14px }
+section { background: #fff; border: 1px solid #e0e5ea; border-radius: 10px; padding: 18px 22px; margin-top: 18px }
+.tiles { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 16px }
+.tile { background: #fff; border: 1px solid #e0e5ea; border-radius: 10px; padding: 10px 18px; min-width: 110px }
+.tile b { display: block; font-size: 20px; font-variant-numeric: tabular-nums }
+.tile span { color: #64707d; font-size: 13px }
+table { border-collapse: collapse; font-size: 13.5px } td { padding: 3px 26px 3px 0; vertical-align: top }
+td:first-child { color: #64707d; white-space: nowrap } td { overflow-wrap: anywhere }
+.options { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 0 28px; align-items: start }
+.samples { display: flex; flex-wrap: wrap; justify-content: center; gap: 14px; padding: 12px; border-radius: 8px }
+.samples { background: #0d1013 }
+.band { display: grid; gap: 6px } figure { margin: 0; min-width: 0 } figure img { width: 100%; display: block }
+figcaption { color: #d5dde5; font-size: 13px; text-align: center; padding-bottom: 5px }
+details { margin-top: 12px } summary { cursor: pointer; color: #2c6ba5 } details details { margin-left: 16px }
+.curves { width: 100%; display: block; margin-top: 14px } footer { color: #64707d; font-size: 13px; margin-top: 22px }
+"""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where the run is: `running`, `finished` or `stopped`, in which stage, its steps done and to do."""
+
+    state: str
+    stage: str
+    step: int
+    n_steps: int
+
+
+class TrainingReport:
+    """The page of one run, written anew on demand; only the curves of stages with new rows are drawn again.
+
+    Args:
+        n_columns: sample images side by side.
+    """
+
+    def __init__(self, run_dir: Path, log: LossLog, samples: SampleImages, n_columns: int) -> None:
+        self._run_dir, self._web = run_dir, run_dir / "web"
+        self._log, self._samples, self._n_columns = log, samples, n_columns
+        self._drawn: dict[str, int] = {}  # stage -> rows in its drawing
+
+    def write(self, status: Status) -> None:
+        """Write the page. Options and versions are shown if the run folder holds their files. Raises OSError."""
+        self._web.mkdir(parents=True, exist_ok=True)
+        page = document(title=f"{self._run_dir.name}: training report")
+        with page.head:
+            tags.meta(charset="utf-8")
+            tags.meta(name="viewport", content="width=device-width, initial-scale=1")
+            if status.state == "running":
+                tags.meta(http_equiv="refresh", content=str(REFRESH_S))
+            tags.style(raw(STYLE))
+        with page, tags.main():
+            tags.h1(self._run_dir.name)
+            tags.p(f"Training report, {status.state}, {datetime.now():%Y-%m-%d %H:%M}", cls="sub")
+            _tiles(self._log, status)
+            for stage in reversed(_stages(self._log, self._samples)):
+                with tags.section():
+                    self._stage(stage)
+            _settings(self._run_dir)
+            tags.footer("Curves: thin as logged, thick smoothed; numbers: the last values. Not for diagnosis.")
+        with replace_text(self._web / "index.html") as file:
+            file.write(page.render())
+
+    def _stage(self, stage: str) -> None:
+        """Newest pictures, curves, earlier pictures folded away."""
+        rows = [row for row in self._log.rows if row["stage"] == stage]
+        samples = [sample for sample in self._samples.samples if sample.stage == stage]
+        tags.h2(f"Stage {stage}")
+        if rows:
+            took = float(rows[-1]["seconds"]) - float(rows[0]["seconds"])
+            tags.p(f"Steps {rows[0]['step']} to {rows[-1]['step']}, {len(rows)} rows, {duration(took)}", cls="sub")
+        if samples:
+            tags.p(f"Samples of epoch {samples[-1].epoch}, step {samples[-1].step:,}", cls="sub")
+            _pictures(samples[-1], self._n_columns)
+        if rows:
+            self._curves(stage, len(rows))
+        earlier = samples[-2 : -2 - EARLIER_SHOWN : -1]
+        if earlier:
+            with tags.details():
+                tags.summary(f"Earlier samples ({len(earlier)}), newest first")
+                for sample in earlier:
+                    with tags.details():
+                        tags.summary(f"epoch {sample.epoch}, step {sample.step:,}")
+                        _pictures(sample, self._n_columns)
+
+    def _curves(self, stage: str, n_rows: int) -> None:
+        if self._drawn.get(stage) != n_rows:
+            draw_curves(self._web / "curves" / f"{stage}.svg", self._log, stage)
+            self._drawn[stage] = n_rows
+        # the query makes a browser that loads the page again load the new drawing too
+        tags.img(src=f"curves/{stage}.svg?{n_rows}", cls="curves", alt=f"losses of stage {stage}")
+
+
+def _stages(log: LossLog, samples: SampleImages) -> list[str]:
+    return list(dict.fromkeys([*log.stages, *(sample.stage for sample in samples.samples)]))
+
+
+def _tiles(log: LossLog, status: Status) -> None:
+    last = next((row for row in reversed(log.rows) if row["images_per_s"]), dict.fromkeys(FIXED, ""))
+    done = f"{100 * status.step / status.n_steps:.0f} %" if status.n_steps else "-"
+    values = {
+        "stage": status.stage or "-",
+        "epoch": last["epoch"] or "-",
+        "step": f"{status.step:,} / {status.n_steps:,}",
+        "of this stage": done,
+        "images per second": last["images_per_s"] or "-",
+        "training time": duration(log.seconds),
+    }
+    with tags.div(cls="tiles"):
+        for name, value in values.items():
+            with tags.div(cls="tile"):
+                tags.b(value)
+                tags.span(name)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `42 s`, `12 min` or `3 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def _pictures(sample: Sample, n_columns: int) -> None:
+    """Labelled columns of images in bands of `n_columns`, beside each other where the page is wide enough."""
+    with tags.div(cls="samples"):
+        pictures = list(sample.files.items())
+        for start in range(0, len(pictures), n_columns):
+            band = pictures[start : start + n_columns]
+            across = len(band)
+            columns = f"grid-template-columns: repeat({across}, 1fr)"
+            with tags.div(cls="band", style=f"{columns}; flex: 1 1 {116 * across}px; max-width: {160 * across}px"):
+                for label, file in band:
+                    with tags.figure():
+                        tags.figcaption(label)
+                        tags.a(tags.img(src=file, alt=label, loading="lazy"), href=file)
+
+
+def _settings(run_dir: Path) -> None:
+    """The run's main options, then its machine and versions; all options folded away."""
+    options = dict(_flat(_read(run_dir / "options.json")))
+    run = dict(_flat(_read(run_dir / "run.json")))
+    if not options and not run:
+        return
+    with tags.section():
+        tags.h2("Run")
+        with tags.div(cls="options"):
+            _table({name: options[name] for name in MAIN_OPTIONS if name in options})
+            _table({name: value for name, value in run.items() if name not in ("command", "resumed")})
+        if run.get("command"):
+            tags.p("Command", cls="sub", style="margin: 10px 0 0")
+            tags.code(run["command"])
+        if options:
+            with tags.details():
+                tags.summary(f"All {len(options)} options")
+                _table(dict(sorted(options.items())))
+
+
+def _table(values: Mapping[str, str]) -> None:
+    with tags.table(), tags.tbody():
+        for name, value in values.items():
+            with tags.tr():
+                tags.td(name)
+                tags.td(value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(name, text) of every value; nested groups are opened, lists joined, null shown as none."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _flat(value)
+        elif isinstance(value, list):
+            yield name, " ".join(map(str, value))
+        else:
+            yield name, "none" if value is None else str(value)
