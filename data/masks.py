@@ -4,7 +4,7 @@
 1979) on square roots of the smoothed image, which evens out bright fat and coil shading. 3. Level and noise of the
 air around it, for at 0.05 T air is a bright Rayleigh haze; the threshold comes down to just above it, with no more
 smoothing than the noise asks for, so that the outline stays in place. 4. Opening against specks, closing across the
-dark skull, the largest component, holes filled in every plane, opening against spikes.
+dark skull, the largest component, holes filled in every plane, opening against spikes, closing of thin channels.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ ROUGH_SIGMA = 1.5  # smoothing before Otsu's threshold
 SIGMA_RANGE = (0.5, 2.0)  # smoothing before the final threshold
 MARGIN = 8  # dilation of the rough head before the rest counts as air
 SPECK = 1  # radius of the first opening,
-SKULL = 4  # of the closing,
-SPIKE = 2  # and of the last opening
+SKULL = 6  # of the closing,
+SPIKE = 2  # of the last opening,
+CHANNEL = 1  # and of the last closing
 MIN_AIR = 0.02  # fraction of the volume that must be air for its level to be trusted
 AIR_SIGMAS = 4.0  # the threshold lies this many standard deviations of smoothed air above air,
-AIR_TO_HEAD = 0.12  # and at least this far on the way from air to the head's median
+AIR_TO_HEAD = 0.10  # and at least this far on the way from air to the head's median
 OTSU_BINS = 256
 MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation, normal distribution
 
@@ -76,16 +77,17 @@ def _clean(bright: BoolArray, fine: list[bool]) -> BoolArray:
     """Step 4: one solid head from the bright pixels."""
     ball = _ball(fine)
     mask = ndimage.binary_opening(bright, ball, iterations=SPECK)
-    mask = _fill_planes(_largest_component(_closed(mask, fine)), fine)
+    mask = _fill_planes(_largest_component(_closed(mask, SKULL, fine)), fine)
     mask = ndimage.binary_erosion(mask, ball, iterations=SPIKE, border_value=1)
-    return _fill_planes(_largest_component(ndimage.binary_dilation(mask, ball, iterations=SPIKE)), fine)
+    mask = _largest_component(ndimage.binary_dilation(mask, ball, iterations=SPIKE))
+    return _fill_planes(_closed(mask, CHANNEL, fine), fine)
 
 
-def _closed(mask: BoolArray, fine: list[bool]) -> BoolArray:
-    """Closing by SKULL pixels; air is added around first, so that nothing is closed against the border."""
-    room = [SKULL if is_fine else 0 for is_fine in fine]
+def _closed(mask: BoolArray, radius: int, fine: list[bool]) -> BoolArray:
+    """Closing by `radius` pixels; air is added around first, so that nothing is closed against the border."""
+    room = [radius if is_fine else 0 for is_fine in fine]
     padded = np.pad(mask, [(width, width) for width in room])
-    closed = ndimage.binary_closing(padded, _ball(fine), iterations=SKULL)
+    closed = ndimage.binary_closing(padded, _ball(fine), iterations=radius)
     return closed[tuple(slice(width, -width or None) for width in room)] | mask
 
 
