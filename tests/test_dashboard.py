@@ -92,20 +92,23 @@ def test_curves_and_labelled_images_arrive(server, tmp_path: Path) -> None:
     log.losses(0, 1, {"restore": 0.25})
     log.stage("gan", 3)
     train_a_little(log)
+    log.validation(1, 3, {"psnr": 21.5})
     log.close()
 
     client = dashboard._connect(options(port))
     windows = json.loads(client.get_window_data(env="main"))
-    assert set(windows) == {"7-lsc", "7-gan", "7-images"}
+    assert set(windows) == {"7-lsc", "7-gan", "7-gan-validation", "7-images"}
     assert windows["7-gan"]["title"] == f"{tmp_path.name}: gan"
     traces = {trace["name"]: trace for trace in windows["7-gan"]["content"]["data"]}
     assert traces["D_A"]["x"] == [1, 2, 3]
     np.testing.assert_allclose(traces["D_A"]["y"], [1, 1 / 2, 1 / 3], rtol=1e-5)
     assert traces["cycle"]["y"] == [0.5, 1.0, 1.5]
     assert windows["7-lsc"]["content"]["data"][0]["name"] == "restore"
+    (validated,) = windows["7-gan-validation"]["content"]["data"]
+    assert (validated["name"], validated["x"], validated["y"]) == ("val_psnr", [3], [21.5])
 
     content = windows["7-images"]["content"]
-    assert content["caption"] == "gan, epoch 1, step 3: real_A, fake_B"
+    assert content["caption"] == "gan, epoch 1, step 3"
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(content["src"].partition(",")[2]))).convert("L"))
     assert picture.shape == (18 + 2 * 8 + 3 * 2, 2 * (10 + 2 * 2))  # a line of labels above two images, two columns
     left, right = picture[18:, :14], picture[18:, 14:]

@@ -25,6 +25,7 @@ TIMEOUT_S = 5.0  # for one request to the server, in the background
 RETRY_S = 30.0  # after a failure
 CLOSE_S = 2.0  # at most this long is waited for the last contents to be sent
 MAX_POINTS = 500  # of a curve
+CAPTION_PX = 50  # a window's room for the caption below its picture
 
 Send = Callable[[Any], Any]  # sends one window's content through a visdom client
 
@@ -55,7 +56,7 @@ def _connect(options: DisplayOptions) -> Any:
 
 
 class Dashboard:
-    """Windows `ID-STAGE` and `ID-images` of one run, ID being --display_id.
+    """Windows `ID-STAGE`, `ID-STAGE-validation` and `ID-images` of one run, ID being --display_id.
 
     Args:
         title: the run's name, shown above every window.
@@ -78,33 +79,39 @@ class Dashboard:
         self._thread.start()
 
     def curves(self, log: LossLog, stage: str) -> None:
-        """Show all losses of `stage` so far in its window."""
-        drawn = {name: log.curve(stage, name, MAX_POINTS) for name in log.names(stage)}
+        """Show all losses of `stage` so far in its window, and what was validated in another."""
+        names = log.names(stage)
+        validated = [name for name in names if name.startswith("val_")]
+        self._lines(log, stage, "", [name for name in names if name not in validated])
+        self._lines(log, stage, "-validation", validated)
+
+    def _lines(self, log: LossLog, stage: str, kind: str, names: list[str]) -> None:
+        drawn = {name: log.curve(stage, name, MAX_POINTS) for name in names}
         drawn = {name: points for name, points in drawn.items() if len(points[0])}
         if not drawn:
             return
-        steps = np.unique(np.concatenate([points[0] for points in drawn.values()]))
-        table = np.full((len(steps), len(drawn)), np.nan)
-        for index, (x, y) in enumerate(drawn.values()):
-            table[np.searchsorted(steps, x), index] = y
+        longest = max(len(steps) for steps, _ in drawn.values())
+        x, y = np.full((2, longest, len(drawn)), np.nan)  # visdom wants tables: shorter curves end in NaN
+        for index, (steps, values) in enumerate(drawn.values()):
+            x[: len(steps), index], y[: len(steps), index] = steps, values
         opts = {
-            "title": f"{self._title}: {stage}",
+            "title": f"{self._title}: {stage}{kind}",
             "legend": list(drawn),
             "xlabel": "step",
-            "ylabel": "loss",
-            "ytype": "log" if use_log_scale(table[np.isfinite(table)]) else "linear",
+            "ytype": "log" if use_log_scale(y[np.isfinite(y)]) else "linear",
             "width": 640,
             "height": 420,
         }
-        window = f"{self._options.display_id}-{stage}"
-        if len(drawn) == 1:  # one line is a vector to visdom, and its legend is still a list
-            table = table[:, 0]
-        self._post(window, lambda client: client.line(table, steps, win=window, opts={**opts}))
+        if len(drawn) == 1:  # to visdom one line is a vector
+            x, y = x[:, 0], y[:, 0]
+        window = f"{self._options.display_id}-{stage}{kind}"
+        self._post(window, lambda client: client.line(y, x, win=window, opts={**opts}))
 
     def images(self, grid: np.ndarray, caption: str) -> None:
         """Show a labelled grid, (3, H, W) uint8 from `labelled_grid`."""
         window = f"{self._options.display_id}-images"
-        opts = {"title": f"{self._title}: samples", "caption": caption}
+        height, width = grid.shape[1:]
+        opts = {"title": f"{self._title}: samples", "caption": caption, "width": width, "height": height + CAPTION_PX}
         self._post(window, lambda client: client.image(grid, win=window, opts={**opts}))
 
     def _post(self, window: str, send: Send) -> None:

@@ -134,7 +134,7 @@ class RunLog:
             if to_dashboard and self._dashboard is not None:
                 self._dashboard_seen = self._seen
                 grid = labelled_grid(columns, self._display.display_ncols)
-                self._dashboard.images(grid, f"{self._stage}, epoch {epoch}, step {step}: {', '.join(columns)}")
+                self._dashboard.images(grid, f"{self._stage}, epoch {epoch}, step {step}")
             if to_html and self._display.html:
                 self._html_seen = self._seen
                 self._samples.save(self._stage, epoch, step, columns)
