@@ -250,11 +250,11 @@ class TestReport:
         for source in sources:
             assert not source.startswith(("/", "http")) and (tmp_path / "web" / source.partition("?")[0]).is_file()
         assert page.index("step 41") < page.index("step 40<")
-        assert "finished" in page and "http-equiv" not in page  # a finished page does not reload itself
+        assert "ended" in page and "http-equiv" not in page  # the page of a run that has ended does not reload itself
 
     def test_shows_options_and_versions_escaped(self, page: str) -> None:
         assert "<td>0.0002</td>" in page and "<td>1 2</td>" in page and f"<td>{platform.python_version()}</td>" in page
-        assert "fake_B &amp; &lt;co&gt;" in page and "--name &lt;b&gt;" in page
+        assert "fake_B &amp; &lt;co&gt;" in page and "--name '&lt;b&gt;'" in page.replace("&#39;", "'")
         assert "<script" not in page and "<co>" not in page
 
     def test_curves_name_every_loss(self, page: str, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class ConsoleLog:
     """
 
     def __init__(self, log_file: Path, visible: bool = True) -> None:
-        self._console = Console(quiet=not visible, highlight=False, soft_wrap=True)
+        self._console = Console(quiet=not visible, highlight=False)
         self._animated = visible and sys.stdout.isatty() and not self._console.is_dumb_terminal
         self._log_file: Path | None = log_file
         self._bar: _Bar | None = None
@@ -74,13 +74,13 @@ class ConsoleLog:
             self._bar.update(self._bar.task_ids[0], rate=f"{images_per_s:.3g} images/s")
         elif time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line, self._held = time.monotonic(), ""
-            self._console.print(line, markup=False)
+            self._console.print(line, markup=False, soft_wrap=True)
         else:
             self._held = line
 
     def note(self, text: str, style: str = "") -> None:
         """Print a line above the bar and keep it in the log file."""
-        self._console.print(text, style=style, markup=False)
+        self._console.print(text, style=style, markup=False, soft_wrap=True)
         self._write(text)
 
     def _write(self, text: str) -> None:
@@ -92,12 +92,12 @@ class ConsoleLog:
         except OSError as error:
             path, self._log_file = self._log_file, None
             warning = f"warning: cannot write {path} ({error}); training goes on"
-            self._console.print(warning, style="yellow", markup=False)
+            self._console.print(warning, style="yellow", markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the bar as it is on the screen; without one, print the stage's last row if it was held back."""
         if self._held:
-            self._console.print(self._held, markup=False)
+            self._console.print(self._held, markup=False, soft_wrap=True)
             self._held = ""
         if self._bar is not None:
             self._bar.stop()

@@ -177,7 +177,7 @@ class RunLog:
 
     def close(self) -> None:
         """Write the last report, send what the dashboard still lacks (two seconds at most), leave the bar."""
-        self._write_report("finished" if self._step >= self._n_steps else "stopped")
+        self._write_report("ended")
         if self._dashboard is not None:
             self._dashboard.close()
         self._console.close()

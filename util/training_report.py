@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +35,7 @@ section { background: #fff; border: 1px solid #e0e5ea; border-radius: 10px; padd
 .tile span { color: #64707d; font-size: 13px }
 table { border-collapse: collapse; font-size: 13.5px } td { padding: 3px 26px 3px 0; vertical-align: top }
 td:first-child { color: #64707d; white-space: nowrap } td { overflow-wrap: anywhere }
+.options td:first-child { width: 140px }
 .options { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 0 28px; align-items: start }
 .samples { display: flex; flex-wrap: wrap; justify-content: center; gap: 14px; padding: 12px; border-radius: 8px }
 .samples { background: #0d1013 }
@@ -46,7 +48,7 @@ details { margin-top: 12px } summary { cursor: pointer; color: #2c6ba5 } details
 
 @dataclass(frozen=True)
 class Status:
-    """Where the run is: `running`, `finished` or `stopped`, in which stage, its steps done and to do."""
+    """Where the run is: `running` or `ended`, in which stage, its steps done and to do."""
 
     state: str
     stage: str
@@ -166,17 +168,20 @@ def _pictures(sample: Sample, n_columns: int) -> None:
 def _settings(run_dir: Path) -> None:
     """The run's main options, then its machine and versions; all options folded away."""
     options = dict(_flat(_read(run_dir / "options.json")))
-    run = dict(_flat(_read(run_dir / "run.json")))
+    info = _read(run_dir / "run.json")
+    command = shlex.join(info.pop("command", []))
+    info.pop("resumed", None)
+    run = dict(_flat(info))
     if not options and not run:
         return
     with tags.section():
         tags.h2("Run")
         with tags.div(cls="options"):
             _table({name: options[name] for name in MAIN_OPTIONS if name in options})
-            _table({name: value for name, value in run.items() if name not in ("command", "resumed")})
-        if run.get("command"):
+            _table(run)
+        if command:
             tags.p("Command", cls="sub", style="margin: 10px 0 0")
-            tags.code(run["command"])
+            tags.code(command)
         if options:
             with tags.details():
                 tags.summary(f"All {len(options)} options")
