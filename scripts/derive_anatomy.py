@@ -1,0 +1,209 @@
+"""Derive the embedded anatomy, a tissue-fraction map, from the Colin27 average head (run once; the result is shipped).
+
+    python scripts/derive_anatomy.py --head ch2.nii.gz --brain ch2bet.nii.gz --out data/simulation/colin27.npz
+
+Colin27 (Holmes et al., JCAT 1998;22:324) is the mean of 27 T1-weighted scans of one man at 1 mm, so its intensities
+hold partial volume nearly without noise. Mixing is piecewise linear between neighbouring class intensities: CSF, GM,
+WM inside the cranium; bone, soft tissue, fat outside; bone and fat (marrow) within the skull. Never a hard label map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.filters import threshold_multiotsu
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.simulation.anatomy import TISSUES, Anatomy, save_anatomy
+from util.errors import UserError, run_cli
+
+Volume = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+BONE_LEVEL, SOFT_LEVEL, FAT_LEVEL = 14.0, 72.0, 150.0  # read off the head: cortical bone, neck muscle, scalp fat
+AIR_LEVEL = 6.0  # sinuses and mastoid cells are darker than bone, which keeps some marrow
+FLUID_LEVEL = 24.0  # between cortical bone and CSF
+HEAD_LEVEL = 16.0
+PLATEAU = 5.0  # intensities this near to a class mean are that class alone: what is left of noise is no tissue
+
+
+def ball(radius_mm: float) -> Mask:
+    """Structuring element of all voxels (1 mm) within `radius_mm` of the centre."""
+    reach = int(radius_mm)
+    grid = np.mgrid[-reach : reach + 1, -reach : reach + 1, -reach : reach + 1]
+    return np.asarray((grid**2).sum(0) <= radius_mm**2)
+
+
+def grow(mask: Mask, radius_mm: float) -> Mask:
+    """Dilation by a ball, through the distance transform (quick for large radii)."""
+    return np.asarray(ndimage.distance_transform_edt(~mask) <= radius_mm)
+
+
+def shrink(mask: Mask, radius_mm: float) -> Mask:
+    """Erosion by a ball; the volume's border does not erode."""
+    return ~grow(~mask, radius_mm)
+
+
+def closing(mask: Mask, radius_mm: float) -> Mask:
+    """Dilation then erosion, on a padded copy so that the border neither grows nor shrinks the mask."""
+    pad = int(radius_mm) + 2
+    wide = np.pad(mask, pad)
+    return shrink(grow(wide, radius_mm), radius_mm)[pad:-pad, pad:-pad, pad:-pad]
+
+
+def largest(mask: Mask) -> Mask:
+    """Largest connected component (6-neighbourhood)."""
+    label, _ = ndimage.label(mask)
+    sizes = np.bincount(label.ravel())
+    sizes[0] = 0
+    return np.asarray(label == sizes.argmax())
+
+
+def head_region(head: Volume) -> Mask:
+    """Everything inside the skin, cavities that are closed in 3D or in a slice included; cut-off ears removed.
+
+    The source's field of view ends at the ears, which would leave flat faces: close to the lateral faces only what
+    survives an opening stays.
+    """
+    tissue = largest(ndimage.binary_opening(head > HEAD_LEVEL, ball(1)))
+    region = closing(tissue, 4.0)
+    for axis in (2, 1, 0):
+        region = np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(region, axis, 0)], axis)
+    body = largest(shrink(np.pad(region, ((12, 12), (0, 0), (0, 0))), 9.0))
+    body = grow(body, 9.5)[12:-12]
+    lateral = np.abs(np.arange(head.shape[0]) - (head.shape[0] - 1) / 2) > head.shape[0] / 2 - 14
+    region[lateral] &= body[lateral]
+    return largest(region)
+
+
+def flatten_bias(head: Volume, brain: Mask) -> Volume:
+    """Divide out the slow intensity drift of white matter (Gaussian of 25 mm over WM-like voxels of the brain)."""
+    _, high = threshold_multiotsu(head[brain], 3)
+    white = shrink(brain & (head > high), 1.0)
+    target = float(np.median(head[white]))
+    weight = ndimage.gaussian_filter(white.astype(np.float32), 25.0)
+    drift = ndimage.gaussian_filter(np.where(white, head, 0).astype(np.float32), 25.0)
+    field = (drift + 1e-3 * target) / (weight + 1e-3) / target
+    return np.asarray(head / field, np.float32)
+
+
+def brain_levels(values: Volume) -> tuple[float, float, float]:
+    """Mean intensities of CSF, GM and WM: three-class Otsu, then the mode of each class (medians for CSF)."""
+    low, high = threshold_multiotsu(values, 3)
+
+    def mode(part: Volume) -> float:
+        count, edge = np.histogram(part, bins=60)
+        peak = int(ndimage.gaussian_filter1d(count.astype(float), 2.0).argmax())
+        return float((edge[peak] + edge[peak + 1]) / 2)
+
+    return (
+        float(np.percentile(values[values < low], 35)),
+        mode(values[(values >= low) & (values < high)]),
+        mode(values[values >= high]),
+    )
+
+
+def intracranial(head: Volume, brain: Mask) -> Mask:
+    """Brain, sulci, cisterns and the subarachnoid gap up to the dark inner table of the skull."""
+    smooth = ndimage.gaussian_filter(head, 0.7)
+    region = closing(brain, 7.0)
+    dark = (smooth < FLUID_LEVEL) & ~brain
+    region &= ~ndimage.binary_propagation(~region, mask=~region | dark)  # bone between brain and skull base
+    for _ in range(3):
+        region = region | (ndimage.binary_dilation(region) & ~dark)
+    region = largest(ndimage.binary_opening(region, ball(4)) | brain)
+    return closing(region, 2.0)
+
+
+def eyeballs(head: Volume, cranium: Mask) -> Volume:
+    """Vitreous bodies, soft-edged, in [0, 1]: the two smooth dark-grey balls in the front half, fluid like CSF."""
+    grey = (head > 22) & (head < 62) & ~grow(cranium, 3.0)
+    grey[:, : head.shape[1] // 2] = False
+    balls = ndimage.binary_opening(grey, ball(6))
+    label, count = ndimage.label(balls)
+    sizes = np.bincount(label.ravel(), minlength=count + 1)
+    keep = [k for k in range(1, count + 1) if 2000 < sizes[k] < 9000]
+    return ndimage.gaussian_filter(closing(np.isin(label, keep), 4.0).astype(np.float32), 0.7)
+
+
+def ramp(value: Volume, low: float, high: float) -> Volume:
+    """0 at `low`, 1 at `high`, linear between."""
+    return np.clip((value - low) / (high - low), 0, 1).astype(np.float32)
+
+
+def brain_fractions(head: Volume, cranium: Mask, levels: tuple[float, float, float]) -> dict[str, Volume]:
+    """CSF, GM and WM inside the cranium, bone at its rim; volumes with values in [0, 1]."""
+    csf_level, gm_level, wm_level = levels
+    csf_up = ramp(head, csf_level + PLATEAU, gm_level - PLATEAU)
+    gm_up = ramp(head, gm_level + PLATEAU, wm_level - PLATEAU)
+    white = gm_up
+    # At a ventricle's wall CSF meets WM without cortex between: mix these two, else a false grey line appears.
+    depth = ndimage.distance_transform_edt(cranium)
+    fluid = largest((head < (csf_level + gm_level) / 2) & (depth > 22))
+    wall = grow(fluid, 2.5) & (ndimage.maximum_filter(head, size=5) > wm_level - PLATEAU)
+    direct = ramp(head, csf_level + PLATEAU, wm_level - PLATEAU)
+    white = np.where(wall, direct, white)
+    csf_up = np.where(wall, np.maximum(direct, 0), csf_up)
+    bone = np.where(depth < 4, 1 - ramp(head, BONE_LEVEL, 28.0), 0)
+    parts = {"csf": (1 - csf_up) * (1 - bone), "gm": np.clip(csf_up - white, 0, 1), "wm": white, "bone": bone}
+    return {name: np.where(cranium, part, 0).astype(np.float32) for name, part in parts.items()}
+
+
+def outer_fractions(head: Volume, region: Mask, cranium: Mask) -> dict[str, Volume]:
+    """Bone, soft tissue and fat between cranium and skin; what is dark and not bone stays air."""
+    outside = region & ~cranium
+    distance = ndimage.distance_transform_edt(~cranium)
+    dark = outside & (head < 34) & (distance < 16)
+    skull = closing(dark | cranium, 5.0) & outside & (distance < 18) & shrink(region, 4.0)
+    soft_up, fat_up = ramp(head, BONE_LEVEL, SOFT_LEVEL - PLATEAU), ramp(head, SOFT_LEVEL + 20, FAT_LEVEL)
+    marrow = ramp(head, BONE_LEVEL + PLATEAU, FAT_LEVEL)
+    fat = np.where(skull, marrow, fat_up)
+    soft = np.where(skull, 0, soft_up - fat_up)
+    cavity = ndimage.gaussian_filter(head, 1.0) < AIR_LEVEL
+    solid = shrink(region, 3.0) & ~cavity
+    bone = np.where(solid, 1 - fat - soft, 0)
+    parts = {"fat": fat, "soft": soft, "bone": bone}
+    return {name: np.where(outside, part, 0).astype(np.float32) for name, part in parts.items()}
+
+
+def derive(head: Volume, brain: Volume) -> NDArray[np.float32]:
+    """Tissue fractions (6, X, Y, Z) in [0, 1], in the order of `TISSUES`, from the head and its stripped brain."""
+    brain_mask = largest(ndimage.binary_opening(np.pad(brain > 0, 4), ball(3)))[4:-4, 4:-4, 4:-4]
+    flat = np.where(grow(brain_mask, 6.0), flatten_bias(head, brain_mask), head).astype(np.float32)
+    region = head_region(head)
+    cranium = intracranial(head, brain_mask) & region
+    parts = brain_fractions(flat, cranium, brain_levels(flat[brain_mask]))
+    for name, part in outer_fractions(head, region, cranium).items():
+        parts[name] = parts.get(name, 0) + part
+    eyes = eyeballs(head, cranium)
+    for name in parts:
+        parts[name] = parts[name] * (1 - eyes) + eyes * float(name == "csf")
+    return np.stack([parts[name] for name in TISSUES]).astype(np.float32)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Read the two volumes, derive, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--head", type=Path, required=True, help="Colin27 whole head, NIfTI, 1 mm, RAS")
+    parser.add_argument("--brain", type=Path, required=True, help="the same, brain only")
+    parser.add_argument("--out", type=Path, required=True, help="fraction map to write (.npz)")
+    options = parser.parse_args(argv)
+    for flag, path in (("--head", options.head), ("--brain", options.brain)):
+        if not path.is_file():
+            raise UserError(f"{flag} {path}: no such file")
+    image = nibabel.Nifti1Image.from_filename(options.head)
+    head = image.get_fdata(dtype=np.float32)
+    brain = nibabel.Nifti1Image.from_filename(options.brain).get_fdata(dtype=np.float32)
+    save_anatomy(options.out, Anatomy(derive(head, brain), np.asarray(image.affine)))
+
+
+if __name__ == "__main__":
+    run_cli(main, "derive_anatomy.py")
