@@ -1,0 +1,234 @@
+"""Measures against scikit-image, torchmetrics, closed forms and numbers worked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from skimage.metrics import structural_similarity
+from torch.nn import functional as F
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+from torchvision.models.inception import Inception3
+
+from util.errors import UserError
+from util.metrics import features, image, inception
+from util.metrics.intervals import bootstrap_ci95
+
+
+@pytest.fixture
+def volume() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Prediction, truth (3, 40, 36) float32 in [0, 1] and a head mask."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:40, :36]
+    truth = np.stack([0.5 + 0.4 * np.sin(x / (4 + s)) * np.cos(y / 5) for s in range(3)]).astype(np.float32)
+    prediction = np.clip(truth + rng.normal(0, 0.1, truth.shape), 0, 1).astype(np.float32)
+    mask = np.broadcast_to((x - 18) ** 2 + (y - 20) ** 2 < 200, truth.shape)
+    return prediction, truth, mask
+
+
+def test_psnr_by_hand() -> None:
+    truth = np.zeros((1, 2, 2))
+    prediction = np.array([[[0.1, 0.1], [0.9, 0.9]]])
+    mask = np.array([[[True, True], [False, False]]])
+    assert image.psnr(prediction, truth, mask) == pytest.approx(20)  # error 0.1 in the head: -10 log10(0.01)
+    assert image.psnr_full(prediction, truth) == pytest.approx(-10 * np.log10((0.01 + 0.81) / 2))
+
+
+def test_psnr_pools_voxels_of_the_volume() -> None:
+    truth = np.zeros((2, 1, 2))
+    prediction = np.array([[[0.2, 0.9]], [[0.0, 0.4]]])
+    mask = np.array([[[True, False]], [[True, True]]])
+    assert image.psnr(prediction, truth, mask) == pytest.approx(-10 * np.log10((0.04 + 0 + 0.16) / 3))
+
+
+def test_no_number_where_there_is_none(volume: tuple[np.ndarray, ...]) -> None:
+    prediction, truth, mask = volume
+    assert image.psnr(truth, truth, mask) is None
+    empty = np.zeros_like(mask)
+    for measure in (image.psnr, image.psnr_fit, image.ssim, image.nrmse, image.mae):
+        assert measure(prediction, truth, empty) is None
+    assert image.ssim_full(prediction[:, :10], truth[:, :10]) is None
+    with pytest.raises(ValueError, match="truth"):
+        image.psnr(prediction[:, :1], truth, mask)
+
+
+def test_psnr_fit_ignores_windowing(volume: tuple[np.ndarray, ...]) -> None:
+    prediction, truth, mask = volume
+    fitted = image.psnr_fit(prediction, truth, mask)
+    assert image.psnr_fit(0.3 * prediction + 0.2, truth, mask) == pytest.approx(fitted)
+    assert image.psnr_fit(1 - prediction, truth, mask) == pytest.approx(fitted)
+    assert fitted >= image.psnr(prediction, truth, mask)
+    constant = np.full_like(truth, 0.7)
+    assert image.psnr_fit(constant, truth, mask) == pytest.approx(-10 * np.log10(truth[mask].var()), abs=1e-4)
+
+
+def test_affine_fit_is_least_squares(volume: tuple[np.ndarray, ...]) -> None:
+    prediction, truth, mask = volume
+    assert image.affine_fit(prediction, truth, mask) == pytest.approx(
+        np.polyfit(prediction[mask], truth[mask], 1), rel=1e-5
+    )
+
+
+def test_nrmse_and_mae_by_hand() -> None:
+    truth = np.array([[[3.0, 4.0, 9.0]]])
+    prediction = np.array([[[3.0, 5.0, 0.0]]])
+    mask = np.array([[[True, True, False]]])
+    assert image.nrmse(prediction, truth, mask) == pytest.approx(1 / 5)
+    assert image.mae(prediction, truth, mask) == pytest.approx(0.5)
+
+
+def test_ssim_is_scikit_images(volume: tuple[np.ndarray, ...]) -> None:
+    prediction, truth, mask = (array.astype(np.float64) for array in volume)
+    means, maps = zip(
+        *(
+            structural_similarity(
+                p, t, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, full=True
+            )
+            for p, t in zip(prediction, truth, strict=True)
+        ),
+        strict=True,
+    )
+    head = mask > 0
+    np.testing.assert_allclose(image.ssim_map(prediction, truth), np.stack(maps), atol=1e-10)
+    assert image.ssim(prediction, truth, head) == pytest.approx(np.stack(maps)[head].mean())
+    assert image.ssim_full(prediction, truth) == pytest.approx(np.mean(means))
+
+
+def _ms_ssim_by_convolution(p: torch.Tensor, t: torch.Tensor) -> float:
+    """Wang et al. 2003 with an explicit 11 x 11 window, whole windows only; p, t: (N, 1, H, W)."""
+    ramp = torch.arange(-5, 6, dtype=torch.float64)
+    line = torch.exp(-(ramp**2) / (2 * 1.5**2))
+    window = (line[:, None] * line / line.sum() ** 2)[None, None]
+    score = torch.ones(len(p), dtype=torch.float64)
+    for weight in (0.0448, 0.2856, 0.3001, 0.2363, 0.1333):
+        mu_p, mu_t, pp, tt, pt = (F.conv2d(x, window) for x in (p, t, p * p, t * t, p * t))
+        cs = (2 * (pt - mu_p * mu_t) + 0.03**2) / (pp - mu_p**2 + tt - mu_t**2 + 0.03**2)
+        luminance = (2 * mu_p * mu_t + 0.01**2) / (mu_p**2 + mu_t**2 + 0.01**2)
+        part = luminance * cs if weight == 0.1333 else cs
+        score *= part.mean((1, 2, 3)) ** weight
+        p, t = F.avg_pool2d(p, 2), F.avg_pool2d(t, 2)
+    return float(score.mean())
+
+
+def test_ms_ssim_is_the_standard_one() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((2, 176, 190))
+    truth = (truth + np.roll(truth, 1, 1) + np.roll(truth, 1, 2)) / 3
+    prediction = np.clip(truth + rng.normal(0, 0.1, truth.shape), 0, 1)
+    tensors = torch.from_numpy(prediction)[:, None], torch.from_numpy(truth)[:, None]
+    assert image.ms_ssim(prediction, truth) == pytest.approx(_ms_ssim_by_convolution(*tensors), abs=1e-9)
+    near = multiscale_structural_similarity_index_measure(*tensors, data_range=1.0)  # counts a rim at the last scale
+    assert image.ms_ssim(prediction, truth) == pytest.approx(float(near), abs=1e-3)
+    assert image.ms_ssim(prediction[:, :175], truth[:, :175]) is None
+
+
+def test_bootstrap_interval() -> None:
+    values = np.random.default_rng(1).normal(20, 2, 40).tolist()
+    low, high = bootstrap_ci95(values, seed=0)
+    spread = 1.96 * np.std(values) / np.sqrt(40)
+    assert (low, high) == pytest.approx((np.mean(values) - spread, np.mean(values) + spread), abs=0.1 * spread + 0.05)
+    assert bootstrap_ci95(values, seed=0) == (low, high)
+    assert bootstrap_ci95(values, seed=1) != (low, high)
+    assert bootstrap_ci95(values[:12], seed=0) is not None
+    assert bootstrap_ci95(values[:11], seed=0) is None
+
+
+def test_kernel_distance_against_its_definition() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(5, 3)), rng.normal(size=(4, 3))
+
+    def k(u: np.ndarray, v: np.ndarray) -> float:
+        return (u @ v / 3 + 1) ** 3
+
+    within_x = np.mean([k(x[i], x[j]) for i in range(5) for j in range(5) if i != j])
+    within_y = np.mean([k(y[i], y[j]) for i in range(4) for j in range(4) if i != j])
+    across = np.mean([k(u, v) for u in x for v in y])
+    assert features.kernel_distance(x, y) == pytest.approx(within_x + within_y - 2 * across)
+
+
+def test_kernel_distance_is_unbiased_and_sees_a_shift() -> None:
+    rng = np.random.default_rng(4)
+    same = [features.kernel_distance(rng.normal(size=(30, 8)), rng.normal(size=(30, 8))) for _ in range(200)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(200)
+    assert min(same) < 0
+    assert features.kernel_distance(rng.normal(size=(30, 8)), rng.normal(size=(30, 8)) + 1) > max(same)
+
+
+def test_frechet_closed_form_and_matrix_root() -> None:
+    mean_x, mean_y = np.array([0.0, 1.0]), np.array([2.0, 1.0])
+    assert features.frechet_of_moments(mean_x, np.diag([4.0, 9.0]), mean_y, np.diag([1.0, 16.0])) == pytest.approx(
+        4 + (2 - 1) ** 2 + (3 - 4) ** 2
+    )
+    rng = np.random.default_rng(5)
+    a, b = (m @ m.T for m in rng.normal(size=(2, 4, 4)))
+    expected = np.trace(a + b - 2 * sqrtm(a @ b).real)
+    assert features.frechet_of_moments(np.zeros(4), a, np.zeros(4), b) == pytest.approx(expected)
+
+
+def test_frechet_needs_many_slices() -> None:
+    rng = np.random.default_rng(6)
+    x, y = rng.normal(size=(1024, 2)), rng.normal(size=(1024, 2)) + np.array([3.0, 0])
+    assert features.frechet_distance(x, y) == pytest.approx(9, rel=0.1)
+    assert features.frechet_distance(x[:1023], y) is None
+
+
+def test_halves_share_no_subject() -> None:
+    names = [f"s{i}" for i in range(5) for _ in range(3)]
+    first, second = features.halve_subjects(names, rng=np.random.default_rng(0))
+    assert len(first) == 2 and len(second) == 3 and not first & second
+
+
+@pytest.fixture(scope="module")
+def network() -> inception.FIDInception:
+    torch.manual_seed(0)
+    state = Inception3(num_classes=1008, aux_logits=False, init_weights=False).state_dict()
+    return inception.FIDInception({name: value * 0.1 if "conv" in name else value for name, value in state.items()})
+
+
+def test_fid_network(network: inception.FIDInception) -> None:
+    """Its poolings are those of the TensorFlow graph: 3 x 3 means of what is inside, a maximum in the last block."""
+    pooled = network(torch.rand(2, 1, 30, 20))
+    assert pooled.shape == (2, 2048) and network.logits(pooled).shape == (2, 1008)
+    x = torch.rand(1, 192, 4, 4)
+    block = network.net.Mixed_5b
+    inside = torch.stack([x[..., max(i - 1, 0) : i + 2, 0:2].mean((-1, -2)) for i in range(4)], dim=-1)
+    torch.testing.assert_close(block(x)[:, -32:, :, 0], block.branch_pool(inside[..., None])[..., 0])
+    y = torch.rand(1, 2048, 3, 3)
+    last = network.net.Mixed_7c
+    torch.testing.assert_close(last(y)[:, -192:, 1, 1], last.branch_pool(y.amax((-1, -2), keepdim=True))[..., 0, 0])
+
+
+def test_fid_of_given_features() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(200, 6, generator=generator), torch.randn(150, 6, generator=generator) + 0.5
+    expected = features.frechet_of_moments(
+        x.double().mean(0).numpy(),
+        np.cov(x.numpy(), rowvar=False),
+        y.double().mean(0).numpy(),
+        np.cov(y.numpy(), rowvar=False),
+    )
+    assert inception.fid(x, y) == pytest.approx(expected, rel=1e-4)
+
+
+def test_inception_score_bounds_and_seed() -> None:
+    before = torch.random.get_rng_state()
+    same = inception.inception_score(torch.zeros(40, 8), seed=0)
+    assert same == pytest.approx(1)  # every image alike: no information in the class
+    certain = 50 * torch.eye(4).repeat(20, 1)
+    assert 3 < inception.inception_score(certain, seed=0) <= 4
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_inception_weights_are_checked(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert inception.find_weights(None) is None
+    with pytest.raises(UserError, match="no such file"):
+        inception.find_weights(tmp_path / "absent.pth")
+    (tmp_path / "other.pth").write_bytes(b"torchvision's")
+    with pytest.raises(UserError, match="not the standard FID network"):
+        inception.find_weights(tmp_path / "other.pth")
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / inception.FILE_NAMES[1]).write_bytes(b"")
+    assert inception.find_weights(None) == folder / inception.FILE_NAMES[1]

@@ -1,0 +1,1 @@
+"""Image-quality measures: numbers in, numbers out; no files, no options."""

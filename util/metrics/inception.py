@@ -1,0 +1,146 @@
+"""FID and Inception score with the standard Inception weights, through torchmetrics.
+
+The standard network is the TensorFlow graph of 2015-12-05, of which a PyTorch state dict circulates as
+`pt_inception-2015-12-05-6726825d.pth` (SHA-256 begins with 6726825d). torchvision's Inception v3 has the same layers;
+it differs in its weights and in three poolings, which are set right here. torchvision's own weights would give other
+numbers, so they are refused. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
+from torchvision.models import inception as blocks
+
+from util.errors import UserError
+
+FILE_NAMES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
+SHA256_START = "6726825d"
+SIDE = 299  # pixels
+CLASSES = 1008
+FEATURES = 2048
+
+
+def find_weights(given: Path | None) -> Path | None:
+    """The weights file named by the user, else one that torch-fidelity or pytorch-fid left in torch's cache.
+
+    Raises:
+        UserError: the named file does not exist or is not the standard network.
+    """
+    if given is None:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        return next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
+    if not given.is_file():
+        raise UserError(f"--inception_weights {given}: no such file")
+    if not hashlib.sha256(given.read_bytes()).hexdigest().startswith(SHA256_START):
+        raise UserError(f"--inception_weights {given}: not the standard FID network, {FILE_NAMES[0]} is needed")
+    return given
+
+
+def _mean_of_inside(x: Tensor) -> Tensor:
+    """3 x 3 mean that does not count the padding, as TensorFlow's."""
+    return F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+
+
+class _BlockA(blocks.InceptionA):
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        return [*super()._forward(x)[:-1], self.branch_pool(_mean_of_inside(x))]
+
+
+class _BlockC(blocks.InceptionC):
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        return [*super()._forward(x)[:-1], self.branch_pool(_mean_of_inside(x))]
+
+
+class _BlockE(blocks.InceptionE):
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        return [*super()._forward(x)[:-1], self.branch_pool(_mean_of_inside(x))]
+
+
+class _LastBlockE(blocks.InceptionE):
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        return [*super()._forward(x)[:-1], self.branch_pool(F.max_pool2d(x, kernel_size=3, stride=1, padding=1))]
+
+
+class FIDInception(nn.Module):
+    """The network of FID: grey slices (N, 1, H, W) in [0, 1] to pooled features (N, 2048)."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        """Take the standard state dict. Raises RuntimeError if a key or shape does not fit."""
+        super().__init__()
+        self.net = blocks.Inception3(
+            num_classes=CLASSES,
+            aux_logits=False,
+            init_weights=False,
+            inception_blocks=[
+                blocks.BasicConv2d,
+                _BlockA,
+                blocks.InceptionB,
+                _BlockC,
+                blocks.InceptionD,
+                _BlockE,
+                blocks.InceptionAux,
+            ],
+        )
+        self.net.Mixed_7c = _LastBlockE(FEATURES)
+        self.net.load_state_dict(state)
+        self.register_buffer("classifier", self.net.fc.weight.detach().clone())
+        self.net.fc = nn.Identity()
+        self.eval().requires_grad_(False)
+
+    @classmethod
+    def from_file(cls, path: Path) -> FIDInception:
+        try:
+            return cls(torch.load(path, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise UserError(f"--inception_weights {path}: cannot be read as the standard FID network") from error
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Rounded to 8 bits and resized to 299 px with antialiasing, torchmetrics' default; returns (N, 2048)."""
+        levels = (
+            (images.to(self.get_buffer("classifier").device).clamp(0, 1) * 255).round().expand(-1, 3, -1, -1)
+        )  # (N, 3, H, W)
+        resized = F.interpolate(levels, size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
+        return self.net((resized - 128) / 128)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Class scores without bias (N, 1008), which the Inception score uses."""
+        classifier = self.get_buffer("classifier")
+        return features @ classifier.to(features.device).T
+
+
+class _Given(nn.Module):
+    """Stands where torchmetrics expects a network: the features are there already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def fid(real: Tensor, fake: Tensor) -> float:
+    """Frechet inception distance of two feature sets (N, 2048), (M, 2048); biased upwards when N or M is small."""
+    metric = FrechetInceptionDistance(feature=_Given(real.shape[1])).set_dtype(torch.float64)
+    metric.update(real.double(), real=True)
+    metric.update(fake.double(), real=False)
+    return float(metric.compute())
+
+
+def inception_score(logits: Tensor, *, seed: int) -> float:
+    """Inception score of class scores (N, 1008): mean over 10 splits of a seeded permutation."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # torchmetrics warns that it keeps the features, which are here already
+        torch.manual_seed(seed)
+        metric = InceptionScore(feature=_Given(logits.shape[1]))
+        metric.update(logits)
+        return float(metric.compute()[0])
