@@ -1,0 +1,48 @@
+"""E_eval: the encoder that measures distances between sets of slices and is part of no loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from evaluation.predict import Embedder, NetworkGrid
+from models import load_trained
+from models.base_model import BaseModel
+from util.errors import UserError
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder and the grid it was trained on."""
+
+    sgp: Embedder
+    grid: NetworkGrid
+
+
+def grid_of(model: BaseModel) -> NetworkGrid:
+    """The grid of a trained run's networks."""
+    run = model.run
+    return NetworkGrid(preprocess=run["preprocess"], load_size=int(run["load_size"]), multiple=model.size_multiple)
+
+
+def load_encoder(folder: Path, tested: BaseModel, device: torch.device) -> Encoder:
+    """Read E_eval from the run folder that --eval_encoder names.
+
+    Raises:
+        UserError: no trained run, a run without SGP, or one of the tested run's seed, whose encoder may be the very one
+            that guided the training.
+    """
+    try:
+        model = load_trained(folder, "latest", device)
+    except UserError as error:
+        raise UserError(f"--eval_encoder {folder}: {error}") from error
+    sgp = getattr(model, "sgp", None)
+    if sgp is None:
+        raise UserError(f"--eval_encoder {folder}: a run of --model {model.run['model']} without SGP, need --model sgp")
+    if model.run["seed"] == tested.run["seed"]:
+        raise UserError(
+            f"--eval_encoder {folder}: trained with the tested run's own seed {model.run['seed']}, need another"
+        )
+    return Encoder(sgp, grid_of(model))

@@ -1,0 +1,105 @@
+"""How far from the right anatomical level a slice is matched: SGP beside four ways without learning (method section 1).
+
+Every low-field slice of a subject is matched among the slices of one other subject's high-field volume, for all such
+pairs of subjects; the error is |level_mm(a) - level_mm(matched b)| with the simulator's true template level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from evaluation.record import Record
+from evaluation.subjects import SubjectSlices
+
+Floats = NDArray[np.float32]
+
+ROWS = ("sgp", "same_p", "same_index", "random", "thumbnail")
+THUMBNAIL_SIDE = 24  # pixels
+
+DEFINITIONS = {
+    "level_error_mm": "mm; |level of a low-field slice - level of the high-field slice it is matched to|, over all "
+    "slices and all pairs of different test subjects",
+    "same_p": "match by relative level p, the slice's place between the first and the last slice with foreground",
+    "same_index": "match by slice index",
+    "random": "match drawn at random",
+    "thumbnail": "match by correlation of 24 x 24 thumbnails",
+}
+
+
+@dataclass(frozen=True)
+class LevelledSlices:
+    """S slices of one subject with all that a match may look at, and the true level that scores it.
+
+    embedding: (S, D) unit length. thumbnail: (S, 576) unit length, mean 0. p, level_mm: (S,). index: (S,) int.
+    """
+
+    subject: str
+    embedding: Floats
+    thumbnail: Floats
+    p: Floats
+    index: NDArray[np.int64]
+    level_mm: Floats
+
+
+def thumbnails(images: Floats) -> Floats:
+    """Slices (S, H, W) as standardised 24 x 24 means, flattened: (S, 576), each of mean 0 and length 1."""
+    small = F.adaptive_avg_pool2d(torch.from_numpy(images)[:, None], THUMBNAIL_SIDE).flatten(1)
+    return F.normalize(small - small.mean(dim=1, keepdim=True), dim=1).numpy()
+
+
+def levelled(volume: SubjectSlices, embedding: Floats) -> LevelledSlices:
+    """Collect one subject's slices. Raises ValueError if their true levels are unknown."""
+    if volume.level_mm is None:
+        raise ValueError(f"subject {volume.subject}: levels unknown")
+    return LevelledSlices(
+        subject=volume.subject,
+        embedding=embedding,
+        thumbnail=thumbnails(volume.visible),
+        p=volume.p,
+        index=volume.index,
+        level_mm=volume.level_mm,
+    )
+
+
+def matches(a: LevelledSlices, b: LevelledSlices, rng: np.random.Generator) -> dict[str, NDArray[np.intp]]:
+    """Position in b, (S_a,), that each way chooses for each slice of a."""
+    return {
+        "sgp": np.argmax(a.embedding @ b.embedding.T, axis=1),
+        "same_p": np.argmin(np.abs(a.p[:, None] - b.p), axis=1),
+        "same_index": np.argmin(np.abs(a.index[:, None] - b.index), axis=1),
+        "random": rng.integers(len(b.p), size=len(a.p)),
+        "thumbnail": np.argmax(a.thumbnail @ b.thumbnail.T, axis=1),
+    }
+
+
+def level_errors(
+    low: Sequence[LevelledSlices], high: Sequence[LevelledSlices], *, seed: int
+) -> dict[str, Floats] | None:
+    """Errors in mm of every way, one per low-field slice and other subject; None if there are no two subjects."""
+    rng = np.random.default_rng(seed)
+    errors: dict[str, list[Floats]] = {row: [] for row in ROWS}
+    for a in low:
+        for b in high:
+            if a.subject != b.subject:
+                for row, position in matches(a, b, rng).items():
+                    errors[row].append(np.abs(a.level_mm - b.level_mm[position]))
+    if not errors["sgp"]:
+        return None
+    return {row: np.concatenate(parts) for row, parts in errors.items()}
+
+
+def summarise(record: Record, errors: dict[str, Floats] | None) -> None:
+    """Write `sgp` into the record: median and 95 % of every way's errors."""
+    if errors is None:
+        record.null("sgp", why="fewer than two test subjects, so no slice can be matched to another head")
+        return
+    record.put("sgp", "n_matches", value=len(errors["sgp"]))
+    for row, values in errors.items():
+        record.put("sgp", "level_error_mm", row, "median", value=float(np.median(values)))
+        record.put("sgp", "level_error_mm", row, "p95", value=float(np.percentile(values, 95)))

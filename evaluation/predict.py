@@ -1,0 +1,90 @@
+"""From slices on their own grid through a network and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.transforms import to_native, to_network
+from evaluation.subjects import SubjectSlices
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+class Embedder(Protocol):
+    """SGP: slices (N, 1, h, w) in [-1, 1] of domain 'A' or 'B' to unit vectors (N, D)."""
+
+    def embed(self, images: Tensor, domain: str) -> Tensor: ...
+
+
+class Restorer(Protocol):
+    """LSC: corruption (slices, and which pixels were masked) and restoration, all (N, 1, h, w)."""
+
+    def corrupt(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
+
+    def restore(self, corrupted: Tensor) -> Tensor: ...
+
+
+class Synthesiser(Protocol):
+    """A generator in evaluation mode: (N, 1, h, w) in [-1, 1] to the same."""
+
+    def synthesise(self, real_A: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class NetworkGrid:
+    """The grid a run's networks work on, from its saved options; `multiple` matters where slices keep their size."""
+
+    preprocess: str
+    load_size: int
+    multiple: int = 1
+
+    def tensor(self, images: Floats, masks: Mask) -> tuple[Tensor, Mask]:
+        """Slices and masks (S, H, W) as network input (S, 1, h, w) in [-1, 1] and foreground (S, h, w) bool."""
+        pairs = [
+            to_network(image, mask, preprocess=self.preprocess, load_size=self.load_size, multiple=self.multiple)
+            for image, mask in zip(images, masks, strict=True)
+        ]
+        inputs, foregrounds = zip(*pairs, strict=True)
+        return torch.stack(inputs), torch.cat(foregrounds).numpy() > 0.5
+
+    def native(self, outputs: Tensor, shape: tuple[int, int]) -> Floats:
+        """Network output (S, 1, h, w) as slices (S, H, W) in [0, 1]."""
+        return np.stack([to_native(output, shape, preprocess=self.preprocess) for output in outputs])
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and in what portions networks are run; results do not depend on the portions."""
+
+    device: torch.device
+    batch_size: int
+
+    def run(self, network: Callable[[Tensor], Tensor], slices: Sequence[Tensor]) -> list[Tensor]:
+        """What `network` makes of each slice (1, c, h, w), float32 on the CPU; neighbours of one size go together."""
+        results: list[Tensor] = []
+        for _, same in groupby(slices, key=lambda x: x.shape):
+            for part in torch.cat(list(same)).split(self.batch_size):
+                results += network(part.to(self.device)).float().cpu().split(1)
+        return results
+
+
+def synthesise(model: Synthesiser, volume: SubjectSlices, grid: NetworkGrid, on: Device) -> Floats:
+    """fake_B of one subject on the slices' own grid: (S, H, W) float32 in [0, 1]."""
+    inputs, _ = grid.tensor(volume.image, volume.mask)
+    outputs = on.run(model.synthesise, inputs.split(1))
+    return grid.native(torch.cat(outputs), volume.image.shape[1:])
+
+
+def embed(encoder: Embedder, images: Floats, masks: Mask, domain: str, grid: NetworkGrid, on: Device) -> Floats:
+    """Unit vectors (S, D) float32 of slices (S, H, W) in [0, 1]."""
+    inputs, _ = grid.tensor(images, masks)
+    return torch.cat(on.run(lambda part: encoder.embed(part, domain), inputs.split(1))).numpy()

@@ -1,0 +1,134 @@
+"""What LSC restores of corrupted slices, beside filters that fill the masked blocks (method section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from skimage.restoration import inpaint_biharmonic
+from torch import Tensor
+
+from evaluation.predict import Device, Restorer
+from evaluation.record import Record
+from util.metrics.image import psnr
+
+Floats = NDArray[np.floating]
+Mask = NDArray[np.bool_]
+Filling = Callable[[Floats, Mask], Floats]
+
+MEDIAN_RADII = (5, 9)  # pixels; the filters are tried with several sizes and the best one counts
+GAUSSIAN_SIGMAS = (1.0, 2.0, 4.0)  # pixels
+
+DEFINITIONS = {
+    "lsc.psnr": "dB; inside the head, of high-field slices on the network's grid, mean over slices, range [0, 1]; "
+    "test subjects unless the name says train",
+    "corrupted": "the slice with blocks rotated and masked, as LSC is given it",
+    "best_filter": "the best of median, normalised-Gaussian and biharmonic filling of the masked blocks",
+    "memorised_db": "dB; restored_train - restored: above 1 the network has memorised its training slices",
+}
+
+
+def gaussian_fill(image: Floats, masked: Mask, *, sigma: float) -> Floats:
+    """Masked pixels become the Gaussian-weighted mean of the unmasked ones; all (H, W)."""
+    weight = gaussian_filter((~masked).astype(np.float64), sigma, mode="constant")
+    total = gaussian_filter(np.where(masked, 0, image).astype(np.float64), sigma, mode="constant")
+    return np.where(masked, total / np.maximum(weight, 1e-12), image)
+
+
+def median_fill(image: Floats, masked: Mask, *, radius: int) -> Floats:
+    """Masked pixels become the median of the unmasked ones in a square window, their Gaussian mean if it has none."""
+    filled = gaussian_fill(image, masked, sigma=float(radius))
+    known = np.pad(np.where(masked, np.nan, image), radius, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(known, (2 * radius + 1, 2 * radius + 1))
+    rows, columns = np.nonzero(masked)
+    around = windows[rows, columns].reshape(len(rows), -1)
+    some = ~np.isnan(around).all(axis=1)
+    filled[rows[some], columns[some]] = np.nanmedian(around[some], axis=1)
+    return filled
+
+
+def biharmonic_fill(image: Floats, masked: Mask) -> Floats:
+    """Masked pixels follow the biharmonic equation with the unmasked ones as its boundary."""
+    return np.clip(inpaint_biharmonic(image.astype(np.float64), masked), 0, 1) if masked.any() else image
+
+
+FILLINGS: dict[str, Filling] = {
+    "biharmonic": biharmonic_fill,
+    **{f"median_{radius}": partial(median_fill, radius=radius) for radius in MEDIAN_RADII},
+    **{f"gaussian_{sigma:g}": partial(gaussian_fill, sigma=sigma) for sigma in GAUSSIAN_SIGMAS},
+}
+
+
+def _unit(x: Tensor) -> Floats:
+    """One slice (1, 1, h, w) in [-1, 1] as (h, w) float32 in [0, 1]."""
+    return ((x[0, 0].float() + 1) / 2).clamp(0, 1).cpu().numpy()
+
+
+def _mean_psnr(predictions: Iterable[Floats], truths: Sequence[Floats], heads: Sequence[Mask]) -> float:
+    """Mean over slices, each (h, w), of the PSNR inside the head; slices without head or without error do not count."""
+    values = [psnr(p, t, head) for p, t, head in zip(predictions, truths, heads, strict=True)]
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _filled(task: tuple[Floats, Mask], fill: Filling) -> Floats:
+    return fill(*task)
+
+
+class Restoration:
+    """One seeded corruption of N slices and what LSC makes of it, computed once."""
+
+    def __init__(
+        self, lsc: Restorer, slices: Sequence[Tensor], heads: Sequence[Mask], on: Device, *, seed: int
+    ) -> None:
+        """`slices`: N times (1, 1, h, w) in [-1, 1], sizes may differ; `heads`: N times (1, h, w) bool."""
+        generator = torch.Generator().manual_seed(seed)
+        self.truth = [_unit(x) for x in slices]
+        self.heads = [head[0] for head in heads]
+        pairs = [lsc.corrupt(x, generator) for x in slices]  # one by one: the draws do not depend on the batch
+        self.corrupted = [_unit(corrupted) for corrupted, _ in pairs]
+        self.masked: list[Mask] = [masked[0, 0].numpy() > 0 for _, masked in pairs]
+        self.restored = [_unit(x) for x in on.run(lsc.restore, [corrupted for corrupted, _ in pairs])]
+
+    def psnr(self) -> dict[str, float]:
+        """PSNR in dB of LSC's restoration and of the corrupted slices themselves."""
+        return {
+            "restored": _mean_psnr(self.restored, self.truth, self.heads),
+            "corrupted": _mean_psnr(self.corrupted, self.truth, self.heads),
+        }
+
+    def filter_psnr(self, pool: Executor) -> dict[str, float]:
+        """PSNR in dB of every filling; only blocks that reach into the head are filled, others are not scored."""
+        tasks = [(c, m & h) for c, m, h in zip(self.corrupted, self.masked, self.heads, strict=True)]
+        return {
+            name: _mean_psnr(pool.map(partial(_filled, fill=fill), tasks), self.truth, self.heads)
+            for name, fill in FILLINGS.items()
+        }
+
+
+def summarise(record: Record, test: Restoration, train: Restoration | None, pool: Executor) -> None:
+    """Write `lsc` into the record."""
+    scores, fillings = test.psnr(), test.filter_psnr(pool)
+    best = max(fillings, key=lambda name: fillings[name])
+    for name, value in {**scores, "best_filter": fillings[best]}.items():
+        record.put("lsc", "psnr", name, value=value)
+    if train is None:
+        for name in ("restored_train", "memorised_db"):
+            record.null("lsc", "psnr", name, why="no high-field training slices")
+    else:
+        seen = train.psnr()["restored"]
+        record.put("lsc", "psnr", "restored_train", value=seen)
+        record.put("lsc", "psnr", "memorised_db", value=seen - scores["restored"])
+    record.put("lsc", "best_filter_name", value=best)
+    for name, value in fillings.items():
+        record.put("lsc", "filter_psnr", name, value=value)
+
+
+def evenly_spaced(count: int, limit: int) -> list[int]:
+    """At most `limit` positions spread over range(count)."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)).tolist() if count else []

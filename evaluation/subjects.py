@@ -1,0 +1,97 @@
+"""The test set one subject at a time, as the measures see it: native grid, intensities in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.masks import head_mask_slice
+from data.slice_folder import SliceFolder
+from util.errors import UserError
+
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SubjectSlices:
+    """S slices of one subject, in file order.
+
+    stems: file names without suffix. index: (S,) slice number in the volume. p: (S,) relative level.
+    level_mm: (S,) true template level, known for simulated heads only.
+    image: (S, H, W) float32 in [0, 1]. mask: (S, H, W) bool, the foreground that a model is shown.
+    truth, truth_mask: the same for the true high-field slices where they are known; no model ever sees them.
+    """
+
+    subject: str
+    stems: list[str]
+    index: NDArray[np.int64]
+    p: Floats
+    level_mm: Floats | None
+    image: Floats
+    mask: Mask
+    truth: Floats | None = None
+    truth_mask: Mask | None = None
+
+    @property
+    def visible(self) -> Floats:
+        """What a model is shown: the image on a background of 0."""
+        return np.where(self.mask, self.image, np.float32(0))
+
+
+def positions_by_subject(folder: SliceFolder, limit: int = 0) -> dict[str, list[int]]:
+    """Positions of each subject's slices, in the order of the volume; of the first `limit` files alone, 0: all."""
+    positions: dict[str, list[int]] = {}
+    for position, subject in enumerate(folder.subjects[: limit or None]):
+        positions.setdefault(subject, []).append(position)
+    return {subject: sorted(rows, key=lambda i: int(folder.index[i])) for subject, rows in positions.items()}
+
+
+def read_subject(folder: SliceFolder, positions: Sequence[int], *, with_truth: bool = False) -> SubjectSlices:
+    """Read one subject's slices, and with `with_truth` what `{split}A_truth` and `{split}A_truth_mask` hold for them.
+
+    The head mask is computed from the truth where none is stored.
+    Raises: UserError if the slices, or a truth, differ in size or cannot be read.
+    """
+    where, subject = folder.folder.name, folder.subjects[positions[0]]
+    rows = np.asarray(positions)
+    image = _stack([folder.image(i) for i in positions], where, subject)
+    truth, truth_mask = _read_truth(folder, positions, subject) if with_truth else (None, None)
+    for plane in (truth, truth_mask):
+        if plane is not None and plane.shape != image.shape:
+            raise UserError(
+                f"{where}_truth: truth of '{subject}' is {plane.shape[1:]}, its slices are {image.shape[1:]}"
+            )
+    return SubjectSlices(
+        subject=subject,
+        stems=[folder.files[i].stem for i in positions],
+        index=folder.index[rows],
+        p=folder.p[rows],
+        level_mm=None if folder.level_mm is None else folder.level_mm[rows],
+        image=image,
+        mask=_stack([folder.mask(i) for i in positions], where, subject),
+        truth=truth,
+        truth_mask=truth_mask,
+    )
+
+
+def _read_truth(folder: SliceFolder, positions: Sequence[int], subject: str) -> tuple[Floats, Mask]:
+    images, masks = folder.sibling("truth"), folder.sibling("truth_mask")
+    if images is None:
+        raise ValueError(f"{folder.folder} has no truth")
+    truth = _stack([images.image(i) for i in positions], images.folder.name, subject)
+    if masks is None:
+        return truth, np.stack([head_mask_slice(plane) for plane in truth])
+    return truth, _stack([masks.mask(i) for i in positions], masks.folder.name, subject)
+
+
+def _stack(slices: list[NDArray], where: str, subject: str) -> NDArray:
+    shapes = sorted({plane.shape for plane in slices})
+    if len(shapes) > 1:
+        raise UserError(
+            f"{where}: slices of subject '{subject}' differ in size ({shapes}), allowed is one size a subject"
+        )
+    return np.stack(slices)

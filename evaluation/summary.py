@@ -1,0 +1,55 @@
+"""The few numbers printed at the end of a test."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from evaluation.record import Record
+from evaluation.report import LSC_ROWS, ROW_NAMES, number
+
+COLUMNS = ("psnr", "psnr_fit", "ssim", "nrmse")
+
+
+def print_summary(record: Record, console: Console | None = None) -> None:
+    """Print what was measured; of a section that is missing, why."""
+    console = console or Console()
+    for section, table in (("paired", _paired), ("sgp", _levels), ("lsc", _restoration)):
+        if record.tree.get(section) is None:
+            console.print(f"{section}: not measured, {record.reason(section)}", markup=False, highlight=False)
+        else:
+            console.print(table(record))
+    if record.tree.get("unpaired") is not None:
+        distance = record.tree["unpaired"]["fake_B"]["kd_slice"]
+        why = record.reason("unpaired", "fake_B", "kd_slice")
+        text = f"kd_slice of fake_B: {number(distance)}" + (f" ({why})" if distance is None else "")
+        console.print(text, markup=False, highlight=False)
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    table = Table("", title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _paired(record: Record) -> Table:
+    table = _table("inside the head, mean over subjects", COLUMNS)
+    for row, measures in record.tree["paired"].items():
+        values = [None if measures[column] is None else measures[column]["mean"] for column in COLUMNS]
+        table.add_row(ROW_NAMES[row], *map(number, values))
+    return table
+
+
+def _levels(record: Record) -> Table:
+    table = _table("SGP: level error, mm", ("median", "p95"))
+    for row, values in record.tree["sgp"]["level_error_mm"].items():
+        table.add_row(ROW_NAMES[row], number(values["median"]), number(values["p95"]))
+    return table
+
+
+def _restoration(record: Record) -> Table:
+    table = _table("LSC: restoration inside the head", ("PSNR (dB)",))
+    for row, name in LSC_ROWS.items():
+        table.add_row(name, number(record.tree["lsc"]["psnr"][row]))
+    return table

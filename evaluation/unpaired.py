@@ -1,0 +1,152 @@
+"""How like real high-field slices the synthesis is as a set, without looking at pairs (method section 6).
+
+Distances are taken between equal numbers of slices of different subjects: half of the high-field subjects, drawn at
+random, is the reference; every row gives as many slices of other subjects. The row `real_B` does so too, which is the
+real-against-real distance that a perfect synthesis would reach. All is repeated for several draws and averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evaluation.record import Record
+from util.metrics.features import LEAST_FOR_FRECHET, frechet_distance, halve_subjects, kernel_distance
+from util.metrics.image import MS_SSIM_SIDE, ms_ssim_slices
+from util.metrics.inception import FIDInception, fid, inception_score
+
+Floats = NDArray[np.float32]
+Distance = Callable[[Floats, Floats], float | None]
+
+ROWS = ("fake_B", "real_B", "identity")
+MEASURES = ("kd_slice", "fd_slice", "fid", "is", "ms_ssim_neighbours")
+DRAWS = 10
+LEAST_SLICES = 8  # a set, for a kernel distance
+NO_ENCODER = "no evaluation encoder; give --eval_encoder, the run folder of an SGP trained with another seed"
+EMBEDDING_GAMMA = 1.0  # of the kernel, for embeddings of unit length
+IMAGES_AT_ONCE = 16
+
+DEFINITIONS = {
+    "kd_slice": "unbiased squared kernel distance (cubic kernel, as KID) between embeddings of slices by E_eval, an "
+    f"SGP encoder of another seed; equal numbers of slices of different subjects, mean of {DRAWS} draws; real_B is "
+    "real against real; not KID, which uses Inception",
+    "fd_slice": f"Frechet distance between the same embeddings, not FID; null under {LEAST_FOR_FRECHET} slices a set",
+    "fid": "Frechet inception distance (2048 features, torchmetrics) of all slices; real_B: one half of the subjects "
+    "against the other; biased upwards below some thousand slices",
+    "is": "Inception score (torchmetrics, 10 splits) of all slices of the row",
+    "ms_ssim_neighbours": "mean MS-SSIM between neighbouring slices of a subject within the row: diversity, not "
+    "fidelity; compare it with real_B",
+}
+
+
+@dataclass
+class SliceSet:
+    """What is kept of a row's slices: whose they are, their embeddings, and comparisons of neighbours."""
+
+    subjects: list[str] = field(default_factory=list)
+    embeddings: list[Floats] = field(default_factory=list)
+    inception: list[torch.Tensor] = field(default_factory=list)
+    neighbours: list[float] = field(default_factory=list)
+
+    def add(self, subject: str, slices: Floats, embedding: Floats | None, network: FIDInception | None) -> None:
+        """Add one subject's slices (S, H, W) in [0, 1] and, where there is an encoder, their embeddings (S, D)."""
+        self.subjects += [subject] * len(slices)
+        if embedding is not None:
+            self.embeddings.append(embedding)
+        if network is not None:
+            images = torch.from_numpy(slices)[:, None]
+            self.inception += [network(part).cpu() for part in images.split(IMAGES_AT_ONCE)]
+        scores = ms_ssim_slices(slices[1:], slices[:-1]) if len(slices) > 1 else None
+        self.neighbours += [] if scores is None else scores.tolist()
+
+
+def distances(sets: Mapping[str, tuple[list[str], Floats]], measure: Distance, *, seed: int) -> dict[str, float] | None:
+    """Mean distance of every row to held-out real slices, see the module's text.
+
+    Args:
+        sets: row -> (subject of each slice, embeddings (N, D)); `real_B` is the real set.
+        measure: of two embedding sets of equal size; a None of it makes the result None.
+    Returns: row -> distance; None with fewer than two high-field subjects or too few slices.
+    """
+    rng = np.random.default_rng(seed)
+    subjects, real = sets["real_B"]
+    totals = dict.fromkeys(sets, 0.0)
+    for _ in range(DRAWS):
+        reference, _others = halve_subjects(subjects, rng=rng)
+        inside = np.isin(subjects, list(reference))
+        outside = {row: np.flatnonzero(~np.isin(names, list(reference))) for row, (names, _) in sets.items()}
+        count = min(int(inside.sum()), *(len(rows) for rows in outside.values()))
+        if count < LEAST_SLICES:
+            return None
+        target = real[rng.choice(np.flatnonzero(inside), count, replace=False)]
+        for row, positions in outside.items():
+            value = measure(sets[row][1][rng.choice(positions, count, replace=False)], target)
+            if value is None:
+                return None
+            totals[row] += value / DRAWS
+    return totals
+
+
+class UnpairedTable:
+    """Slices of the rows fake_B, real_B and identity, and what is computed of them."""
+
+    def __init__(self, network: FIDInception | None) -> None:
+        self.sets: dict[str, SliceSet] = {row: SliceSet() for row in ROWS}
+        self.network = network
+
+    def add(self, row: str, subject: str, slices: Floats, embedding: Floats | None) -> None:
+        self.sets[row].add(subject, slices, embedding, self.network)
+
+    def summarise(self, record: Record, *, seed: int) -> None:
+        """Write `unpaired` into the record."""
+        self._embedding_distances(record, seed)
+        self._inception_measures(record, seed)
+        for row, one in self.sets.items():
+            if one.neighbours:
+                record.put("unpaired", row, "ms_ssim_neighbours", value=float(np.mean(one.neighbours)))
+            else:
+                why = f"MS-SSIM needs neighbouring slices of at least {MS_SSIM_SIDE} px a side"
+                record.null("unpaired", row, "ms_ssim_neighbours", why=why)
+
+    def _embedding_distances(self, record: Record, seed: int) -> None:
+        measures: dict[str, tuple[Distance, str]] = {
+            "kd_slice": (
+                lambda x, y: kernel_distance(x, y, gamma=EMBEDDING_GAMMA),
+                f"fewer than two high-field test subjects, or fewer than {LEAST_SLICES} slices a set",
+            ),
+            "fd_slice": (frechet_distance, f"fewer than {LEAST_FOR_FRECHET} slices a set"),
+        }
+        for name, (measure, why) in measures.items():
+            values, embedded = None, all(one.embeddings for one in self.sets.values())
+            if embedded:
+                sets = {row: (one.subjects, np.concatenate(one.embeddings)) for row, one in self.sets.items()}
+                values = distances(sets, measure, seed=seed)
+            for row in ROWS:
+                if values is None:
+                    record.null("unpaired", row, name, why=why if embedded else NO_ENCODER)
+                else:
+                    record.put("unpaired", row, name, value=values[row])
+
+    def _inception_measures(self, record: Record, seed: int) -> None:
+        if self.network is None:
+            for row in ROWS:
+                for name in ("fid", "is"):
+                    record.null("unpaired", row, name, why="no Inception weights; give --inception_weights")
+            return
+        features = {row: torch.cat(one.inception) for row, one in self.sets.items()}
+        for row in ROWS:
+            record.put("unpaired", row, "is", value=inception_score(self.network.logits(features[row]), seed=seed))
+        for row in ("fake_B", "identity"):
+            record.put("unpaired", row, "fid", value=fid(features["real_B"], features[row]))
+        names = self.sets["real_B"].subjects
+        half, _ = halve_subjects(names, rng=np.random.default_rng(seed))
+        inside = torch.from_numpy(np.isin(names, list(half)))
+        if 2 <= int(inside.sum()) <= len(names) - 2:
+            value = fid(features["real_B"][inside], features["real_B"][~inside])
+            record.put("unpaired", "real_B", "fid", value=value)
+        else:
+            record.null("unpaired", "real_B", "fid", why="fewer than two high-field test subjects")

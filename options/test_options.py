@@ -1,0 +1,63 @@
+"""The command line of `test.py`. What was trained, and how slices are prepared, is read from the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.manifest import SPLITS
+from util.errors import UserError
+from util.schema import CommandLine, add_flags, build, flag
+
+
+@dataclass(frozen=True)
+class TestOptions:
+    """Which run is tested on what, and where the results go."""
+
+    __test__ = False  # for pytest: no test, whatever the name
+
+    dataroot: str = flag("", "data folder, made by preprocessing_images.py (required)", group="run")
+    name: str = flag("experiment", "name of the trained run", group="run")
+    checkpoints_dir: str = flag("./checkpoints", "folder of all runs", group="run")
+    results_dir: str = flag("./results", "results go to RESULTS/NAME/PHASE_EPOCH", group="run")
+    epoch: str = flag("latest", "which checkpoint: latest, or a saved epoch's number", group="run")
+    phase: str = flag("test", "which split is used", group="run", choices=SPLITS)
+    num_test: int = flag(0, "use the first so many slices; 0: all", group="run", low=0)
+    batch_size: int = flag(16, "slices computed at once; changes no result", group="computing", low=1)
+    gpu_ids: str = flag("auto", "auto: CUDA if there is any; -1: the CPU; 0, 1, …: that GPU", group="computing")
+    seed: int = flag(0, "seed of bootstrap, draws and corruption", group="measures", low=0, high=2**31 - 1)
+    eval_encoder: str | None = flag(
+        None, "run folder of an SGP trained with another seed, for kd_slice and fd_slice", group="measures"
+    )
+    inception_weights: str | None = flag(
+        None, "the standard FID network (pt_inception-2015-12-05-6726825d.pth), for FID and IS", group="measures"
+    )
+    opponents: bool = flag(True, "score identity, histogram and classical beside fake_B", group="measures")
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.checkpoints_dir) / self.name
+
+    @property
+    def results(self) -> Path:
+        return Path(self.results_dir) / self.name / f"{self.phase}_{self.epoch}"
+
+
+def parse(argv: Sequence[str]) -> TestOptions:
+    """Parse the command line of test.py.
+
+    Raises:
+        SystemExit: status 2 with one sentence for unknown, abbreviated or malformed options; 0 after `--help`.
+        UserError: a value out of range or a missing one.
+    """
+    parser = CommandLine(prog="test.py", description="Test a trained run: images, volumes, measures and a report.")
+    add_flags(parser, TestOptions)
+    options = build(TestOptions, vars(parser.parse_args(argv)))
+    if not options.dataroot:
+        raise UserError("--dataroot is missing: the data folder made by preprocessing_images.py")
+    if Path(options.name).name != options.name or options.name in ("", ".", ".."):
+        raise UserError(f"--name is '{options.name}', it must be a plain folder name")
+    if options.epoch != "latest" and not options.epoch.isdecimal():
+        raise UserError(f"--epoch is '{options.epoch}', allowed are latest and the number of a saved epoch")
+    return options

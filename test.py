@@ -1,0 +1,97 @@
+"""Test a trained run: `python test.py --dataroot DATA --name test --checkpoints_dir OUT --results_dir RESULTS`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from evaluation.encoder import grid_of, load_encoder
+from evaluation.evaluate import DEFINITIONS, Evaluation
+from evaluation.folders import TestData, open_test_data
+from evaluation.paired import MEASURES
+from evaluation.predict import Device
+from evaluation.record import write_csv, write_json
+from evaluation.report import write_report
+from evaluation.summary import print_summary
+from models import BaseModel, load_trained
+from options.test_options import TestOptions, parse
+from util.device import choose_device
+from util.errors import UserError, run_cli
+from util.metrics.inception import FIDInception, find_weights
+
+OUTPUTS = {"images", "volumes", "metrics.json", "metrics.csv", "index.html"}
+__test__ = False  # for pytest: a programme, whatever the name
+
+
+def make_evaluation(options: TestOptions) -> Evaluation:
+    """Everything of a test, opened and checked before any work."""
+    device = choose_device(options.gpu_ids)
+    torch.manual_seed(options.seed)
+    model = load_trained(options.run_dir, options.epoch, device)
+    data = open_test_data(
+        Path(options.dataroot), options.phase, direction=model.run["direction"], limit=options.num_test
+    )
+    given = options.eval_encoder
+    weights = find_weights(None if options.inception_weights is None else Path(options.inception_weights))
+    return Evaluation(
+        model=model,
+        grid=grid_of(model),
+        data=data,
+        on=Device(device, options.batch_size),
+        encoder=None if given is None else load_encoder(Path(given), model, device),
+        results=options.results,
+        seed=options.seed,
+        with_opponents=options.opponents,
+        inception=None if weights is None else FIDInception.from_file(weights).to(device),
+    )
+
+
+def fresh_folder(results: Path) -> None:
+    """Make the results folder; pictures and volumes of an earlier test there are removed.
+
+    Raises: UserError if it holds something else, or cannot be written.
+    """
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        foreign = {path.name for path in results.iterdir()} - OUTPUTS
+        if foreign:
+            raise UserError(f"{results}: holds other files ({min(foreign)}), choose another --results_dir")
+        for name in ("images", "volumes"):
+            shutil.rmtree(results / name, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"--results_dir: {results} cannot be written ({error.strerror})") from error
+
+
+def facts(options: TestOptions, model: BaseModel, data: TestData) -> dict[str, str]:
+    """What was tested on what, for the head of the report."""
+    run = model.run
+    network = f", {run['netG']}" if "netG" in run else ""
+    return {
+        "run": f"{options.run_dir}, epoch {options.epoch}",
+        "model": f"{run['model']}{network}, seed {run['seed']}",
+        "data": f"{data.source.folder}: {data.n_slices} slices of {len(data.subjects)} subjects",
+    }
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the test, write its results folder and print a table."""
+    options = parse(argv)
+    evaluation = make_evaluation(options)
+    fresh_folder(options.results)
+    record, table = evaluation.run()
+    write_json(options.results / "metrics.json", record.as_json(DEFINITIONS))
+    write_csv(options.results / "metrics.csv", table.rows, MEASURES)
+    stems = evaluation.stems() if evaluation.model.can_synthesise else {}
+    report = options.results / "index.html"
+    shown = facts(options, evaluation.model, evaluation.data)
+    write_report(report, record, title=options.name, facts=shown, stems=stems, definitions=DEFINITIONS)
+    print_summary(record)
+    print(f"report: {report}")
+
+
+if __name__ == "__main__":
+    run_cli(main, Path(sys.argv[0]).name)

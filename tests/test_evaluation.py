@@ -1,0 +1,537 @@
+"""Opponents, level errors, restoration, record, report and `test.py` on small made-up heads."""
+
+from __future__ import annotations
+
+import csv
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import test as test_program
+from data.manifest import Manifest, SliceEntry, VolumeEntry, write_manifest
+from data.slice_folder import SliceFolder
+from data.slices import read_image, read_levels, slice_name, write_image, write_mask
+from evaluation import level_error, opponents, restoration, unpaired
+from evaluation.evaluate import DEFINITIONS
+from evaluation.folders import open_test_data
+from evaluation.paired import MEASURES, PairedTable, score
+from evaluation.pictures import error_map
+from evaluation.predict import Device, NetworkGrid, synthesise
+from evaluation.record import Record, null_paths, write_csv, write_json
+from evaluation.report import write_report
+from evaluation.subjects import SubjectSlices, read_subject
+from models import MODELS
+from models.lsc_model import LSC, LSCTraining
+from util.checkpoint import OPTIONS_NAME, checkpoint_path, write_checkpoint
+from util.errors import UserError
+from util.schema import build
+
+SHAPE = (44, 40)  # pixels
+N_SLICES = 5
+GRID = NetworkGrid(preprocess="resize", load_size=32)
+CPU = Device(torch.device("cpu"), batch_size=3)
+
+
+def head(seed: int, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth ellipse whose inside depends on the level in [0, 1]: image (H, W) in [0, 1] and its mask."""
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    wobble = 0.1 * np.sin(seed)
+    mask = ((x - 20) / 15) ** 2 + ((y - 22) / 18) ** 2 < 1
+    inside = 0.5 + 0.3 * np.sin(x / 5 + 6 * level) * np.cos(y / (6 + wobble)) + 0.1 * level
+    return (inside * mask).astype(np.float32), mask
+
+
+def write_domain(root: Path, split: str, domain: str, subjects: list[str], *, truth: bool = False) -> list[VolumeEntry]:
+    """Slices, masks and truths of one folder; A is dimmed and noisy. Level 40 mm from the first to the last slice."""
+    entries = []
+    kinds = ["", "_mask", *(["_truth", "_truth_mask"] if truth else [])]
+    for kind in kinds:
+        (root / f"{split}{domain}{kind}").mkdir(parents=True, exist_ok=True)
+    for subject in subjects:
+        rng = np.random.default_rng(ord(subject[-1]))
+        levels = np.linspace(0.1, 0.9, N_SLICES)
+        for index, level in enumerate(levels, start=2):
+            clean, mask = head(ord(subject[-1]), level)
+            shown = np.clip(0.6 * clean + rng.normal(0, 0.05, SHAPE), 0, 1) if domain == "A" else clean
+            name = slice_name(subject, index)
+            write_image(root / f"{split}{domain}" / name, shown.astype(np.float32), 16)
+            write_mask(root / f"{split}{domain}_mask" / name, mask)
+            if truth:
+                write_image(root / f"{split}{domain}_truth" / name, clean, 16)
+                write_mask(root / f"{split}{domain}_truth_mask" / name, mask)
+        slices = [
+            SliceEntry(index, slice_name(subject, index), float(level), 50 * float(level))
+            for index, level in enumerate(levels, start=2)
+        ]
+        affine = np.diag([-1.0, 1.0, 5.0, 1.0]).tolist()
+        entries.append(
+            VolumeEntry(
+                subject=subject,
+                split=split,
+                domain=domain,
+                source=f"{subject}.nii.gz",
+                shape=[SHAPE[1], SHAPE[0], N_SLICES + 4],
+                affine=affine,
+                spacing_mm=[1, 1, 5],
+                slice_axis=2,
+                window=[0, 1],
+                slices=slices,
+                sform=affine,
+                sform_code=1,
+            )
+        )
+    return entries
+
+
+@pytest.fixture(scope="module")
+def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three test subjects in both domains, with truth; two other training subjects of B; a manifest."""
+    root = tmp_path_factory.mktemp("data")
+    names = ["sub-1", "sub-2", "sub-3"]
+    entries = write_domain(root, "test", "A", names, truth=True) + write_domain(root, "test", "B", names)
+    entries += write_domain(root, "train", "B", ["sub-8", "sub-9"])
+    write_manifest(root, Manifest("simulated", entries))
+    return root
+
+
+@pytest.fixture
+def volume(dataroot: Path) -> SubjectSlices:
+    data = open_test_data(dataroot, "test")
+    return read_subject(data.source, data.subjects["sub-2"], with_truth=True)
+
+
+class Brighten:
+    """A model of three lines: low-field intensities divided by 0.6, and a note of the batches it saw."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def synthesise(self, real_A: Tensor) -> Tensor:
+        self.batches.append(len(real_A))
+        return ((real_A + 1) / 0.6 - 1).clamp(-1, 1)
+
+
+class Restorer:
+    """LSC with a restoration that halves the error to known answers (N, 1, h, w)."""
+
+    def __init__(self, answers: Tensor) -> None:
+        self.answers = answers
+
+    def corrupt(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return LSC(LSCTraining(lsc_blocks=8)).corrupt(x, generator)
+
+    def restore(self, corrupted: Tensor) -> Tensor:
+        answers, self.answers = self.answers[: len(corrupted)], self.answers[len(corrupted) :]
+        return (corrupted + answers) / 2
+
+
+def test_subject_is_read_in_order_with_truth(volume: SubjectSlices) -> None:
+    assert volume.image.shape == volume.mask.shape == volume.truth.shape == (N_SLICES, *SHAPE)
+    assert volume.index.tolist() == [2, 3, 4, 5, 6]
+    assert volume.level_mm[0] == pytest.approx(5)
+    assert (volume.visible[~volume.mask] == 0).all() and volume.image[~volume.mask].max() > 0
+
+
+def test_data_folder_mistakes_are_told_before_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="testA"):
+        (tmp_path / "trainB").mkdir()
+        open_test_data(tmp_path, "test")
+    write_domain(tmp_path, "test", "A", ["sub-1"], truth=True)
+    (tmp_path / "testA_truth" / slice_name("sub-1", 3)).unlink()
+    with pytest.raises(UserError, match="missing"):
+        open_test_data(tmp_path, "test")
+
+
+def test_truth_of_another_size_is_refused(tmp_path: Path) -> None:
+    write_domain(tmp_path, "test", "A", ["sub-1"], truth=True)
+    for path in (tmp_path / "testA_truth").iterdir():
+        write_image(path, np.zeros((10, 10), dtype=np.float32), 8)
+    data = open_test_data(tmp_path, "test")
+    with pytest.raises(UserError, match="sub-1"):
+        read_subject(data.source, data.subjects["sub-1"], with_truth=True)
+
+
+def test_synthesis_does_not_depend_on_batch_size(volume: SubjectSlices) -> None:
+    model = Brighten()
+    small = synthesise(model, volume, GRID, CPU)
+    large = synthesise(model, volume, GRID, replace(CPU, batch_size=64))
+    assert model.batches == [3, 2, 5]
+    np.testing.assert_array_equal(small, large)
+    assert small.shape == volume.image.shape and small.dtype == np.float32
+    assert small.min() >= 0 and small.max() <= 1
+
+
+def test_synthesis_never_sees_truth_or_background(volume: SubjectSlices) -> None:
+    plain = synthesise(Brighten(), volume, GRID, CPU)
+    other = replace(volume, truth=None, truth_mask=None, image=np.where(volume.mask, volume.image, np.float32(0.9)))
+    inner = np.zeros(SHAPE, dtype=bool)
+    inner[15:29, 15:25] = True
+    np.testing.assert_allclose(synthesise(Brighten(), other, GRID, CPU)[:, inner], plain[:, inner], atol=1e-6)
+
+
+def test_pooled_quantiles_are_those_of_all_foreground(dataroot: Path) -> None:
+    folder = SliceFolder(dataroot, "train", "B")
+    values = np.concatenate([folder.image(i)[folder.mask(i)] for i in range(len(folder))])
+    found = opponents.pooled_quantiles(folder)
+    np.testing.assert_allclose(found, np.quantile(values, opponents.LEVELS), atol=2e-3)
+    assert (np.diff(found) >= 0).all()
+
+
+def test_histogram_match_reaches_the_target_and_keeps_order(volume: SubjectSlices) -> None:
+    target = (opponents.LEVELS**2).astype(np.float32)
+    matched = opponents.match_histogram(volume.image, volume.mask, target)
+    assert (matched[~volume.mask] == 0).all()
+    np.testing.assert_allclose(np.quantile(matched[volume.mask], opponents.LEVELS), target, atol=5e-3)
+    order = np.argsort(volume.image[volume.mask], kind="stable")
+    assert (np.diff(matched[volume.mask][order]) >= 0).all()
+
+
+def test_histogram_match_with_ties() -> None:
+    image = np.array([[[0.0, 0.0, 0.0, 1.0]]], dtype=np.float32)
+    mask = np.ones_like(image, dtype=bool)
+    matched = opponents.match_histogram(image, mask, opponents.LEVELS.astype(np.float32))
+    assert np.unique(matched[image == 0]).size == 1 and matched[image == 0][0] < matched[image == 1][0]
+
+
+def test_noise_is_estimated(volume: SubjectSlices) -> None:
+    assert opponents.noise_sigma(volume.image, volume.mask) == pytest.approx(0.05, rel=0.2)
+    assert opponents.noise_sigma(volume.truth, volume.mask) < 0.01
+
+
+def test_classical_denoises_and_none_reads_the_truth(volume: SubjectSlices, dataroot: Path) -> None:
+    target = opponents.pooled_quantiles(SliceFolder(dataroot, "train", "B"))
+    with ThreadPoolExecutor(2) as pool:
+        rows = opponents.synthesise(volume, target, pool)
+        blind = opponents.synthesise(replace(volume, truth=None, truth_mask=None), target, pool)
+        assert set(opponents.synthesise(volume, None, pool)) == {"identity"}
+    assert set(rows) == set(opponents.OPPONENTS)
+    for row in rows:
+        np.testing.assert_array_equal(rows[row], blind[row])
+    np.testing.assert_array_equal(rows["identity"], volume.visible)
+    scores = {row: score(slices, volume.truth, volume.truth_mask) for row, slices in rows.items()}
+    assert scores["classical"]["psnr"] > scores["histogram"]["psnr"] + 2
+    assert scores["histogram"]["psnr"] > scores["identity"]["psnr"]
+
+
+def test_paired_table_gives_means_and_no_narrow_intervals() -> None:
+    table, record = PairedTable(), Record()
+    for i, subject in enumerate("abc"):
+        table.add("fake_B", subject, dict.fromkeys(MEASURES, float(i)) | {"ms_ssim": None})
+    table.summarise(record, seed=0)
+    assert record.tree["paired"]["fake_B"]["psnr"] == {"mean": 1.0, "ci95": None}
+    assert record.tree["paired"]["fake_B"]["ms_ssim"] == {"mean": None, "ci95": None}
+    content = record.as_json(DEFINITIONS)
+    assert "12" in content["why_null"]["ci95"] and "176" in content["why_null"]["ms_ssim"]
+
+
+def test_paired_interval_with_twelve_subjects() -> None:
+    table, record = PairedTable(), Record()
+    for i in range(12):
+        table.add("fake_B", f"s{i}", dict.fromkeys(MEASURES, float(i)))
+    table.summarise(record, seed=0)
+    low, high = record.tree["paired"]["fake_B"]["psnr"]["ci95"]
+    assert 3 < low < 5.5 < high < 8
+
+
+def test_record_refuses_unexplained_nulls_and_infinities(tmp_path: Path) -> None:
+    record = Record()
+    record.put("a", "x", value=float("inf"))
+    record.null("b", "x", why="absent")
+    assert record.tree == {"a": {"x": None}, "b": {"x": None}}
+    assert record.why_null() == {"a.x": "the value is not a finite number", "b.x": "absent"}
+    with pytest.raises(ValueError, match="reason"):
+        record.put("c", value=None)
+    record.tree["d"] = None
+    with pytest.raises(AssertionError, match="d"):
+        record.as_json({})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"x": float("nan")})
+
+
+def test_csv_has_a_line_per_subject_and_row(tmp_path: Path) -> None:
+    write_csv(tmp_path / "m.csv", {"fake_B": {"s, 1": {"psnr": 20.5}}, "identity": {"s, 1": {"psnr": None}}}, ("psnr",))
+    with (tmp_path / "m.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["subject", "row", "psnr"], ["s, 1", "fake_B", "20.5"], ["s, 1", "identity", ""]]
+
+
+def levelled(subject: str, offset: int, embedding: np.ndarray) -> level_error.LevelledSlices:
+    """Four slices 10 mm apart, the first `offset` slices above the template's origin."""
+    n = len(embedding)
+    return level_error.LevelledSlices(
+        subject=subject,
+        embedding=embedding.astype(np.float32),
+        thumbnail=np.eye(n, dtype=np.float32)[::-1],
+        p=np.linspace(0, 1, n, dtype=np.float32),
+        index=np.arange(n),
+        level_mm=10 * (np.arange(n) + offset).astype(np.float32),
+    )
+
+
+def test_level_errors_by_hand() -> None:
+    a = levelled("a", 0, np.eye(5)[:4])
+    b = levelled("b", 1, np.eye(5)[1:])  # embeddings say the truth: a's slice 1 is b's slice 0
+    own = levelled("a", 0, np.eye(5)[:4])
+    errors = level_error.level_errors([a], [b, own], seed=0)
+    assert errors["sgp"].tolist() == [10, 0, 0, 0]  # a's slice 0 lies outside b; its own head is never used
+    assert errors["same_p"].tolist() == errors["same_index"].tolist() == [10, 10, 10, 10]
+    assert errors["thumbnail"].shape == errors["random"].shape == (4,)
+    assert level_error.level_errors([a], [own], seed=0) is None
+
+
+def test_thumbnails_ignore_brightness_and_contrast() -> None:
+    images = np.random.default_rng(0).random((2, 48, 48)).astype(np.float32)
+    thumbnail = level_error.thumbnails(images)
+    assert thumbnail.shape == (2, 576)
+    np.testing.assert_allclose(level_error.thumbnails(0.5 * images + 0.2), thumbnail, atol=1e-5)
+    np.testing.assert_allclose((thumbnail**2).sum(1), 1, rtol=1e-5)
+
+
+def smooth_square() -> tuple[np.ndarray, np.ndarray]:
+    y, x = np.mgrid[:30, :30] / 30
+    masked = np.zeros((30, 30), dtype=bool)
+    masked[10:13, 10:13] = masked[20:23, 5:8] = True
+    return 0.3 * x + 0.5 * y, masked
+
+
+@pytest.mark.parametrize("name", restoration.FILLINGS)
+def test_filling_restores_a_ramp_and_leaves_the_rest(name: str) -> None:
+    image, masked = smooth_square()
+    filled = restoration.FILLINGS[name](np.where(masked, 0, image), masked)
+    np.testing.assert_array_equal(filled[~masked], image[~masked])
+    assert np.abs(filled - image)[masked].max() < (1e-3 if name == "biharmonic" else 0.06)
+
+
+def test_median_filling_is_robust_and_never_empty() -> None:
+    image = np.full((20, 20), 0.5)
+    image[8, 8] = 1.0
+    masked = np.zeros((20, 20), dtype=bool)
+    masked[9:11, 9:11] = True
+    assert (restoration.median_fill(image, masked, radius=3)[masked] == 0.5).all()
+    masked[:] = True
+    masked[0, 0] = False
+    assert np.isfinite(restoration.median_fill(image, masked, radius=2)).all()
+
+
+def test_restoration_scores_lsc_beside_filters(dataroot: Path) -> None:
+    folder = SliceFolder(dataroot, "test", "B")
+    inputs, heads = zip(*(GRID.tensor(folder.image(i)[None], folder.mask(i)[None]) for i in range(4)), strict=True)
+    record = Record()
+    made = [restoration.Restoration(Restorer(torch.cat(inputs)), inputs, heads, CPU, seed=5) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        restoration.summarise(record, made[0], made[1], pool)
+    scores = record.tree["lsc"]["psnr"]
+    assert scores["restored"] - scores["corrupted"] == pytest.approx(20 * np.log10(2), abs=0.01)
+    assert scores["best_filter"] > scores["corrupted"]
+    assert scores["best_filter"] == max(record.tree["lsc"]["filter_psnr"].values())
+    assert scores["memorised_db"] == 0  # the same slices with the same seed
+    other = restoration.Restoration(Restorer(torch.cat(inputs)), inputs, heads, CPU, seed=6)
+    assert other.psnr()["corrupted"] != scores["corrupted"]
+
+
+def test_evenly_spaced() -> None:
+    assert restoration.evenly_spaced(3, 64) == [0, 1, 2]
+    assert restoration.evenly_spaced(101, 3) == [0, 50, 100]
+    assert restoration.evenly_spaced(0, 3) == []
+
+
+def embedded(n_subjects: int, shift: float, seed: int) -> tuple[list[str], np.ndarray]:
+    """Twenty unit vectors a subject around a direction that `shift` turns away."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 0.3, (20 * n_subjects, 6)) + np.array([1, shift, 0, 0, 0, 0])
+    return [f"s{i // 20}" for i in range(len(x))], x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_distances_grow_with_difference_and_real_is_near_zero() -> None:
+    sets = {"fake_B": embedded(6, 0.3, 0), "identity": embedded(6, 1.5, 1), "real_B": embedded(6, 0, 2)}
+    found = unpaired.distances(sets, lambda x, y: unpaired.kernel_distance(x, y, gamma=1.0), seed=0)
+    assert abs(found["real_B"]) < found["fake_B"] < found["identity"]
+    sizes = []
+    unpaired.distances(sets, lambda x, y: sizes.append((len(x), len(y))) or 0.0, seed=0)
+    assert set(sizes) == {(60, 60)}  # equal N, half of the subjects on either side
+    assert unpaired.distances({row: embedded(1, 0, 0) for row in sets}, lambda x, y: 0.0, seed=0) is None
+
+
+def test_error_map_has_a_colour_for_either_sign() -> None:
+    colours = error_map(np.array([[0.5, 0.75, 1.0, 0.25, 0.5]]), np.array([[0.5, 0.5, 0.5, 0.5, 1.0]]))[0]
+    assert colours[0].tolist() == [0, 0, 0]
+    assert colours[1].tolist() == [255, 0, 0] and colours[2, 0] == 255 and colours[2, 1] > 200
+    assert colours[3].tolist() == [0, 0, 255] and colours[4, 2] == 255 and colours[4, 1] > 200
+
+
+def test_report_escapes_names_and_loads_nothing(tmp_path: Path) -> None:
+    record = Record()
+    for section in ("paired", "unpaired", "sgp", "lsc"):
+        record.null(section, why="no <b>reason</b>")
+    stem = 'a"<script>_001'
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images" / f"{stem}_fake_B.png", np.zeros((4, 4), dtype=np.float32), 8)
+    page = tmp_path / "index.html"
+    write_report(
+        page, record, title="<i>run</i>", facts={"data": "<u>"}, stems={"<s>": [stem]}, definitions={"psnr": "dB"}
+    )
+    text = page.read_text()
+    for raw in ("<script", "<i>", "<u>", "<b>reason", "http://", "https://"):
+        assert raw not in text
+    assert "images/a%22%3Cscript%3E_001_fake_B.png" in text
+
+
+# the whole programme ----------------------------------------------------------------------------------------------
+
+TINY = {
+    "netG": "unet_128", "ngf": 2, "ndf": 2, "netD": "pixel", "load_size": 128, "sgp_width": 16, "sgp_depth": 1,
+    "sgp_heads": 1, "sgp_embedding": 8, "sgp_input": 32,
+}  # fmt: skip
+
+
+def make_run(folder: Path, model: str, *, seed: int = 0, load_size: int = 128) -> Path:
+    """A run folder as `train.py` leaves it, with untrained weights."""
+    torch.manual_seed(seed)
+    cls, size = MODELS[model], (load_size, load_size)
+    options = {
+        **TINY,
+        "model": model,
+        "seed": seed,
+        "preprocess": "resize",
+        "direction": "AtoB",
+        "image_size": list(size),
+    }
+    options["load_size"] = load_size
+    folder.mkdir(parents=True)
+    (folder / OPTIONS_NAME).write_text(json.dumps(options))
+    network = cls(build(cls.Options, options), size)
+    write_checkpoint(checkpoint_path(folder, "latest"), {"model": network.state_dict()})
+    return folder
+
+
+def run_test(dataroot: Path, runs: Path, name: str, *more: str) -> tuple[Path, dict]:
+    results = runs / "results"
+    arguments = ["--dataroot", str(dataroot), "--name", name, "--checkpoints_dir", str(runs), "--gpu_ids", "-1"]
+    test_program.main([*arguments, "--results_dir", str(results), *more])
+    folder = results / name / "test_latest"
+    return folder, json.loads((folder / "metrics.json").read_text())
+
+
+def assert_explained(metrics: dict) -> None:
+    """Every null is covered by a reason: its name, its path, or a branch above it."""
+    reasons = metrics.pop("why_null")
+    metrics.pop("definitions")
+    for path in null_paths(metrics):
+        branches = {".".join(path[:n]) for n in range(1, len(path) + 1)} | set(path)
+        assert branches & set(reasons), path
+
+
+def test_whole_test_of_a_generator(dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "cyc", "cycle_gan")
+    make_run(tmp_path / "enc", "sgp", seed=7)
+    folder, metrics = run_test(dataroot, tmp_path, "cyc", "--eval_encoder", str(tmp_path / "enc"))
+    assert metrics["n_slices"] == 3 * N_SLICES and metrics["n_subjects"] == 3
+    assert set(metrics["paired"]) == {"fake_B", "identity", "histogram", "classical"}
+    assert set(metrics["paired"]["fake_B"]) == set(MEASURES) <= set(metrics["definitions"])
+    assert set(metrics["unpaired"]) == {"fake_B", "real_B", "identity"}
+    assert metrics["unpaired"]["fake_B"]["fd_slice"] is None
+    assert metrics["sgp"] is None and metrics["lsc"] is None
+    assert_explained(metrics)
+
+    names = sorted(path.name for path in (folder / "images").iterdir())
+    assert len(names) == 3 * N_SLICES * 4 and "sub-1_002_error.png" in names
+    image = nibabel.load(folder / "volumes" / "sub-3.nii.gz")
+    assert image.shape == (SHAPE[1], SHAPE[0], N_SLICES + 4) and image.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(image.affine, np.diag([-1.0, 1.0, 5.0, 1.0]))
+    stored = read_image(folder / "images" / "sub-3_004_fake_B.png")
+    np.testing.assert_allclose(np.flipud(image.get_fdata()[::-1, :, 4].T), stored, atol=1e-4)
+    assert read_levels(folder / "images" / "sub-3_004_real_A.png").dtype == np.uint16
+    with (folder / "metrics.csv").open() as file:
+        assert len(file.readlines()) == 1 + 3 * 4
+    printed = capsys.readouterr().out
+    assert str(folder / "index.html") in printed.replace("\n", "") and "psnr" in printed
+    assert "sub-1_002_error.png" in (folder / "index.html").read_text()
+
+
+def test_same_numbers_again_with_another_batch_size(dataroot: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "cyc", "cycle_gan")
+    _, first = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1")
+    _, again = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1")
+    _, other = run_test(dataroot, tmp_path, "cyc", "--batch_size", "7")
+    assert first == again
+    for measure in ("psnr", "ssim", "mae"):
+        expected = first["paired"]["fake_B"][measure]["mean"]
+        assert other["paired"]["fake_B"][measure]["mean"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("model", "has", "lacks"), [("sgp", "sgp", "lsc"), ("lsc", "lsc", "sgp")])
+def test_models_without_generator(dataroot: Path, tmp_path: Path, model: str, has: str, lacks: str) -> None:
+    make_run(tmp_path / model, model, load_size=32)
+    folder, metrics = run_test(dataroot, tmp_path, model)
+    assert metrics["paired"] is None and metrics["unpaired"] is None and metrics[lacks] is None
+    assert metrics[has] is not None
+    assert_explained(metrics)
+    assert not (folder / "images").exists() and (folder / "index.html").is_file()
+    if model == "sgp":
+        rows = metrics["sgp"]["level_error_mm"]
+        assert set(rows) == {"sgp", "same_p", "same_index", "random", "thumbnail"}
+        assert rows["same_p"]["median"] == 0  # these heads are all covered alike
+
+
+def test_real_scans_without_truth_manifest_or_b(dataroot: Path, tmp_path: Path) -> None:
+    root = tmp_path / "scans"
+    (root / "testA").mkdir(parents=True)
+    for path in (dataroot / "testA").glob("sub-1_*.png"):
+        (root / "testA" / path.name).write_bytes(path.read_bytes())
+    make_run(tmp_path / "cyc", "cycle_gan")
+    folder, metrics = run_test(root, tmp_path, "cyc", "--num_test", "2")
+    assert metrics["n_slices"] == 2
+    assert metrics["paired"] is None and metrics["unpaired"] is None and metrics["n_volumes"] is None
+    assert_explained(metrics)
+    names = {path.name for path in (folder / "images").iterdir()}
+    assert names == {f"sub-1_00{i}_{kind}.png" for i in (2, 3) for kind in ("real_A", "fake_B")}
+
+
+def test_opponents_can_be_left_out(dataroot: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "cyc", "cycle_gan")
+    _, metrics = run_test(dataroot, tmp_path, "cyc", "--no_opponents")
+    assert metrics["paired"]["classical"]["psnr"] is None
+    assert metrics["why_null"]["classical"] == "--no_opponents was given"
+    assert_explained(metrics)
+
+
+def test_mistakes_are_one_sentence_and_leave_no_results(dataroot: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "cyc", "cycle_gan")
+    make_run(tmp_path / "same_seed", "sgp")
+    cases = [
+        (dataroot, "never", [], "never"),
+        (tmp_path / "absent", "cyc", [], "no such folder"),
+        (dataroot, "cyc", ["--epoch", "5"], "no such checkpoint"),
+        (dataroot, "cyc", ["--phase", "val"], "valA"),
+        (dataroot, "cyc", ["--eval_encoder", str(tmp_path / "same_seed")], "need another"),
+        (dataroot, "cyc", ["--eval_encoder", str(tmp_path / "cyc")], "need --model sgp"),
+        (dataroot, "cyc", ["--inception_weights", "absent.pth"], "--inception_weights absent.pth: no such file"),
+        (dataroot, "../cyc", [], "plain folder name"),
+        (dataroot, "cyc", ["--epoch", "../x"], "--epoch"),
+        (dataroot, "cyc", ["--batch_size", "0"], "--batch_size"),
+    ]
+    for root, name, more, sentence in cases:
+        with pytest.raises(UserError, match=sentence.replace(".", r"\.")):
+            run_test(root, tmp_path, name, *more)
+    assert not (tmp_path / "results").exists()
+    for unknown in (["--netG", "hybrid"], ["--batch", "3"]):
+        with pytest.raises(SystemExit) as stop:
+            run_test(dataroot, tmp_path, "cyc", *unknown)
+        assert stop.value.code == 2
+
+
+def test_foreign_files_are_never_removed(dataroot: Path, tmp_path: Path) -> None:
+    make_run(tmp_path / "cyc", "cycle_gan")
+    folder = tmp_path / "results" / "cyc" / "test_latest"
+    (folder / "images").mkdir(parents=True)
+    (folder / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"thesis\.tex"):
+        run_test(dataroot, tmp_path, "cyc")
+    assert (folder / "images").is_dir()
