@@ -27,6 +27,7 @@ SPECK = 1  # radius of the first opening,
 SKULL = 6  # of the closing,
 SPIKE = 2  # of the last opening,
 CHANNEL = 1  # and of the last closing
+EDGE_SHIFT = 1.0  # how far a blurred outline moves outwards, in units of the blur's sigma (1.3 at a tenth of an edge)
 MIN_AIR = 0.02  # fraction of the volume that must be air for its level to be trusted
 AIR_SIGMAS = 4.0  # the threshold lies this many standard deviations of smoothed air above air,
 AIR_TO_HEAD = 0.10  # and at least this far on the way from air to the head's median
@@ -42,7 +43,8 @@ def head_mask_volume(volume: FloatArray) -> BoolArray:
     fine = [n * THIN > max(volume.shape) for n in volume.shape]
     factors = [max(1, round(n / WORKING_SIZE)) if is_fine else 1 for n, is_fine in zip(volume.shape, fine, strict=True)]
     coarse = (_block_means(volume, factors) - np.float32(low)) / np.float32(high - low)
-    head = _clean(_above_air(coarse, fine), fine)
+    bright, blur = _above_air(coarse, fine)
+    head = _shrunk(_clean(bright, fine), blur, fine)
     return _enlarge(head, factors, volume.shape)
 
 
@@ -51,11 +53,12 @@ def head_mask_slice(image: FloatArray) -> BoolArray:
     return head_mask_volume(image[..., None])[..., 0]
 
 
-def _above_air(coarse: FloatArray, fine: list[bool]) -> BoolArray:
+def _above_air(coarse: FloatArray, fine: list[bool]) -> tuple[BoolArray, float]:
     """Steps 2 and 3: everything clearly brighter than air.
 
     Args:    coarse: (X, Y, Z) in [0, 1]; fine: for each axis, whether it is sampled finely, not in thick slices.
-    Returns: (X, Y, Z) with holes and specks; the rough head if there is too little air to measure.
+    Returns: (X, Y, Z) with holes and specks, and the sigma in pixels of the smoothing that moved its outline; the
+        rough head and 0 if there is too little air to measure.
     """
     smooth = _smoothed(coarse, ROUGH_SIGMA, fine)
     otsu = _otsu(np.sqrt(smooth)) ** 2
@@ -64,13 +67,13 @@ def _above_air(coarse: FloatArray, fine: list[bool]) -> BoolArray:
     level = float(np.median(coarse[air])) if air.mean() >= MIN_AIR else math.inf
     contrast = float(np.median(smooth[rough])) - level
     if not contrast > 0:
-        return rough
+        return rough, 0.0
     noise = MAD_TO_SIGMA * float(np.median(np.abs(coarse[air] - level)))
     # smoothing by s pixels divides the noise in a plane by sqrt(4 pi) s; this s makes the two bounds below equal
     sigma = float(np.clip(AIR_SIGMAS * noise / (AIR_TO_HEAD * contrast * math.sqrt(4 * math.pi)), *SIGMA_RANGE))
     smooth = _smoothed(coarse, sigma, fine)
     noise = MAD_TO_SIGMA * float(np.median(np.abs(smooth[air] - level)))
-    return smooth > level + max(AIR_SIGMAS * noise, AIR_TO_HEAD * contrast)
+    return smooth > level + max(AIR_SIGMAS * noise, AIR_TO_HEAD * contrast), sigma
 
 
 def _clean(bright: BoolArray, fine: list[bool]) -> BoolArray:
@@ -81,6 +84,12 @@ def _clean(bright: BoolArray, fine: list[bool]) -> BoolArray:
     mask = ndimage.binary_erosion(mask, ball, iterations=SPIKE, border_value=1)
     mask = _largest_component(ndimage.binary_dilation(mask, ball, iterations=SPIKE))
     return _fill_planes(_closed(mask, CHANNEL, fine), fine)
+
+
+def _shrunk(mask: BoolArray, blur: float, fine: list[bool]) -> BoolArray:
+    """Take back what smoothing by `blur` pixels added outside: a threshold far below half an edge's height moves it."""
+    steps = int(EDGE_SHIFT * blur)
+    return ndimage.binary_erosion(mask, _ball(fine), iterations=steps, border_value=1) if steps else mask
 
 
 def _closed(mask: BoolArray, radius: int, fine: list[bool]) -> BoolArray:

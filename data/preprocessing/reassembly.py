@@ -29,7 +29,8 @@ def assemble(entry: VolumeEntry, slices: Mapping[int, NDArray[np.float32]]) -> n
         if not 0 <= index < len(planes) or plane.shape != planes[index].shape:
             raise ValueError(f"{entry.subject}: slice {index} of size {image.shape} does not fit {planes.shape}")
         planes[index] = plane
-    return nibabel.Nifti1Image(from_ras(volume, np.asarray(entry.affine)), None, _header(entry))
+    header = _header(entry)
+    return nibabel.Nifti1Image(from_ras(volume, np.asarray(entry.affine)), header.get_best_affine(), header)
 
 
 def _header(entry: VolumeEntry) -> nibabel.Nifti1Header:
