@@ -160,18 +160,18 @@ class CycleGANModel(BaseModel):
         """L = lambda_syn L_syn + lambda_idt L_idt + lambda_cycle L_cycle + lambda_adv L_adv + lambda_seg L_seg."""
         w = self.weights
         lambdas = {"syn": w.syn, "idt": w.idt, "cycle": w.cycle, "adv": w.adv, "seg": w.seg}
-        return torch.stack([lambdas[name] * term.float() for name, term in L.items()]).sum()
+        return torch.stack([lambdas[name] * full(term) for name, term in L.items()]).sum()
 
     def _adversarial(self, scores: Tensor, *, real: bool) -> Tensor:
         o = self.options
         label = o.real_label if real else o.fake_label
-        return losses.adversarial_loss(scores.float(), real=real, mode=o.gan_mode, label=label)
+        return losses.adversarial_loss(full(scores), real=real, mode=o.gan_mode, label=label)
 
     def _discriminator_step(
         self, batch: Batch, fake_A: Tensor, fake_B: Tensor, L: dict[str, Tensor], context: StepContext
     ) -> None:
         """Both discriminators on reals and pooled fakes; what D_B is shown of either shares one draw of C."""
-        pool_A, pool_B = self.pools["A"].query(fake_A.float()), self.pools["B"].query(fake_B.float())
+        pool_A, pool_B = self.pools["A"].query(full(fake_A)), self.pools["B"].query(full(fake_B))
         draws = self.draw_for_discriminator(batch, context)
         self.optimisers["D"].zero_grad(set_to_none=True)
         for start, part, share in micro_batches(batch, context.micro_batch):
@@ -199,7 +199,7 @@ class CycleGANModel(BaseModel):
             loss = self._adversarial(discriminator(real), real=True) + self._adversarial(discriminator(fake), real=False)
         if self.options.gan_mode != "wgangp":
             return 0.5 * loss
-        penalty = losses.gradient_penalty(discriminator, real.float(), fake.float(), context.generator)
+        penalty = losses.gradient_penalty(discriminator, full(real), full(fake), context.generator)
         return loss + self.options.lambda_gp * penalty
 
     def _set_requires_grad(self, *, discriminators: bool) -> None:
@@ -270,6 +270,11 @@ class CycleGANModel(BaseModel):
     def exported_networks(self) -> dict[str, nn.Module]:
         """The averaged generators, which are the ones to use, and the discriminators."""
         return {"G_AB": self.ema_G_AB, "G_BA": self.ema_G_BA, "D_A": self.D_A, "D_B": self.D_B}
+
+
+def full(x: Tensor) -> Tensor:
+    """x in float32 if mixed precision made it shorter; float64 stays."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def translate(generator: nn.Module, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,37 @@
+# Sourced by the other scripts: makes .venv if it is missing, installs requirements files given as arguments if they
+# changed since the last time, and leaves the environment's Python in $PYTHON.
+# Usage: source scripts/setup.sh requirements.txt [more.txt ...]
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+find_python() {
+    local candidate
+    for candidate in "${PTA_PYTHON:-}" python3 python3.13 python3.12 python3.11 python; do
+        if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "Python 3.11 or newer is needed and was not found; name one with PTA_PYTHON=/path/to/python" >&2
+    exit 1
+}
+
+if [ ! -x .venv/bin/python ]; then
+    base=$(find_python) || exit 1
+    "$base" -m venv .venv || exit 1
+fi
+PYTHON=.venv/bin/python
+
+for requirements in "$@"; do
+    mark=".venv/installed-$requirements"
+    if cmp -s "$requirements" "$mark"; then continue; fi
+    echo "installing $requirements (torch alone takes a few minutes and 6 GB the first time)"
+    if [ "$requirements" = requirements-dashboard.txt ]; then
+        # visdom's source package needs an older setuptools than pip's build isolation would fetch
+        "$PYTHON" -m pip install --quiet "setuptools<81" wheel || exit 1
+        "$PYTHON" -m pip install --quiet --no-build-isolation -r "$requirements" || exit 1
+    else
+        "$PYTHON" -m pip install --quiet -r "$requirements" || exit 1
+    fi
+    cp "$requirements" "$mark"
+done

@@ -1,0 +1,252 @@
+"""What method.md section 3 promises of a training step, on tiny networks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from data.batch import Batch
+from models.base_model import StepContext
+from models.cycle_gan_model import GAN, CycleGANModel, CycleGANOptions
+from models.lsc_model import MEMORISED_DB, LSCModel, LSCOptions, MemoryWatch
+from models.pta_model import LOSS_PRESETS, PTAModel, PTAOptions
+from models.sgp_model import SGPModel, SGPOptions
+from util.errors import UserError
+
+SIDE = 32
+SMALL = {
+    "hybrid_width": 24, "hybrid_depth": 2, "hybrid_heads": 2, "hybrid_mlp": 32, "hybrid_patch": 8, "hybrid_features": 4,
+    "netD": "n_layers", "n_layers_D": 1, "ndf": 4,
+}  # fmt: skip
+SMALL_SGP = {"sgp_input": 32, "sgp_patch": 8, "sgp_width": 32, "sgp_depth": 1, "sgp_heads": 2, "sgp_embedding": 16}
+
+
+def smooth_images(n: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, 1, 4, 4, generator=generator) * 2 - 1
+    return torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(-1, 1)
+
+
+def batch(n: int = 4) -> Batch:
+    mask = torch.ones(n, 1, SIDE, SIDE)
+    mask[..., :12] = 0
+    levels, index = torch.linspace(0.1, 0.9, n), torch.arange(n)
+    return Batch(smooth_images(n, 1), smooth_images(n, 2), mask, mask.flip(-1), levels, levels, index, index)
+
+
+def context(micro_batch: int = 4, seed: int = 0) -> StepContext:
+    return StepContext(torch.device("cpu"), torch.Generator().manual_seed(seed), micro_batch)
+
+
+def pta(**options: object) -> PTAModel:
+    torch.manual_seed(0)
+    return PTAModel(PTAOptions(**{**SMALL, **SMALL_SGP, "lsc_blocks": 8, **options}), (SIDE, SIDE))
+
+
+def gan_step(model: CycleGANModel, data: Batch, where: StepContext) -> dict[str, torch.Tensor]:
+    stage = model.stages[-1]
+    for network in model.stage_networks(stage):
+        network.train()
+    return model.training_step(data, stage, where)
+
+
+def snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed(before: dict[str, torch.Tensor], model: torch.nn.Module) -> set[str]:
+    return {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
+
+
+def test_pta_stages_and_exports() -> None:
+    assert [stage.name for stage in pta().stages] == ["sgp", "lsc", GAN]
+    assert [stage.name for stage in pta(sgp_match="none", pretext_adv="none").stages] == [GAN]
+    assert set(pta().exported_networks()) == {"G_AB", "G_BA", "D_A", "D_B", "SGP", "LSC"}
+
+
+@pytest.mark.parametrize("gan_mode", ["lsgan", "vanilla", "wgangp"])
+@pytest.mark.parametrize("pretext_adv", ["concat", "separate", "none"])
+def test_a_step_moves_generators_and_discriminators_and_nothing_frozen(gan_mode: str, pretext_adv: str) -> None:
+    model = pta(gan_mode=gan_mode, pretext_adv=pretext_adv, loss_preset="paper", syn_form="cos")
+    before = snapshot(model)
+    L = gan_step(model, batch(), context())
+    assert set(L) == {"cycle", "adv", "seg", "syn", "D_A", "D_B"}  # the paper's preset has no identity term
+    assert all(torch.isfinite(value) for value in L.values())
+    assert changed(before, model) == {"G_AB", "G_BA", "D_A", "D_B", "ema_G_AB", "ema_G_BA"}
+
+
+def test_generator_step_reaches_every_generator_parameter_and_no_discriminator() -> None:
+    model = pta(lambda_idt=1.0)
+    model._set_requires_grad(discriminators=False)
+    data, where = batch(), context()
+    terms, _, _ = model.generator_terms(data, model.begin_step(data, where), where)
+    model.total(terms).backward()
+    missing = [name for name, p in [*model.G_AB.named_parameters(), *model.G_BA.named_parameters()] if p.grad is None]
+    assert missing == []
+    assert all(p.grad is None for p in [*model.D_A.parameters(), *model.D_B.parameters()])
+
+
+def adversarial_gradient(model: PTAModel) -> torch.Tensor:
+    """Gradient of L_adv of D_B alone with respect to the synthesis."""
+    model._set_requires_grad(discriminators=False)
+    fake = smooth_images(2, 5).requires_grad_(True)
+    draws = model.lsc.draw(fake, torch.Generator().manual_seed(3)) if model.lsc else None
+    (shown,) = model.judged_B(fake, draws)
+    model._adversarial(model.D_B(shown), real=True).backward()
+    return fake.grad
+
+
+def test_the_generator_feels_the_pretext_task() -> None:
+    """The gradient reaches x through R(C(x)) as well: it is not the one that x alone would give."""
+    model = pta()
+    model.stage_networks(model.stages[-1])
+    through_both = adversarial_gradient(model)
+    restore = model.lsc.forward
+    model.lsc.forward = lambda x, draws: restore(x, draws).detach()  # what the released code amounts to
+    plain = adversarial_gradient(model)
+    assert (through_both - plain).abs().max() > 1e-3 * through_both.abs().max()
+    assert all(p.grad is None for p in model.lsc.parameters())
+
+
+def test_real_and_fake_share_one_corruption() -> None:
+    model, x = pta(), smooth_images(3, 1)
+    draws = model.draw_for_discriminator(batch(3), context())
+    assert torch.equal(model.judged_B(x, draws)[0], model.judged_B(x.clone(), draws)[0])
+    again = model.draw_for_discriminator(batch(3), context(seed=1))
+    assert not torch.equal(draws, again)
+
+
+def test_matching_in_the_batch_changes_nothing_but_L_syn() -> None:
+    model = pta(sgp_match="batch", syn_form="l1", lambda_syn=1.0, lambda_idt=1.0).eval()
+    model.sgp.assign = lambda data: torch.tensor([1, 0, 3, 2])
+    terms = {}
+    for match in ("batch", "none"):
+        model.options = dataclasses.replace(model.options, sgp_match=match)
+        data, where = batch(), context()
+        terms[match], _, _ = model.generator_terms(data, model.begin_step(data, where), where)
+    assert terms["batch"]["syn"] != terms["none"]["syn"]
+    for name in ("cycle", "idt", "adv", "seg"):
+        assert terms["batch"][name] == terms["none"][name]
+
+
+def test_assignment_is_the_best_permutation() -> None:
+    model = SGPModel(SGPOptions(**SMALL_SGP), (SIDE, SIDE))
+    data = batch(4)
+    u = torch.eye(16)[[2, 0, 3, 1]]
+    model.sgp.embed = lambda images, domain: u if domain == "A" else torch.eye(16)[:4]
+    assert model.sgp.assign(data).tolist() == [2, 0, 3, 1]
+
+
+def test_bank_finds_the_nearest_high_field_slices() -> None:
+    model = SGPModel(SGPOptions(**SMALL_SGP), (SIDE, SIDE))
+    low, high = smooth_images(5, 1), smooth_images(9, 2)
+    table = model.sgp.nearest(iter(low.split(2)), iter(high.split(4)), 3)
+    similarity = model.sgp.embed(low, "A") @ model.sgp.embed(high, "B").T
+    assert table.shape == (5, 3)
+    assert table.tolist() == similarity.argsort(1, descending=True)[:, :3].tolist()
+
+
+@pytest.mark.parametrize("model_class", ["pta", "cycle_gan"])
+def test_micro_batches_give_the_same_update(model_class: str) -> None:
+    results = []
+    for micro in (4, 1, 3):
+        if model_class == "pta":
+            model: CycleGANModel = pta(loss_preset="paper", syn_form="cos", lambda_idt=0.5, pool_size=0)
+        else:
+            torch.manual_seed(0)
+            model = CycleGANModel(CycleGANOptions(**SMALL, pool_size=0), (SIDE, SIDE))
+        model.double()
+        data = batch()._each(lambda t: t.double() if t.is_floating_point() else t)
+        L = gan_step(model, data, context(micro))
+        results.append((L, snapshot(model)))
+    for L, weights in results[1:]:
+        for name, value in results[0][0].items():
+            assert L[name].item() == pytest.approx(value.item(), rel=1e-6)
+        worst = max((weights[n].double() - v.double()).abs().max().item() for n, v in results[0][1].items())
+        assert worst < 1e-6  # Adam's first step has size lr = 2e-4
+
+
+def test_the_true_mask_steers_only_the_first_images() -> None:
+    model = pta(structured_shape_iter=8, fth=0.0)  # threshold 0: every predicted patch is foreground
+    data, where = batch(), context()
+    seen = []
+    original = model.G_AB.forward
+    model.G_AB.forward = lambda x, mask=None: seen.append(mask is not None) or original(x, mask)
+    for images in (0, 7, 8):
+        where.images_seen = images
+        model.generator_terms(data, model.begin_step(data, where), where)
+    assert seen == [True] * (len(seen) * 2 // 3) + [False] * (len(seen) // 3)
+    model.synthesise(data.A)
+
+
+def test_loss_presets_and_explicit_weights() -> None:
+    paper = LOSS_PRESETS["paper"]
+    assert (paper.syn, paper.idt, paper.cycle, paper.adv, paper.seg) == (0.5, 0.0, 0.2, 0.3, 0.5)
+    released = LOSS_PRESETS["released"]
+    assert (released.syn, released.idt, released.cycle, released.adv, released.seg) == (0, 5, 10, 1, 0.5)
+    assert pta(loss_preset="paper", lambda_cycle=7.0).weights == dataclasses.replace(paper, cycle=7.0)
+    terms = {name: torch.tensor(float(i + 1)) for i, name in enumerate(("cycle", "adv", "seg", "syn"))}
+    assert pta(loss_preset="paper").total(terms).item() == pytest.approx(0.2 * 1 + 0.3 * 2 + 0.5 * 3 + 0.5 * 4)
+
+
+def test_overfits_one_batch_of_smooth_images() -> None:
+    torch.manual_seed(0)
+    model = CycleGANModel(CycleGANOptions(**SMALL, lr=2e-3, lambda_idt=0.0, lambda_adv=0.1), (SIDE, SIDE))
+    data, where = batch(2), context()
+    first = gan_step(model, data, where)["cycle"].item()
+    for _ in range(120):
+        last = gan_step(model, data, where)["cycle"].item()
+    assert last < first / 3
+
+
+def test_sgp_learns_to_match_levels() -> None:
+    torch.manual_seed(0)
+    model = SGPModel(SGPOptions(**SMALL_SGP, sgp_steps=60, sgp_lr=1e-3), (SIDE, SIDE))
+    data, where = batch(4), context()
+    data = dataclasses.replace(data, B=-data.A)  # the same content, inverted contrast
+    losses = [model.training_step(data, model.stages[0], where)["sgp"].item() for _ in range(60)]
+    assert losses[-1] < losses[0] / 3
+    assert (model.sgp.embed(data.A, "A") @ model.sgp.embed(data.B, "B").T).argmax(1).tolist() == [0, 1, 2, 3]
+
+
+def test_lsc_learns_from_high_field_only_and_watches_for_memorising() -> None:
+    torch.manual_seed(0)
+    model = LSCModel(LSCOptions(lsc_blocks=8, lsc_steps=40), (SIDE, SIDE))
+    data = batch(4)
+    stage, where = model.stages[0], context()
+    spoiled = dataclasses.replace(data, A=torch.full_like(data.A, torch.nan))
+    losses = [model.training_step(spoiled, stage, where)["lsc"].item() for _ in range(40)]
+    assert losses[-1] < losses[0] / 2
+    watch = MemoryWatch()
+    watch.seen = [torch.tensor(1e-4)]
+    figures = watch.figures(model.lsc, iter([batch(2)]), where)
+    assert figures["train_psnr"] == pytest.approx(40, abs=1e-3)
+    assert figures["train_psnr"] - figures["val_psnr"] > MEMORISED_DB
+    assert "unseen" in watch.verdict
+
+
+def test_unusable_sizes_are_refused_before_training() -> None:
+    with pytest.raises(UserError, match="multiples of 8, not 36x36"):
+        PTAModel(PTAOptions(**{**SMALL, **SMALL_SGP}), (36, 36))
+    with pytest.raises(UserError, match="at least 32 px"):
+        CycleGANModel(CycleGANOptions(**{**SMALL, "n_layers_D": 3}), (16, 16))
+
+
+@pytest.mark.parametrize("policy", ["linear", "step", "cosine"])
+def test_learning_rates(policy: str) -> None:
+    options = CycleGANOptions(**SMALL, lr=1.0, lr_policy=policy, n_epochs=2, n_epochs_decay=3, lr_decay_iters=2)
+    model = CycleGANModel(options, (SIDE, SIDE))
+    rates = []
+    for _ in range(5):
+        rates.append(model.optimisers["G"].param_groups[0]["lr"])
+        model.optimisers["G"].step()
+        model.optimisers["D"].step()
+        model.step_schedulers(model.stages[-1])
+    expected = {
+        "linear": [1, 1, 0.75, 0.5, 0.25],
+        "step": [1, 1, 0.1, 0.1, 0.01],
+        "cosine": [(1 + torch.cos(torch.tensor(torch.pi * k / 5)).item()) / 2 for k in range(5)],
+    }[policy]
+    assert rates == pytest.approx(expected)

@@ -1,0 +1,191 @@
+"""Every network: shapes, sizes, parameter counts, and the properties the method relies on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.cycle_gan_model import translate
+from models.networks import GENERATORS, DiscriminatorOptions, GeneratorOptions, make_discriminator, make_generator
+from models.networks.hybrid import HybridGenerator, HybridOptions
+from models.networks.layers import count_parameters, ema_update, frozen_copy, norm_layer
+from models.networks.lsc import LSCNetwork, block_side, corrupt, draw_corruption
+from models.networks.sgp import SGPNetwork, SGPSizes
+from models.networks.structured_attention import StructuredBlock, from_windows, to_windows
+from util.errors import UserError
+
+# parameters at published sizes; a new generator without an entry here fails test_every_generator_is_listed
+PARAMETERS = {
+    "hybrid": 40_487_298,
+    "resnet_9blocks": 11_360_385,
+    "resnet_6blocks": 7_821_441,
+    "unet_128": 41_815_617,
+    "unet_256": 54_398_529,
+}
+SMALL = HybridOptions(hybrid_width=24, hybrid_depth=2, hybrid_heads=2, hybrid_mlp=32, hybrid_patch=8, hybrid_features=4)
+
+
+def small_hybrid() -> HybridGenerator:
+    return HybridGenerator(1, 1, sizes=SMALL, norm=norm_layer("instance"))
+
+
+def test_every_generator_is_listed() -> None:
+    assert set(PARAMETERS) == set(GENERATORS)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_parameter_count(name: str) -> None:
+    with torch.device("meta"):
+        assert count_parameters(GENERATORS[name](GeneratorOptions(netG=name))) == PARAMETERS[name]
+
+
+def test_hybrid_has_the_published_size() -> None:
+    assert PARAMETERS["hybrid"] == pytest.approx(40.3e6, rel=0.05)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_keep_shape_and_range(name: str) -> None:
+    side = {"unet_128": 128, "unet_256": 256}.get(name, 48)
+    generator = make_generator(GeneratorOptions(netG=name, ngf=2, **{k: getattr(SMALL, k) for k in SMALL.__dict__}))
+    image, logits = translate(generator, torch.rand(2, 1, side, side) * 2 - 1)
+    assert image.shape == (2, 1, side, side)
+    assert image.abs().max() <= 1
+    assert (logits is not None) == (name == "hybrid")
+    with pytest.raises(UserError, match="multiples of"):
+        translate(generator, torch.zeros(1, 1, side + 1, side))
+
+
+@pytest.mark.parametrize("netD", ["basic", "n_layers", "pixel"])
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+def test_discriminators_score_patches(netD: str, norm: str) -> None:
+    options = DiscriminatorOptions(netD=netD, ndf=4, n_layers_D=2)
+    scores = make_discriminator(options, GeneratorOptions(norm=norm), 2)(torch.rand(2, 2, 64, 64))
+    side = {"basic": 6, "n_layers": 14, "pixel": 64}[netD]
+    assert scores.shape == (2, 1, side, side)
+
+
+def test_patch_discriminator_refuses_tiny_images() -> None:
+    with pytest.raises(UserError, match="at least 32 px"):
+        make_discriminator(DiscriminatorOptions(ndf=4), GeneratorOptions(), 1)(torch.rand(1, 1, 16, 16))
+
+
+@pytest.mark.parametrize("grid", [(14, 14), (5, 9), (3, 2)])
+def test_windows_round_trip(grid: tuple[int, int]) -> None:
+    tokens = torch.rand(2, grid[0] * grid[1], 3)
+    assert torch.equal(from_windows(to_windows(tokens, grid, 4), grid, 4), tokens)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_gathered_and_dense_paths_agree(share: float) -> None:
+    torch.manual_seed(0)
+    block = StructuredBlock(16, 2, 32, window=4)
+    x, foreground = torch.randn(3, 9 * 10, 16), torch.rand(3, 90) < share
+    foreground[0] = False  # an image without any foreground
+    gathered = block(x, foreground, (9, 10))
+    assert torch.allclose(gathered, block(x, foreground, (9, 10), dense=True), atol=1e-4)
+
+
+def test_foreground_sees_all_foreground_and_background_its_window_only() -> None:
+    torch.manual_seed(0)
+    block = StructuredBlock(16, 2, 32, window=4)
+    x = torch.randn(1, 64, 16)
+    foreground = torch.zeros(1, 64, dtype=torch.bool)
+    foreground[0, [0, 63]] = True  # opposite corners of the 8 x 8 grid
+    changed = x.clone()
+    changed[0, 63] += torch.randn(16)
+    moved = (block(changed, foreground, (8, 8)) - block(x, foreground, (8, 8))).abs().sum(-1)[0] > 1e-6
+    assert moved[[0, 63]].all()
+    assert moved.sum() == 2  # background, in the same window or not, sees no foreground
+    changed = x.clone()
+    changed[0, 1] += torch.randn(16)
+    moved = (block(changed, foreground, (8, 8)) - block(x, foreground, (8, 8))).abs().sum(-1)[0] > 1e-6
+    window = [row * 8 + column for row in range(4) for column in range(4)]
+    assert set(moved.nonzero().flatten().tolist()) == set(window) - {0}
+
+
+def test_hybrid_paths_agree_and_true_mask_steers() -> None:
+    torch.manual_seed(0)
+    generator, x = small_hybrid(), torch.rand(2, 1, 48, 32) * 2 - 1
+    mask = torch.zeros(2, 1, 48, 32)
+    mask[..., :16, :] = 1
+    with torch.no_grad():
+        gathered, _ = generator(x, mask)
+        other, _ = generator(x, 1 - mask)
+        generator.dense = True
+        dense, _ = generator(x, mask)
+    assert torch.allclose(gathered, dense, atol=1e-4)
+    assert not torch.allclose(gathered, other, atol=1e-4)
+
+
+def test_every_hybrid_parameter_gets_a_gradient() -> None:
+    generator, x = small_hybrid(), torch.rand(2, 1, 32, 32)
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[..., :16] = 1
+    image, logits = generator(x, mask)
+    (image.square().mean() + logits.square().mean()).backward()
+    without = [name for name, p in generator.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_corruption_rates_and_values() -> None:
+    x = torch.rand(4, 1, 120, 120) * 2 - 1
+    draws = draw_corruption(4, (120, 120), 24, torch.Generator().manual_seed(0))
+    assert draws.shape == (4, 3, 24, 24)
+    out, masked = corrupt(x, draws, n_blocks=24, rotate_ratio=0.5, mask_ratio=0.2)
+    assert masked.float().mean().item() == pytest.approx(0.2, abs=0.02)
+    assert (out[masked] == -1).all()
+    changed = (out != x).float().mean().item()
+    assert changed == pytest.approx(0.2 + 0.8 * 0.5 * 24 / 25, abs=0.03)  # a rotated 5x5 block keeps its centre
+    sums = [t.unfold(2, 5, 5).unfold(3, 5, 5).sum((-1, -2)) for t in (out, x)]
+    kept = ~masked[:, :, ::5, ::5]
+    assert torch.allclose(sums[0][kept], sums[1][kept], atol=1e-4)  # rotation keeps every block's content
+
+
+def test_corruption_is_identity_at_zero_and_adapts_to_any_size() -> None:
+    for size in ((120, 120), (100, 90), (37, 51)):
+        x = torch.rand(1, 1, *size)
+        draws = draw_corruption(1, size, 24, torch.Generator().manual_seed(1))
+        assert torch.equal(corrupt(x, draws, n_blocks=24, rotate_ratio=0, mask_ratio=0)[0], x)
+        assert corrupt(x, draws, n_blocks=24, rotate_ratio=1, mask_ratio=0.5)[0].shape == x.shape
+    assert block_side((120, 120), 24) == 5
+
+
+def test_corruption_lets_gradients_through_everywhere_but_masks() -> None:
+    x = torch.rand(1, 1, 60, 60, requires_grad=True)
+    draws = draw_corruption(1, (60, 60), 12, torch.Generator().manual_seed(2))
+    out, masked = corrupt(x, draws, n_blocks=12, rotate_ratio=0.5, mask_ratio=0.3)
+    out.sum().backward()
+    assert torch.equal(x.grad, (~masked).float())  # rotation permutes pixels inside unmasked blocks
+
+
+@pytest.mark.parametrize("size", [(48, 48), (37, 50)])
+def test_restoration_network_keeps_any_size(size: tuple[int, int]) -> None:
+    x = torch.rand(2, 1, *size) * 2 - 1
+    assert LSCNetwork()(x).shape == x.shape
+
+
+def test_sgp_embeddings_are_unit_vectors_of_separate_encoders() -> None:
+    torch.manual_seed(0)
+    sizes = SGPSizes(sgp_input=40, sgp_patch=16, sgp_width=32, sgp_depth=1, sgp_heads=2, sgp_embedding=8)
+    network, x = SGPNetwork(sizes).eval(), torch.rand(3, 1, 50, 60)
+    u, v = network(x, "A"), network(x, "B")
+    assert network.crop == 32
+    assert u.shape == (3, 8)
+    assert torch.allclose(u.norm(dim=1), torch.ones(3))
+    assert not torch.allclose(u, v)
+    crops = [network(x, "A", torch.Generator().manual_seed(seed)) for seed in (0, 0, 5)]
+    assert torch.equal(crops[0], crops[1])
+    assert not torch.equal(crops[0], crops[2])
+
+
+def test_average_follows_its_decay() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    average = frozen_copy(network)
+    start = average.weight.item()
+    torch.nn.init.constant_(network.weight, 2.0)
+    ema_update(average, network, 0, 0.999)
+    assert average.weight.item() == pytest.approx(0.1 * start + 0.9 * 2.0)  # decay (1 + 0) / (10 + 0)
+    before = average.weight.item()
+    ema_update(average, network, 10**6, 0.5)
+    assert average.weight.item() == pytest.approx(0.5 * before + 1.0)
+    assert not average.weight.requires_grad
