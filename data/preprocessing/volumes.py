@@ -66,10 +66,8 @@ def plan_jobs(
     for found in volumes.values():
         _check_names(found)
     geometries = {path: read_geometry(path) for found in volumes.values() for path in found.values()}
-    for subject, path in truths.items():
-        if subject not in volumes["A"]:
-            raise UserError(f"--truth_A {path}: no volume of this name in --input_A")
-        _check_same_grid(volumes["A"][subject], geometries[volumes["A"][subject]], path, read_geometry(path))
+    if truths:
+        _check_truths(volumes["A"], truths, geometries)
     splits = assign_splits(
         volumes["A"].keys(), volumes["B"].keys(), val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
     )
@@ -121,6 +119,19 @@ def _check_names(found: dict[str, Path]) -> None:
         other = owners.setdefault(clean_subject(subject).lower(), path)
         if other != path:
             raise UserError(f"{path}: becomes the same subject name as {other.name}, rename one of them")
+
+
+def _check_truths(volumes: dict[str, Path], truths: dict[str, Path], geometries: dict[Path, SourceGeometry]) -> None:
+    """Raise UserError unless every volume has its truth, every truth its volume, and both the same grid."""
+    for subject, path in truths.items():
+        if subject not in volumes:
+            raise UserError(f"--truth_A {path}: no volume of this name in --input_A")
+    for subject, path in volumes.items():
+        if subject not in truths:
+            raise UserError(
+                f"--input_A {path}: no volume of this name in --truth_A; put those without into another --out"
+            )
+        _check_same_grid(path, geometries[path], truths[subject], read_geometry(truths[subject]))
 
 
 def _check_same_grid(path: Path, volume: SourceGeometry, truth_path: Path, truth: SourceGeometry) -> None:
