@@ -128,9 +128,7 @@ def _check_truths(volumes: dict[str, Path], truths: dict[str, Path], geometries:
             raise UserError(f"--truth_A {path}: no volume of this name in --input_A")
     for subject, path in volumes.items():
         if subject not in truths:
-            raise UserError(
-                f"--input_A {path}: no volume of this name in --truth_A; put those without into another --out"
-            )
+            raise UserError(f"--input_A {path}: has none of this name in --truth_A; put those into another --out")
         _check_same_grid(path, geometries[path], truths[subject], read_geometry(truths[subject]))
 
 
