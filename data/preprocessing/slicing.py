@@ -132,7 +132,7 @@ class _SliceWriter:
         return self.dataroot / f"{self.folder}{suffix}" / slice_name(self.subject, index)
 
     def _plane(self, volume: NDArray, index: int) -> NDArray:
-        return to_image(volume.take(index, axis=self.slice_axis))
+        return to_image(np.moveaxis(volume, self.slice_axis, 0)[index])  # a view: take() would copy the volume
 
     def _make_folder(self, suffix: str) -> None:
         (self.dataroot / f"{self.folder}{suffix}").mkdir(parents=True, exist_ok=True)
