@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from evaluation.predict import Embedder, NetworkGrid
 from models import load_trained
@@ -45,4 +46,13 @@ def load_encoder(folder: Path, tested: BaseModel, device: torch.device) -> Encod
         raise UserError(
             f"--eval_encoder {folder}: trained with the tested run's own seed {model.run['seed']}, need another"
         )
+    own = getattr(tested, "sgp", None)
+    if own is not None and _same_weights(own, sgp):
+        raise UserError(f"--eval_encoder {folder}: the very encoder that guided the tested run, need another")
     return Encoder(sgp, grid_of(model))
+
+
+def _same_weights(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two networks are equal in every parameter."""
+    first, second = a.state_dict(), b.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -18,7 +18,7 @@ from evaluation.record import Record
 from evaluation.unpaired import MEASURES as UNPAIRED_MEASURES
 from util.training_report import STYLE
 
-EXAMPLES = 6  # subjects whose middle slice is shown at the top
+EXAMPLES = 4  # subjects whose middle slice is shown at the top
 EXTRA_STYLE = """
 table.numbers { font-variant-numeric: tabular-nums } th { font-weight: 600; color: #64707d; font-size: 13px }
 table.numbers td, table.numbers th { text-align: right; padding: 4px 16px 4px 0 }
@@ -160,7 +160,7 @@ def _grid(columns: Sequence[str], rows: Sequence[str], cell: Callable[[str, str]
 
 def number(value: float | None) -> str:
     """Four significant digits; a dash for a null, whose reason stands below the tables."""
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else f"{value:#.4g}"
 
 
 def _paired(record: Record) -> None:

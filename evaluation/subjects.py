@@ -54,17 +54,12 @@ def read_subject(folder: SliceFolder, positions: Sequence[int], *, with_truth: b
     """Read one subject's slices, and with `with_truth` what `{split}A_truth` and `{split}A_truth_mask` hold for them.
 
     The head mask is computed from the truth where none is stored.
-    Raises: UserError if the slices, or a truth, differ in size or cannot be read.
+    Raises: UserError if the slices differ in size or cannot be read.
     """
     where, subject = folder.folder.name, folder.subjects[positions[0]]
     rows = np.asarray(positions)
     image = _stack([folder.image(i) for i in positions], where, subject)
     truth, truth_mask = _read_truth(folder, positions, subject) if with_truth else (None, None)
-    for plane in (truth, truth_mask):
-        if plane is not None and plane.shape != image.shape:
-            raise UserError(
-                f"{where}_truth: truth of '{subject}' is {plane.shape[1:]}, its slices are {image.shape[1:]}"
-            )
     return SubjectSlices(
         subject=subject,
         stems=[folder.files[i].stem for i in positions],

@@ -153,9 +153,8 @@ def test_truth_of_another_size_is_refused(tmp_path: Path) -> None:
     write_domain(tmp_path, "test", "A", ["sub-1"], truth=True)
     for path in (tmp_path / "testA_truth").iterdir():
         write_image(path, np.zeros((10, 10), dtype=np.float32), 8)
-    data = open_test_data(tmp_path, "test")
-    with pytest.raises(UserError, match="sub-1"):
-        read_subject(data.source, data.subjects["sub-1"], with_truth=True)
+    with pytest.raises(UserError, match="10x10 pixels, its slice has 44x40"):
+        open_test_data(tmp_path, "test")
 
 
 def test_synthesis_does_not_depend_on_batch_size(volume: SubjectSlices) -> None:
@@ -359,6 +358,31 @@ def test_distances_grow_with_difference_and_real_is_near_zero() -> None:
     assert unpaired.distances({row: embedded(1, 0, 0) for row in sets}, lambda x, y: 0.0, seed=0) is None
 
 
+class TwoFeatures:
+    """Stands for the Inception network: mean and spread of an image as features, their double as logits."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return torch.stack([images.mean((1, 2, 3)), images.std((1, 2, 3))], dim=1)
+
+    def logits(self, features: Tensor) -> Tensor:
+        return 2 * features
+
+
+def test_inception_measures_of_all_rows() -> None:
+    rng = np.random.default_rng(0)
+    table, record = unpaired.UnpairedTable(TwoFeatures()), Record()
+    for i in range(4):
+        real = rng.random((8, 12, 12)).astype(np.float32)
+        for row, slices in (("real_B", real), ("fake_B", 0.9 * real), ("identity", 0.5 * real)):
+            table.add(row, f"s{i}", slices, None)
+    table.summarise(record, seed=0)
+    rows = record.tree["unpaired"]
+    assert rows["real_B"]["fid"] < rows["fake_B"]["fid"] < rows["identity"]["fid"]
+    assert all(rows[row]["is"] >= 1 for row in unpaired.ROWS)
+    assert "--eval_encoder" in record.why_null()["kd_slice"]
+    assert "176" in record.why_null()["ms_ssim_neighbours"]
+
+
 def test_error_map_has_a_colour_for_either_sign() -> None:
     colours = error_map(np.array([[0.5, 0.75, 1.0, 0.25, 0.5]]), np.array([[0.5, 0.5, 0.5, 0.5, 1.0]]))[0]
     assert colours[0].tolist() == [0, 0, 0]
@@ -457,9 +481,9 @@ def test_whole_test_of_a_generator(dataroot: Path, tmp_path: Path, capsys: pytes
 
 def test_same_numbers_again_with_another_batch_size(dataroot: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "cyc", "cycle_gan")
-    _, first = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1")
-    _, again = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1")
-    _, other = run_test(dataroot, tmp_path, "cyc", "--batch_size", "7")
+    _, first = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1", "--no_opponents")
+    _, again = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1", "--no_opponents")
+    _, other = run_test(dataroot, tmp_path, "cyc", "--batch_size", "7", "--no_opponents")
     assert first == again
     for measure in ("psnr", "ssim", "mae"):
         expected = first["paired"]["fake_B"][measure]["mean"]
@@ -505,6 +529,8 @@ def test_opponents_can_be_left_out(dataroot: Path, tmp_path: Path) -> None:
 def test_mistakes_are_one_sentence_and_leave_no_results(dataroot: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "cyc", "cycle_gan")
     make_run(tmp_path / "same_seed", "sgp")
+    guided = make_run(tmp_path / "guided", "sgp")  # as if made with --sgp_weights of the other, under another seed
+    (guided / OPTIONS_NAME).write_text((guided / OPTIONS_NAME).read_text().replace('"seed": 0', '"seed": 1'))
     cases = [
         (dataroot, "never", [], "never"),
         (tmp_path / "absent", "cyc", [], "no such folder"),
@@ -512,6 +538,7 @@ def test_mistakes_are_one_sentence_and_leave_no_results(dataroot: Path, tmp_path
         (dataroot, "cyc", ["--phase", "val"], "valA"),
         (dataroot, "cyc", ["--eval_encoder", str(tmp_path / "same_seed")], "need another"),
         (dataroot, "cyc", ["--eval_encoder", str(tmp_path / "cyc")], "need --model sgp"),
+        (dataroot, "guided", ["--eval_encoder", str(tmp_path / "same_seed")], "the very encoder"),
         (dataroot, "cyc", ["--inception_weights", "absent.pth"], "--inception_weights absent.pth: no such file"),
         (dataroot, "../cyc", [], "plain folder name"),
         (dataroot, "cyc", ["--epoch", "../x"], "--epoch"),
