@@ -19,7 +19,10 @@ LEVELS = 24  # fractions are stored as multiples of 1/24: exact for halves and t
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Tissue fractions (6, X, Y, Z) float32 in [0, 1], sum <= 1, in RAS; `affine` (4, 4) maps voxel indices to mm."""
+    """Tissue fractions (6, X, Y, Z) float32 in [0, 1], sum <= 1, in RAS; `affine` (4, 4) maps voxel indices to mm.
+
+    The embedded map is laid out in memory as (Z, Y, X, 6), so that resampling finds a voxel's fractions side by side.
+    """
 
     fractions: NDArray[np.float32]
     affine: NDArray[np.float64]
@@ -45,11 +48,11 @@ def load_anatomy(path: Path = EMBEDDED) -> Anatomy:
     """
     try:
         with np.load(path, allow_pickle=False) as content:
-            fractions = content["steps"].astype(np.float32) / float(content["levels"])
+            steps, levels = content["steps"], int(content["levels"])
             affine = content["affine"].astype(np.float64)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: not a tissue-fraction map ({error})") from error
-    if fractions.ndim != 4 or len(fractions) != len(TISSUES) or fractions.sum(0).max() > 1 + 1e-4:
+    if steps.ndim != 4 or len(steps) != len(TISSUES) or steps.sum(0, dtype=np.uint16).max() > levels:
         raise UserError(f"{path}: expected {len(TISSUES)} tissue fractions (6, X, Y, Z) that sum to at most 1")
-    fractions.setflags(write=False)
-    return Anatomy(fractions, affine)
+    by_voxel = np.ascontiguousarray(steps.transpose(3, 2, 1, 0))
+    return Anatomy(np.divide(by_voxel, np.float32(levels), dtype=np.float32).transpose(3, 2, 1, 0), affine)

@@ -22,6 +22,8 @@ from util.errors import UserError
 DRAWN_NAME = "simulation.json"
 SLICE_AXIS = 2
 MIN_MATRIX, MAX_MATRIX = 32, 512
+FIRST_SUBJECT = {"trainA": 0, "trainB": 100_000, "val": 200_000, "test": 300_000}
+MAX_SUBJECTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def plan_scans(
 ) -> list[ScanJob]:
     """Every scan of the benchmark.
 
-    `n_train` subjects a domain, A's and B's being different ones; `n_val` and `n_test` subjects that have both.
+    `n_train` subjects a domain, A's and B's being different ones; `n_val` and `n_test` subjects that have both. Each
+    split counts its subjects from a number of its own: more training subjects leave the test subjects what they were.
 
     Raises:
         UserError: an unknown preset, a matrix that is odd or out of range, or no subject in A or B to train with.
@@ -51,15 +54,17 @@ def plan_scans(
     find_preset(preset)
     if not MIN_MATRIX <= matrix <= MAX_MATRIX or matrix % 2:
         raise UserError(f"--matrix {matrix}: must be even and between {MIN_MATRIX} and {MAX_MATRIX}")
-    if n_train < 1 or n_val < 0 or n_test < 0:
-        raise UserError(f"--n_train {n_train}, --n_val {n_val}, --n_test {n_test}: need at least 1, 0 and 0 subjects")
-    domains = (
-        [("train", "A")] * n_train + [("train", "B")] * n_train + [("val", "AB")] * n_val + [("test", "AB")] * n_test
-    )
+    counts = {"trainA": n_train, "trainB": n_train, "val": n_val, "test": n_test}
+    if n_train < 1 or not all(0 <= count <= MAX_SUBJECTS for count in counts.values()):
+        raise UserError(
+            f"--n_train {n_train}, --n_val {n_val}, --n_test {n_test}: need at least 1, 0 and 0 subjects, "
+            f"at most {MAX_SUBJECTS}"
+        )
     return [
-        ScanJob(dataroot, preset, seed, subject, split, domain, bits, matrix)
-        for subject, (split, both) in enumerate(domains)
-        for domain in both
+        ScanJob(dataroot, preset, seed, FIRST_SUBJECT[group] + number, group.rstrip("AB"), domain, bits, matrix)
+        for group, count in counts.items()
+        for number in range(count)
+        for domain in (group[-1] if group[-1] in "AB" else "AB")
     ]
 
 
@@ -75,7 +80,7 @@ def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
         job.dataroot,
         split=job.split,
         domain=job.domain,
-        subject=f"sim{job.subject:04d}",
+        subject=f"sim{job.subject:06d}",
         source=f"simulated:{job.preset}:{job.seed}:{job.subject}",
         volume=scan.image,
         affine_ras=scan.affine,

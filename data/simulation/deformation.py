@@ -21,6 +21,11 @@ SCALE_STD, SHEAR_STD = 0.05, 0.03
 Points = NDArray[np.float64]
 
 
+def transform(matrix: NDArray[np.float64], shift: NDArray[np.float64], points: Points) -> Points:
+    """matrix (3, 3) times points (3, ...) plus shift (3,), by plain loops: rounding as on any number of threads."""
+    return np.einsum("ij,j...->i...", matrix, points) + shift.reshape(3, *[1] * (points.ndim - 1))
+
+
 @dataclass(frozen=True)
 class SmoothField:
     """Cubic B-spline field with `coefficients` (C, n, n, n) on a lattice `spacing_mm` apart, centred at the origin."""
@@ -54,7 +59,7 @@ class HeadShape:
     def to_template(self, points_mm: Points) -> Points:
         """Template mm (3, ...) of subject `points_mm` (3, ...)."""
         moved = points_mm + self.displacement.at(points_mm)
-        return np.tensordot(self.matrix, moved, axes=1) + HEAD_CENTRE_MM.reshape(3, *[1] * (points_mm.ndim - 1))
+        return transform(self.matrix, HEAD_CENTRE_MM, moved)
 
 
 def draw_shape(rng: np.random.Generator) -> HeadShape:

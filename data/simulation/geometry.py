@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from data.simulation.anatomy import Anatomy, load_anatomy
-from data.simulation.deformation import HeadShape, rotation
+from data.simulation.anatomy import Anatomy
+from data.simulation.deformation import HeadShape, rotation, transform
 
 FOV_MM = 240.0
-FINE_MM = 1.2  # sampling in plane is at least this fine before k-space cuts it to the asked-for matrix
+FINE_MM = 1.25  # sampling in plane is at least this fine before k-space cuts it to the matrix asked for
 COARSE_MM = 8.0  # the (smooth) map from scan to template is evaluated this far apart, linear between
 PLANES_PER_SLICE = 4
 PROFILE = (
@@ -37,8 +36,7 @@ class Pose:
 
     def to_head(self, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Head mm (3, ...) of scan `points_mm` (3, ...)."""
-        turned = np.tensordot(rotation(self.angles_deg), points_mm, axes=1)
-        return turned + self.shift_mm.reshape(3, *[1] * (points_mm.ndim - 1))
+        return transform(rotation(self.angles_deg), self.shift_mm, points_mm)
 
 
 @dataclass(frozen=True)
@@ -130,23 +128,8 @@ def fine_axis_mm(matrix: int) -> NDArray[np.float64]:
 
 def _to_index(anatomy: Anatomy, template_mm: NDArray[np.float64]) -> NDArray[np.float64]:
     """Voxel indices (3, Z, Y, X) of template mm of the same shape."""
-    inverse = np.linalg.inv(anatomy.affine)
-    return np.tensordot(inverse[:3, :3], template_mm, axes=1) + inverse[:3, 3].reshape(3, 1, 1, 1)
-
-
-@cache
-def _embedded_tensor() -> torch.Tensor:
-    return _reordered(load_anatomy())
-
-
-def _as_tensor(anatomy: Anatomy) -> torch.Tensor:
-    """Fractions as (1, 6, Z, Y, X), x varying fastest as image columns do; made once for the embedded head."""
-    return _embedded_tensor() if anatomy is load_anatomy() else _reordered(anatomy)
-
-
-def _reordered(anatomy: Anatomy) -> torch.Tensor:
-    fractions = torch.from_numpy(np.array(anatomy.fractions.transpose(0, 3, 2, 1)))[None]
-    return fractions.contiguous(memory_format=torch.channels_last_3d)  # a voxel's six fractions side by side: quicker
+    inverse = np.linalg.inv(anatomy.affine).astype(np.float64)
+    return transform(inverse[:3, :3], inverse[:3, 3], template_mm)
 
 
 def interpolate(values: NDArray, at: NDArray[np.float64], nodes: NDArray[np.float64], axis: int) -> NDArray:
@@ -184,7 +167,7 @@ def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> Sliced
     index = _to_index(anatomy, template).astype(np.float32)
     rows = _window(index[1], anatomy.fractions.shape[2], (0, 2), coarse, fine)
     columns = _window(index[0], anatomy.fractions.shape[1], (0, 1), coarse, fine)
-    source = _as_tensor(anatomy)
+    source = torch.from_numpy(anatomy.fractions.transpose(0, 3, 2, 1))[None]  # x varies fastest, as image columns do
     by_plane = interpolate(index, planes, nodes, axis=1)
     fractions = np.zeros((len(anatomy.fractions), len(scan.z_mm), len(fine), len(fine)), np.float32)
     for first in range(0, len(scan.z_mm), SLAB):

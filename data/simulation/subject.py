@@ -134,6 +134,22 @@ class Scanner:
         return np.stack([ndimage.binary_fill_holes(plane) for plane in solid]), label
 
 
+def _record(scanner: Scanner, protocol: Protocol, drawn: dict[str, Any]) -> dict[str, Any]:
+    """Every drawn parameter of a scan but the random fields, as JSON types."""
+    geometry = scanner.geometry
+    return {
+        "protocol": protocol.name,
+        "crop": list(geometry.crop),
+        "angles_deg": geometry.pose.angles_deg.tolist(),
+        "shift_mm": geometry.pose.shift_mm.tolist(),
+        "z_first_mm": float(geometry.z_mm[0]),
+        "n_slices": len(geometry.z_mm),
+        "shape_matrix": scanner.head.shape.matrix.tolist(),
+        "tissues": {name: asdict(tissue) for name, tissue in scanner.tissues(protocol).items()},
+        **drawn,
+    }
+
+
 def simulate_scan(
     preset: Preset,
     seed: int,
@@ -153,25 +169,12 @@ def simulate_scan(
     scanner = Scanner(head, geometry, anatomy)
     image, drawn = scanner.image(protocol, rng)
     mask, label = scanner.labels()
-    truth = _to_volume(scanner.ideal(preset.high)) if with_truth else None
-    drawn_all = {
-        "subject": subject,
-        "domain": domain,
-        "protocol": protocol.name,
-        "crop": list(geometry.crop),
-        "angles_deg": geometry.pose.angles_deg.tolist(),
-        "shift_mm": geometry.pose.shift_mm.tolist(),
-        "z_first_mm": float(geometry.z_mm[0]),
-        "shape_matrix": head.shape.matrix.tolist(),
-        **drawn,
-        "tissues": {name: asdict(tissue) for name, tissue in scanner.tissues(protocol).items()},
-    }
     return Scan(
-        _to_volume(image),
-        truth,
-        _to_volume(mask),
-        _to_volume(label),
-        scanner.sliced.level_mm,
-        geometry.affine,
-        drawn_all,
+        image=_to_volume(image),
+        truth=_to_volume(scanner.ideal(preset.high)) if with_truth else None,
+        truth_mask=_to_volume(mask),
+        labels=_to_volume(label),
+        level_mm=scanner.sliced.level_mm,
+        affine=geometry.affine,
+        drawn=_record(scanner, protocol, {"subject": subject, "domain": domain, **drawn}),
     )
