@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from data import DATASETS
+from data.registry import DATASETS
 from data.slice_folder import find_folder
 from models import MODELS
 from options.train_options import RunOptions, parse

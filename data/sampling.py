@@ -117,4 +117,6 @@ def _draws(
     a: NDArray[np.int64], b: NDArray[np.int64], p_a: Floats, p_b: Floats, rng: np.random.Generator
 ) -> list[Draw]:
     keys = rng.integers(2**62, size=len(a))
-    return [Draw(*row) for row in zip(a.tolist(), b.tolist(), p_a[a].tolist(), p_b[b].tolist(), keys.tolist(), strict=True)]
+    return [
+        Draw(*row) for row in zip(a.tolist(), b.tolist(), p_a[a].tolist(), p_b[b].tolist(), keys.tolist(), strict=True)
+    ]

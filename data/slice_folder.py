@@ -37,7 +37,9 @@ class SliceFolder:
             raise UserError(f"--dataroot {dataroot}: no such folder")
         folder = find_folder(dataroot, split, domain)
         if folder is None:
-            raise UserError(f"--dataroot {dataroot}: no folder {split}{domain} in it; preprocessing_images.py makes one")
+            raise UserError(
+                f"--dataroot {dataroot}: no folder {split}{domain} in it; preprocessing_images.py makes one"
+            )
         self.folder = folder
         self.files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SLICE_SUFFIXES)[:max_size]
         if not self.files:
@@ -116,7 +118,9 @@ class SliceFolder:
             return list(subjects), numbers, _relative_levels(list(subjects), numbers), None
         strangers = [path for path in self.files if path.name not in known]
         if strangers:
-            raise UserError(f"{strangers[0]}: not in {self.dataroot / 'manifest.json'}; remove the file or the manifest")
+            raise UserError(
+                f"{strangers[0]}: not in {self.dataroot / 'manifest.json'}; remove the file or the manifest"
+            )
         rows = [known[path.name] for path in self.files]
         levels = [entry.level_mm for _, entry in rows]
         given = [level for level in levels if level is not None]

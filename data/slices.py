@@ -7,13 +7,13 @@ that anterior or superior is on top: `image = flipud(plane.T)`.
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.png import encode_grey
 from util.errors import UserError
 
 FloatImage = NDArray[np.float32]
@@ -75,7 +75,8 @@ def write_image(path: Path, image: NDArray, bits: int) -> None:
 
 def write_levels(path: Path, levels: NDArray) -> None:
     """Write (H, W) uint8 or uint16 as they are: masks, class labels, quantised intensities."""
-    path.write_bytes(encode_grey(levels))
+    # image noise hardly compresses: run lengths keep air and masks small and take half the time of searching for repeats
+    Image.fromarray(np.ascontiguousarray(levels)).save(path, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def write_mask(path: Path, mask: BoolImage) -> None:

@@ -64,7 +64,10 @@ def to_network(
     """
     pair = _pair(image, mask)
     if preprocess.startswith("resize"):
-        pair = v2.functional.resize(pair[0], [load_size] * 2, antialias=True), v2.functional.resize(pair[1], [load_size] * 2)
+        pair = (
+            v2.functional.resize(pair[0], [load_size] * 2, antialias=True),
+            v2.functional.resize(pair[1], [load_size] * 2),
+        )
     x, foreground = _finish(*pair)
     height, width = x.shape[-2:]
     pad = (0, -width % multiple, 0, -height % multiple)

@@ -33,7 +33,9 @@ class UnalignedOptions:
     serial_batches: bool = flag(False, "take A's slices in file order", group="data")
     max_dataset_size: int | None = flag(None, "use only the first slices of each domain", group="data", low=1)
     level_tolerance: float = flag(0.03, "partners differ by at most this relative level p", group="data", low=0, high=1)
-    level_crop: float = flag(0.1, "SGP batches: random cut of each volume's level range, per end", group="data", low=0, high=0.45)
+    level_crop: float = flag(
+        0.1, "SGP batches: random cut of each volume's level range, per end", group="data", low=0, high=0.45
+    )
 
     @property
     def network_size(self) -> int | None:

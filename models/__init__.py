@@ -34,7 +34,9 @@ def load_trained(run_dir: Path, epoch: str = "latest", device: torch.device | No
     """
     options_file = run_dir / OPTIONS_NAME
     if not options_file.is_file():
-        raise UserError(f"--name {run_dir.name}: no run of that name in {run_dir.parent} (no {OPTIONS_NAME}); train it first")
+        raise UserError(
+            f"--name {run_dir.name}: no run of that name in {run_dir.parent} (no {OPTIONS_NAME}); train it first"
+        )
     try:
         run = json.loads(options_file.read_text(encoding="utf-8"))
         cls, image_size = MODELS[run["model"]], (int(run["image_size"][0]), int(run["image_size"][1]))

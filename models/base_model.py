@@ -31,12 +31,17 @@ class OptimiserOptions:
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of a training: its name, which batches it wants, how many epochs, at most how many steps."""
+    """One part of a training: its name, how many epochs, at most how many steps, and which batches it wants.
+
+    `sampling` is `shuffled` or `levels` (distinct levels in a batch); batches have --batch_size items, but no fewer than
+    `least_batch`.
+    """
 
     name: str
     epochs: int
     steps: int | None = None
     sampling: str = "shuffled"
+    least_batch: int = 1
 
 
 @dataclass

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from data.batch import Batch
 from models import losses
-from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext, accumulate, adam, micro_batches, scheduler
+from models.base_model import (
+    BaseModel,
+    OptimiserOptions,
+    Stage,
+    StepContext,
+    accumulate,
+    adam,
+    micro_batches,
+    scheduler,
+)
 from models.networks import DiscriminatorOptions, GeneratorOptions, make_discriminator, make_generator
 from models.networks.hybrid import HybridGenerator
 from models.networks.layers import check_multiple, ema_update, frozen_copy
@@ -33,7 +42,9 @@ class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, OptimiserOption
     fake_label: float = flag(0.1, "soft label of syntheses (lsgan, vanilla)", group="loss", low=0, high=1)
     lambda_gp: float = flag(10.0, "weight of wgangp's gradient penalty", group="loss", low=0)
     pool_size: int = flag(50, "earlier syntheses kept for the discriminators; 0: none", group="loss", low=0)
-    ema_beta: float = flag(0.999, "decay of the averaged generators that test.py uses", group="optimisation", low=0, high=1)
+    ema_beta: float = flag(
+        0.999, "decay of the averaged generators that test.py uses", group="optimisation", low=0, high=1
+    )
 
 
 @dataclass(frozen=True)
@@ -148,7 +159,9 @@ class CycleGANModel(BaseModel):
                 L["idt"] = losses.identity_loss(idt_B, batch.B) + losses.identity_loss(idt_A, batch.A)
             adv_A = self._adversarial(self.D_A(fake_A), real=True)
             shown_B = self.judged_B(fake_B, extras.get("draws_G"))
-            adv_B = sum((self._adversarial(self.D_B(x), real=True) for x in shown_B), torch.zeros((), device=fake_B.device))
+            adv_B = sum(
+                (self._adversarial(self.D_B(x), real=True) for x in shown_B), torch.zeros((), device=fake_B.device)
+            )
             L["adv"] = adv_A + adv_B
             if logits_A is not None and logits_B is not None and w.seg:
                 seg_A, seg_B = losses.seg_loss(logits_A, batch.mask_A), losses.seg_loss(logits_B, batch.mask_B)
@@ -196,7 +209,9 @@ class CycleGANModel(BaseModel):
     def _judge(self, discriminator: nn.Module, real: Tensor, fake: Tensor, context: StepContext) -> Tensor:
         """Half the sum of the losses on real and fake; wgangp takes the whole sum and its penalty."""
         with context.autocast():
-            loss = self._adversarial(discriminator(real), real=True) + self._adversarial(discriminator(fake), real=False)
+            loss = self._adversarial(discriminator(real), real=True) + self._adversarial(
+                discriminator(fake), real=False
+            )
         if self.options.gan_mode != "wgangp":
             return 0.5 * loss
         penalty = losses.gradient_penalty(discriminator, full(real), full(fake), context.generator)

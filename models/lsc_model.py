@@ -28,6 +28,7 @@ class LSCTraining:
     rotate_ratio: float = flag(0.5, "probability that a block is rotated", group="LSC", low=0, high=1)
     mask_ratio: float = flag(0.2, "probability that a block is masked", group="LSC", low=0, high=1)
     lsc_steps: int = flag(2000, "most steps of LSC training", group="LSC", low=1)
+    lsc_batch_size: int = flag(8, "LSC's batches hold at least so many slices", group="LSC", low=1)
     lsc_lr: float = flag(1e-3, "LSC's learning rate (Adam), half a cosine", group="LSC", low=1e-9, high=1)
 
 
@@ -128,7 +129,7 @@ def _square_error(restored: Tensor, batch: Batch) -> Tensor:
 
 
 def lsc_stage(options: LSCTraining, epochs: int) -> Stage:
-    return Stage("lsc", epochs, options.lsc_steps)
+    return Stage("lsc", epochs, options.lsc_steps, least_batch=options.lsc_batch_size)
 
 
 def lsc_optimiser(lsc: LSC, options: LSCTraining) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -37,7 +37,9 @@ SYN_NOISE = 0.05  # standard deviation of the noise that E_B sees on both images
 class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
     """Options of the PTA models."""
 
-    loss_preset: str = flag("balanced", "set of lambdas; an explicit --lambda_* wins", group="loss", choices=LOSS_PRESETS)
+    loss_preset: str = flag(
+        "balanced", "set of lambdas; an explicit --lambda_* wins", group="loss", choices=LOSS_PRESETS
+    )
     lambda_syn: float | None = flag(None, "weight of L_syn; none: the preset's", group="loss", low=0)
     lambda_idt: float | None = flag(None, "weight of L_idt; none: the preset's", group="loss", low=0)
     lambda_cycle: float | None = flag(None, "weight of L_cycle; none: the preset's", group="loss", low=0)
@@ -186,4 +188,3 @@ class PTAModel(CycleGANModel):
     def exported_networks(self) -> dict[str, nn.Module]:
         pretext = {"SGP": self.sgp, "LSC": self.lsc}
         return {**super().exported_networks(), **{name: part.network for name, part in pretext.items() if part}}
-

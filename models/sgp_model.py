@@ -26,7 +26,10 @@ class SGPTraining(SGPSizes):
     """How SGP is trained, alone or before the adversarial epochs."""
 
     sgp_steps: int = flag(2000, "most steps of SGP training", group="SGP", low=1)
-    sgp_lr: float = flag(3e-4, "SGP's learning rate (AdamW), warmed up, then half a cosine", group="SGP", low=1e-9, high=1)
+    sgp_batch_size: int = flag(16, "SGP's batches hold at least so many levels", group="SGP", low=2)
+    sgp_lr: float = flag(
+        3e-4, "SGP's learning rate (AdamW), warmed up, then half a cosine", group="SGP", low=1e-9, high=1
+    )
     sgp_soft_sigma: float = flag(0.0, "width in p of soft targets; 0: the diagonal alone", group="SGP", low=0, high=1)
 
 
@@ -100,7 +103,7 @@ class SGPModel(BaseModel):
 
 
 def sgp_stage(options: SGPTraining, epochs: int) -> Stage:
-    return Stage("sgp", epochs, options.sgp_steps, sampling="levels")
+    return Stage("sgp", epochs, options.sgp_steps, sampling="levels", least_batch=options.sgp_batch_size)
 
 
 def sgp_optimiser(sgp: SGP, options: SGPTraining) -> tuple[dict[str, Any], dict[str, Any]]:

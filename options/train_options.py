@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import DATASETS
+from data.registry import DATASETS
 from data.unaligned_dataset import UnalignedOptions
 from models import MODELS
 from util.device import AMP
@@ -74,7 +74,9 @@ def parse(argv: Sequence[str]) -> RunOptions:
         UserError: a value out of range, or options that contradict each other.
     """
     pick = CommandLine(prog="train.py", add_help=False)
-    pick.add_argument("--model", choices=tuple(MODELS), default="pta_hybrid", help="what is trained [default: pta_hybrid]")
+    pick.add_argument(
+        "--model", choices=tuple(MODELS), default="pta_hybrid", help="what is trained [default: pta_hybrid]"
+    )
     pick.add_argument("--dataset_mode", choices=tuple(DATASETS), help="which dataset [default: the model's own]")
     chosen, _ = pick.parse_known_args(argv)
     model = MODELS[chosen.model]

@@ -13,7 +13,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.slices import slice_name, write_image, write_mask  # noqa: E402
 
 SIDE = 32
-SMALL_SGP = ["--sgp_input=32", "--sgp_patch=8", "--sgp_width=32", "--sgp_depth=1", "--sgp_heads=2", "--sgp_embedding=16"]
+SMALL_SGP = [
+    "--sgp_input=32",
+    "--sgp_patch=8",
+    "--sgp_width=32",
+    "--sgp_depth=1",
+    "--sgp_heads=2",
+    "--sgp_embedding=16",
+]
 SMALL_HYBRID = ["--hybrid_width=24", "--hybrid_depth=2", "--hybrid_heads=2", "--hybrid_mlp=32", "--hybrid_patch=8"]
 SMALL_NETWORKS = [*SMALL_HYBRID, "--hybrid_features=4", "--netD=pixel", "--ndf=4", "--ngf=4"]
 
@@ -24,13 +31,17 @@ def phantom_slice(level: float, domain: str, rng: np.random.Generator) -> tuple[
     radius = np.sqrt((x / (0.5 + 0.35 * np.sin(np.pi * (0.15 + 0.7 * level)))) ** 2 + (y / 0.85) ** 2)
     mask = radius < 1
     ventricle = ((x / (0.1 + 0.3 * level)) ** 2 + ((y - 0.4 + 0.8 * level) / 0.25) ** 2) < 1
-    image = np.where(mask, 0.45, 0.0) + np.where(mask & ventricle, 0.4, 0.0) - np.where(mask & (radius > 0.85), 0.3, 0.0)
+    image = (
+        np.where(mask, 0.45, 0.0) + np.where(mask & ventricle, 0.4, 0.0) - np.where(mask & (radius > 0.85), 0.3, 0.0)
+    )
     if domain == "A":
         image = 0.6 * image + 0.15 * mask + rng.normal(0, 0.06, image.shape)
     return np.clip(image, 0, 1).astype(np.float32), mask
 
 
-def write_phantom(root: Path, *, subjects: int = 2, slices: int = 6, splits: tuple[str, ...] = ("train", "val", "test")) -> Path:
+def write_phantom(
+    root: Path, *, subjects: int = 2, slices: int = 6, splits: tuple[str, ...] = ("train", "val", "test")
+) -> Path:
     """A data folder in interface.md's layout, without manifest."""
     rng = np.random.default_rng(0)
     for split in splits:
@@ -56,9 +67,15 @@ def phantom(tmp_path: Path) -> Path:
 
 def train_arguments(dataroot: Path, out: Path, model: str, *extra: str) -> list[str]:
     """Command line of a run that takes seconds."""
-    common = [f"--dataroot={dataroot}", f"--checkpoints_dir={out}", f"--model={model}", "--load_size=32", "--gpu_ids=-1"]
+    common = [
+        f"--dataroot={dataroot}",
+        f"--checkpoints_dir={out}",
+        f"--model={model}",
+        "--load_size=32",
+        "--gpu_ids=-1",
+    ]
     length = ["--n_epochs=1", "--n_epochs_decay=1", "--batch_size=4", "--amp=off"]
-    small = SMALL_SGP + ["--sgp_steps=3"] if model in ("sgp", "pta_hybrid") else []
-    small += ["--lsc_steps=3", "--lsc_blocks=8"] if model in ("lsc", "pta_hybrid") else []
+    small = SMALL_SGP + ["--sgp_steps=3", "--sgp_batch_size=4"] if model in ("sgp", "pta_hybrid") else []
+    small += ["--lsc_steps=3", "--lsc_blocks=8", "--lsc_batch_size=4"] if model in ("lsc", "pta_hybrid") else []
     small += SMALL_NETWORKS if model in ("cycle_gan", "pta_hybrid") else []
     return [*common, *length, *small, *extra]

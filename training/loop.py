@@ -70,7 +70,7 @@ class Trainer:
             self.log.note("SGP: finding every low-field slice's nearest high-field slices")
             slices = (self.dataset.slices(domain, PARTNER_CHUNK) for domain in ("A", "B"))
             self.dataset.set_partners(self.model.partners(*slices))
-        first = self.dataset.batches(stage.name, stage.sampling, 0, self.options.batch_size)
+        first = self._batches(stage, 0)
         n_steps = min(len(first) * stage.epochs, stage.steps or len(first) * stage.epochs)
         self.context.images_seen = self.saved_images = self.position["images"]
         self.context.micro_batch = self._micro_batch(stage, first[0])
@@ -90,9 +90,13 @@ class Trainer:
                 self.log.note(f"{stage.name}: stopped after epoch {epoch + 1}: {reason}")
                 return
 
+    def _batches(self, stage: Stage, epoch: int) -> list[list[Any]]:
+        size = max(self.options.batch_size, stage.least_batch)
+        return self.dataset.batches(stage.name, stage.sampling, epoch, size)
+
     def _run_epoch(self, stage: Stage, n_steps: int) -> None:
         epoch, done = self.position["epoch"], self.position["batch"]
-        draws = self.dataset.batches(stage.name, stage.sampling, epoch, self.options.batch_size)[done:]
+        draws = self._batches(stage, epoch)[done:]
         for batch in self._loader(self.dataset, draws[: n_steps - self.position["step"]]):
             losses = self.model.training_step(batch.to(self.context.device), stage, self.context)
             self.position["step"] += 1
@@ -123,7 +127,8 @@ class Trainer:
     def _validate(self, stage: Stage) -> None:
         if self.unseen is None:
             return
-        draws = self.unseen.batches("val", stage.sampling, 0, self.options.batch_size)
+        size = max(self.options.batch_size, stage.least_batch)
+        draws = self.unseen.batches("val", stage.sampling, 0, size)
         batches = itertools.islice(self._loader(self.unseen, draws), VALIDATION_BATCHES)
         figures = self.model.validate(stage, batches, self.context)
         if figures:
@@ -150,9 +155,10 @@ class Trainer:
             return int(self.options.micro_batch)
         one = collate([self.dataset[draws[0]]]).to(self.context.device)
         needed = self.model.activation_bytes(one, stage, self.context)
-        size = fitting_micro_batch(needed, self.options.batch_size, self.context.device)
-        if size < self.options.batch_size:
-            self.log.note(f"{stage.name}: batches of {self.options.batch_size} are computed {size} images at a time")
+        whole = max(self.options.batch_size, stage.least_batch)
+        size = fitting_micro_batch(needed, whole, self.context.device)
+        if size < whole:
+            self.log.note(f"{stage.name}: batches of {whole} are computed {size} images at a time")
         return size
 
     # checkpoints -------------------------------------------------------------------------------------------------
@@ -178,4 +184,3 @@ class Trainer:
         self.context.generator.set_state(content["generators"]["steps"])
         if self.position["stage"] < len(self.model.stages):
             self.log.resume(self.model.stages[self.position["stage"]].name, self.position["step"])
-

@@ -48,7 +48,9 @@ def open_run_folder(run: RunOptions, image_size: tuple[int, int]) -> dict[str, A
             json.dump(wanted, file, indent=1, sort_keys=True)
             file.write("\n")
     except OSError as error:
-        raise UserError(f"--checkpoints_dir {run.train.checkpoints_dir}: cannot be written ({error.strerror})") from error
+        raise UserError(
+            f"--checkpoints_dir {run.train.checkpoints_dir}: cannot be written ({error.strerror})"
+        ) from error
     return content
 
 

@@ -4,8 +4,8 @@
     class Options:
         lambda_cycle: float = flag(10.0, "weight of L_cycle", group="loss", low=0)
 
-`add_flags` turns such a class into command-line flags, `build` turns the parsed values back into the class. Ranges are
-checked in `__post_init__`-free code so that options made in Python and options read from `options.json` obey them too.
+`add_flags` turns such a class into command-line flags, `build` turns parsed values, or those of an `options.json`, back
+into the class and checks their ranges.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from util.errors import UserError
@@ -94,7 +95,7 @@ def add_flags(parser: argparse.ArgumentParser, schema: type) -> None:
         group.add_argument(
             *names,
             dest=field.name,
-            type=lambda value, kind=kind, optional=optional: _parse(value, kind, optional),
+            type=partial(_parse, kind=kind, optional=optional),
             choices=meta["choices"],
             default=field.default,
             metavar=kind.__name__.upper() if meta["choices"] is None else None,
@@ -129,7 +130,9 @@ class CommandLine(argparse.ArgumentParser):
     """A strict parser: no abbreviations, defaults shown, errors as one sentence with status 2."""
 
     def __init__(self, **settings: Any) -> None:
-        settings.setdefault("formatter_class", lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=120))
+        settings.setdefault(
+            "formatter_class", lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=120)
+        )
         super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> typing.NoReturn:

@@ -39,7 +39,9 @@ class GeneratorOptions(HybridOptions):
 class DiscriminatorOptions:
     """Which discriminator; `norm` and initialisation are the generator's."""
 
-    netD: str = flag("basic", "discriminator: basic is n_layers with 3", group="networks", choices=("basic", "n_layers", "pixel"))
+    netD: str = flag(
+        "basic", "discriminator: basic is n_layers with 3", group="networks", choices=("basic", "n_layers", "pixel")
+    )
     ndf: int = flag(64, "discriminator channels in the first layer", group="networks", low=1)
     n_layers_D: int = flag(3, "stride-2 layers of --netD n_layers", group="networks", low=1, high=6)
 
@@ -59,7 +61,9 @@ def _resnet(o: GeneratorOptions, n_blocks: int) -> nn.Module:
 def _unet(o: GeneratorOptions, n_downs: int) -> nn.Module:
     bias = o.norm != "batch" and o.norm != "instance"
     norm = norm_layer(o.norm)
-    return UnetGenerator(o.input_nc, o.output_nc, n_downs=n_downs, ngf=o.ngf, norm=norm, dropout=not o.no_dropout, bias=bias)
+    return UnetGenerator(
+        o.input_nc, o.output_nc, n_downs=n_downs, ngf=o.ngf, norm=norm, dropout=not o.no_dropout, bias=bias
+    )
 
 
 GENERATORS: dict[str, Callable[[GeneratorOptions], nn.Module]] = {

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.networks.layers import Norm, ResidualUnit, check_multiple
 from models.networks.structured_attention import StructuredBlock
+from util.errors import UserError
 from util.schema import flag
 
 POSITION_GRID = 14  # the learned positions' own grid: 224 px in patches of 16; other sizes interpolate it
@@ -33,7 +34,10 @@ class HybridOptions:
     hybrid_window: int = flag(7, "side of a background window, in patches", group="hybrid generator", low=1)
     fth: float = flag(0.5, "probability from which a patch is foreground", group="hybrid generator", low=0, high=1)
     structured_shape_iter: int = flag(
-        5000, "training images shown with their true mask before the predicted one is used", group="hybrid generator", low=0
+        5000,
+        "training images shown with their true mask before the predicted one is used",
+        group="hybrid generator",
+        low=0,
     )
 
 
@@ -72,6 +76,8 @@ class HybridGenerator(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, sizes: HybridOptions, norm: Norm) -> None:
         super().__init__()
         o, width = sizes, sizes.hybrid_width
+        if width % o.hybrid_heads:
+            raise UserError(f"--hybrid_width {width} is not divisible by --hybrid_heads {o.hybrid_heads}")
         self.multiple = o.hybrid_patch
         self.threshold = o.fth
         self.dense = False  # set for compile and export: no data-dependent shapes

@@ -26,7 +26,9 @@ def draw_corruption(n: int, size: tuple[int, int], n_blocks: int, generator: tor
     return torch.rand(n, 3, -(-size[0] // side), -(-size[1] // side), generator=generator)
 
 
-def corrupt(x: Tensor, draws: Tensor, *, n_blocks: int, rotate_ratio: float, mask_ratio: float) -> tuple[Tensor, Tensor]:
+def corrupt(
+    x: Tensor, draws: Tensor, *, n_blocks: int, rotate_ratio: float, mask_ratio: float
+) -> tuple[Tensor, Tensor]:
     """C(x): every block is rotated with probability `rotate_ratio` by 90, 180 or 270 degrees, then masked with -1.
 
     Args:
@@ -42,7 +44,9 @@ def corrupt(x: Tensor, draws: Tensor, *, n_blocks: int, rotate_ratio: float, mas
     n, channels, height, width = x.shape
     side, (rows, columns) = block_side((height, width), n_blocks), draws.shape[-2:]
     padded = F.pad(x, (0, columns * side - width, 0, rows * side - height), value=BACKGROUND)
-    blocks = padded.view(n, channels, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)  # (N, rows, columns, C, s, s)
+    blocks = padded.view(n, channels, rows, side, columns, side).permute(
+        0, 2, 4, 1, 3, 5
+    )  # (N, rows, columns, C, s, s)
 
     rotate, turn, mask = draws.to(x.device).unbind(1)  # (N, rows, columns) each
     turns = torch.where(rotate < rotate_ratio, 1 + (3 * turn).long().clamp(max=2), 0)

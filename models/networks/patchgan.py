@@ -28,7 +28,11 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if min(x.shape[-2:]) < self.smallest:
-            raise UserError(f"netD with this --n_layers_D takes at least {self.smallest} px a side, not {tuple(x.shape[-2:])}")
+            height, width = x.shape[-2:]
+            raise UserError(
+                f"--netD with its stride-2 layers takes at least {self.smallest} px a side, not {height}x{width}; "
+                "choose a larger --load_size, fewer --n_layers_D or --netD pixel"
+            )
         return self.layers(x)
 
 

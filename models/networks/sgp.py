@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 from torchvision.transforms.v2 import functional as TF
 
+from util.errors import UserError
 from util.schema import flag
 
 FIRST_TEMPERATURE = 0.07  # CLIP (Radford et al. 2021); published for SGP too
@@ -37,6 +38,10 @@ class SGPNetwork(nn.Module):
 
     def __init__(self, sizes: SGPSizes) -> None:
         super().__init__()
+        if sizes.sgp_patch > sizes.sgp_input:
+            raise UserError(f"--sgp_patch {sizes.sgp_patch} is larger than --sgp_input {sizes.sgp_input}")
+        if sizes.sgp_width % sizes.sgp_heads:
+            raise UserError(f"--sgp_width {sizes.sgp_width} is not divisible by --sgp_heads {sizes.sgp_heads}")
         self.input = sizes.sgp_input
         self.crop = sizes.sgp_input // sizes.sgp_patch * sizes.sgp_patch
         self.encoders = nn.ModuleDict({"A": _encoder(sizes, self.crop), "B": _encoder(sizes, self.crop)})
@@ -56,8 +61,6 @@ class SGPNetwork(nn.Module):
 
 def _encoder(sizes: SGPSizes, side: int) -> VisionTransformer:
     """torchvision's ViT for one grey channel; its class-token head is the embedding."""
-    if sizes.sgp_width % sizes.sgp_heads:
-        raise ValueError(f"sgp_width {sizes.sgp_width} is not divisible by sgp_heads {sizes.sgp_heads}")
     vit = VisionTransformer(
         image_size=side,
         patch_size=sizes.sgp_patch,

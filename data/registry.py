@@ -1,0 +1,10 @@
+"""Datasets by the names users type: `--dataset_mode`."""
+
+from __future__ import annotations
+
+from data.unaligned_dataset import UnalignedDataset, UnalignedMaskDataset
+
+DATASETS: dict[str, type[UnalignedMaskDataset]] = {
+    "unaligned_mask": UnalignedMaskDataset,
+    "unaligned": UnalignedDataset,
+}
