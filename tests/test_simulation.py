@@ -15,7 +15,7 @@ from skimage.morphology import convex_hull_image
 
 from data.manifest import read_manifest
 from data.simulation.anatomy import TISSUES, Anatomy, load_anatomy, save_anatomy
-from data.simulation.benchmark import plan_scans, write_benchmark
+from data.simulation.benchmark import plan_scans, write_benchmark, write_scan
 from data.simulation.deformation import draw_shape, rotation
 from data.simulation.geometry import MAX_CROP, draw_geometry, head_extent_mm
 from data.simulation.presets import HIGH_T1W, HIGH_T2W, LOW_T2W, PRESETS, find_preset
@@ -238,13 +238,15 @@ def _digest(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_same_seed_same_bytes_on_any_number_of_workers(tmp_path: Path) -> None:
-    for name, workers in (("one", 1), ("two", 2)):
-        write_benchmark(
-            tmp_path / name, "paper", n_train=1, n_val=1, n_test=0, seed=5, bits=16, workers=workers, matrix=32
-        )
-    assert _digest(tmp_path / "one") == _digest(tmp_path / "two")
-    manifest = read_manifest(tmp_path / "one")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("benchmark")
+    write_benchmark(root, "paper", n_train=1, n_val=1, n_test=0, seed=5, bits=16, workers=1, matrix=32)
+    return root
+
+
+def test_benchmark_folder_is_complete(folder: Path) -> None:
+    manifest = read_manifest(folder)
     assert manifest is not None and manifest.origin == "simulated" and len(manifest.volumes) == 4
     train = {v.domain: v.subject for v in manifest.volumes if v.split == "train"}
     paired = {v.domain: v.subject for v in manifest.volumes if v.split == "val"}
@@ -252,9 +254,23 @@ def test_same_seed_same_bytes_on_any_number_of_workers(tmp_path: Path) -> None:
     for volume in manifest.volumes:
         levels = [entry.level_mm for entry in volume.slices if entry.level_mm is not None]
         assert len(levels) == len(volume.slices) > 5 and levels == sorted(levels)
-        folders = ["", "_mask", "_labels", *(["_truth", "_truth_mask"] if volume.domain == "A" else [])]
+        suffixes = ["", "_mask", "_labels", *(["_truth", "_truth_mask"] if volume.domain == "A" else [])]
         for entry in volume.slices:
-            assert all((tmp_path / "one" / (volume.folder + suffix) / entry.file).is_file() for suffix in folders)
+            assert all((folder / (volume.folder + suffix) / entry.file).is_file() for suffix in suffixes)
+
+
+def test_same_seed_same_bytes_whatever_was_simulated_before(folder: Path, tmp_path: Path) -> None:
+    jobs = plan_scans(tmp_path, "paper", n_train=1, n_val=1, n_test=0, seed=5, bits=16, matrix=32)
+    for job in reversed(jobs[1:3]):
+        write_scan(job)
+    again, first = _digest(tmp_path), _digest(folder)
+    assert len(again) > 50 and all(first[name] == digest for name, digest in again.items())
+
+
+@pytest.mark.slow
+def test_same_bytes_on_any_number_of_workers(folder: Path, tmp_path: Path) -> None:
+    write_benchmark(tmp_path, "paper", n_train=1, n_val=1, n_test=0, seed=5, bits=16, workers=2, matrix=32)
+    assert _digest(tmp_path) == _digest(folder)
 
 
 def test_seeds_subjects_and_purposes_are_independent() -> None:
