@@ -24,7 +24,7 @@ Matrix = list[list[float]]
 
 @dataclass(frozen=True)
 class SliceEntry:
-    """One kept slice. `index` counts along the slice axis in RAS orientation; `level_mm` is the simulator's template level."""
+    """One kept slice. `index` counts along the slice axis in RAS; `level_mm` is its template level, if simulated."""
 
     index: int
     file: str

@@ -1,7 +1,7 @@
 """Who is seen with whom, and when: every choice of an epoch, drawn in the main process from (seed, stage, epoch).
 
-A `Draw` holds all that is random about one item, so workers, processes and restarts cannot change what a run sees. Drawing
-an epoch of N items takes O(N log N).
+A `Draw` holds all that is random about one item, so workers, processes and restarts cannot change what a run sees.
+Drawing an epoch of N items takes O(N log N).
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def shuffled_epoch(
 ) -> list[Draw]:
     """One pass: every slice of the larger domain's count; a's in random order (`serial`: in file order).
 
-    The partner b is drawn from row a of `partners` (SGP's nearest high-field slices, (len A, k)) or, without that table,
-    among the b of nearly the same level.
+    The partner b is drawn from row a of `partners` (SGP's nearest high-field slices, (len A, k)) or, without that
+    table, among the b of nearly the same level.
     """
     length = max(len(p_a), len(p_b))
     rounds = -(-length // len(p_a))
@@ -89,8 +89,8 @@ def level_epoch(
 ) -> list[Draw]:
     """Batches of distinct levels for SGP (method.md section 1): one level from each of `batch_size` equal strata.
 
-    Every volume is first cut at random by up to `crop` of its extent at each end and its levels counted anew, so that the
-    error of one volume's coverage differs from epoch to epoch and averages out.
+    Every volume is first cut at random by up to `crop` of its extent at each end and its levels counted anew, so that
+    the error of one volume's coverage differs from epoch to epoch and averages out.
 
     Args:
         p_a, p_b: (N,), (M,) levels.

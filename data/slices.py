@@ -75,7 +75,7 @@ def write_image(path: Path, image: NDArray, bits: int) -> None:
 
 def write_levels(path: Path, levels: NDArray) -> None:
     """Write (H, W) uint8 or uint16 as they are: masks, class labels, quantised intensities."""
-    # image noise hardly compresses: run lengths keep air and masks small and take half the time of searching for repeats
+    # noise hardly compresses: run lengths keep air and masks small in half the time that searching for repeats takes
     Image.fromarray(np.ascontiguousarray(levels)).save(path, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
 
 

@@ -76,7 +76,8 @@ class UnalignedMaskDataset(Dataset[Batch]):
     def image_size(self) -> tuple[int, int]:
         """(H, W) of what models see."""
         side = self.options.network_size
-        return (side, side) if side is not None else self.A.image(0).shape  # type: ignore[return-value]
+        height, width = self.A.image(0).shape if side is None else (side, side)
+        return height, width
 
     def set_partners(self, partners: NDArray[np.int64] | None) -> None:
         """From the next epoch on draw b for each a from this (len A, k) table; None: by level."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,7 +45,7 @@ def load_trained(run_dir: Path, epoch: str = "latest", device: torch.device | No
         raise UserError(f"{options_file}: not the options of a run ({type(error).__name__}: {error})") from error
     content = read_checkpoint(checkpoint_path(run_dir, epoch))
     # pretext weights are in the checkpoint; the files they once came from may be gone
-    options = build(cls.Options, {**run, "sgp_weights": None, "lsc_weights": None})
+    options: Any = build(cls.Options, {**run, "sgp_weights": None, "lsc_weights": None})
     model = cls(options, image_size)  # type: ignore[call-arg]
     model.load_state_dict(content["model"])
     model.run = run

@@ -33,8 +33,8 @@ class OptimiserOptions:
 class Stage:
     """One part of a training: its name, how many epochs, at most how many steps, and which batches it wants.
 
-    `sampling` is `shuffled` or `levels` (distinct levels in a batch); batches have --batch_size items, but no fewer than
-    `least_batch`.
+    `sampling` is `shuffled` or `levels` (distinct levels in a batch); batches have --batch_size items, but no fewer
+    than `least_batch`.
     """
 
     name: str
@@ -136,7 +136,7 @@ class BaseModel(nn.Module):
         """Image sides must be multiples of this."""
         return 1
 
-    # What a trained model can do. `sgp` and `lsc` are None and `can_synthesise` False where a model has no such part.
+    # What a trained model can do. Those with pretext networks also have `sgp` or `lsc`.
     can_synthesise = False
 
     def synthesise(self, real_A: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class Weights:
 class CycleGANModel(BaseModel):
     """`--model cycle_gan`. Subclasses change what the discriminators are shown and add terms."""
 
-    Options = CycleGANOptions
+    Options: type = CycleGANOptions
     dataset_mode = "unaligned"
     can_synthesise = True
 

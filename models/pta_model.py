@@ -1,13 +1,14 @@
 """PTA: CycleGAN-like training guided by the pretext tasks (method.md section 3; arXiv 2503.05339).
 
-Three stages: SGP and LSC are trained first, unless their weights are given; then both are frozen. SGP chooses the partners
-b* of L_syn; D_B judges an image together with what LSC makes of it, and the generator feels that through R.
+Three stages: SGP and LSC are trained first, unless their weights are given; then both are frozen. SGP chooses the
+partners b* of L_syn; D_B judges an image together with what LSC makes of it, and the generator feels that through R.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
 class PTAModel(CycleGANModel):
     """`--model pta_hybrid`."""
 
-    Options = PTAOptions
+    Options: type = PTAOptions
     dataset_mode = "unaligned_mask"
     supports_BtoA = False  # R and the bank know the high field only
 
@@ -76,20 +77,21 @@ class PTAModel(CycleGANModel):
         self.lsc = LSC(o) if o.pretext_adv != "none" else None
         self.watch = MemoryWatch()
         before: list[Stage] = []
-        for part, path, stage, make in (
-            (self.sgp, o.sgp_weights, sgp_stage(o, PRETEXT_EPOCHS), sgp_optimiser),
-            (self.lsc, o.lsc_weights, lsc_stage(o, PRETEXT_EPOCHS), lsc_optimiser),
-        ):
-            if part is None:
-                continue
-            if path is not None:
-                load_weights(part.network, path, stage.name.upper())
-                continue
-            before.append(stage)
-            optimisers, schedulers = make(part, o)  # type: ignore[operator]
-            self.optimisers |= optimisers
-            self.schedulers |= schedulers
+        if self.sgp is not None and o.sgp_weights is not None:
+            load_weights(self.sgp.network, o.sgp_weights, "SGP")
+        elif self.sgp is not None:
+            before.append(sgp_stage(o, PRETEXT_EPOCHS))
+            self._add_optimiser(*sgp_optimiser(self.sgp, o))
+        if self.lsc is not None and o.lsc_weights is not None:
+            load_weights(self.lsc.network, o.lsc_weights, "LSC")
+        elif self.lsc is not None:
+            before.append(lsc_stage(o, PRETEXT_EPOCHS))
+            self._add_optimiser(*lsc_optimiser(self.lsc, o))
         self.stages = (*before, *self.stages)
+
+    def _add_optimiser(self, optimisers: dict[str, Any], schedulers: dict[str, Any]) -> None:
+        self.optimisers |= optimisers
+        self.schedulers |= schedulers
 
     # stages ----------------------------------------------------------------------------------------------------
 

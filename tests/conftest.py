@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.slices import slice_name, write_image, write_mask  # noqa: E402
+from data.slices import slice_name, write_image, write_mask
 
 SIDE = 32
 SMALL_SGP = [
@@ -75,7 +75,7 @@ def train_arguments(dataroot: Path, out: Path, model: str, *extra: str) -> list[
         "--gpu_ids=-1",
     ]
     length = ["--n_epochs=1", "--n_epochs_decay=1", "--batch_size=4", "--amp=off"]
-    small = SMALL_SGP + ["--sgp_steps=3", "--sgp_batch_size=4"] if model in ("sgp", "pta_hybrid") else []
+    small = [*SMALL_SGP, "--sgp_steps=3", "--sgp_batch_size=4"] if model in ("sgp", "pta_hybrid") else []
     small += ["--lsc_steps=3", "--lsc_blocks=8", "--lsc_batch_size=4"] if model in ("lsc", "pta_hybrid") else []
     small += SMALL_NETWORKS if model in ("cycle_gan", "pta_hybrid") else []
     return [*common, *length, *small, *extra]

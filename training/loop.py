@@ -28,8 +28,8 @@ PARTNER_CHUNK = 64
 class Trainer:
     """Runs a model's stages on a dataset and keeps the run folder.
 
-    Where it stands is `position`: stage, epoch, batches done in the epoch, steps and images in the stage. Together with the
-    model's state and the generators' it makes a checkpoint that training continues from as if it had never stopped.
+    Where it stands is `position`: stage, epoch, batches done in the epoch, steps and images in the stage. Together with
+    the model's state and the generators' it makes a checkpoint from which training goes on as if it had never stopped.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """Number format of mixed precision for `--amp`; None computes in float32. `auto`: bfloat16 where hardware has it."""
+    """Number format of mixed precision for `--amp`, None for float32. `auto`: bfloat16 where the hardware has it."""
     if amp == "off" or (amp == "auto" and not _has_bf16(device)):
         return None
     return torch.bfloat16

@@ -1,7 +1,7 @@
 """Generator `hybrid`: a structured-attention transformer under a UNETR decoder (method.md section 4).
 
-After UNETR (Hatamizadeh et al. 2022) and UNest (arXiv 2406.18967). At the published sizes (width 768, depth 4, 12 heads,
-MLP 3072, patch 16, features 16) it has 40.3 M parameters within 5 %.
+After UNETR (Hatamizadeh et al. 2022) and UNest (arXiv 2406.18967). At the published sizes (width 768, depth 4,
+12 heads, MLP 3072, patch 16, features 16) it has 40.3 M parameters within 5 %.
 """
 
 from __future__ import annotations
@@ -109,10 +109,8 @@ class HybridGenerator(nn.Module):
         tokens = self.embed(x)  # (N, width, h, w)
         tokens = tokens + F.interpolate(self.positions, tokens.shape[-2:], mode="bilinear", align_corners=False)
         logits = self.foreground(tokens)  # (N, 1, h, w)
-        if mask is None:
-            foreground = torch.sigmoid(logits) > self.threshold
-        else:
-            foreground = F.max_pool2d(mask, self.multiple) > 0.5
+        probability = torch.sigmoid(logits) if mask is None else F.max_pool2d(mask, self.multiple)
+        foreground = probability > (self.threshold if mask is None else 0.5)
         image = self._decode(x, self._encode(tokens, foreground.flatten(1)))
         return torch.tanh(image), logits
 

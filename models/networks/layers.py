@@ -112,5 +112,5 @@ def ema_update(average: nn.Module, network: nn.Module, step: int, beta: float) -
     decay = min(beta, (1 + step) / (10 + step))
     for kept, current in zip(average.parameters(), network.parameters(), strict=True):
         kept.lerp_(current, 1 - decay)
-    for kept, current in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(current)
+    for buffer, newest in zip(average.buffers(), network.buffers(), strict=True):
+        buffer.copy_(newest)

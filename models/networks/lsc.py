@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.layers import ResidualUnit, norm_layer
+from models.networks.layers import ResidualUnit
 
 BACKGROUND = -1.0
 WIDTHS = (16, 32, 64, 128, 256)  # published channels, stride 2 between them
@@ -65,9 +65,9 @@ def corrupt(
 class LSCNetwork(nn.Module):
     """R: residual U-Net, two residual units a scale, that returns its input plus a correction.
 
-    (N, 1, H, W) -> (N, 1, H, W), any H and W (padded with background to a multiple of 16 inside). As published the first
-    scale is already at half resolution; the input itself is the skip at full resolution. Group normalisation keeps every
-    image independent of its batch and, unlike instance normalisation, keeps its brightness.
+    (N, 1, H, W) -> (N, 1, H, W), any H and W (padded with background to a multiple of 16 inside). As published the
+    first scale is already at half resolution; the input itself is the skip at full resolution. Group normalisation
+    keeps every image independent of its batch and, unlike instance normalisation, keeps its brightness.
     """
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:

@@ -1,4 +1,4 @@
-"""SGP: one vision transformer a domain, trained so that slices of the same anatomy lie together (method.md section 1)."""
+"""SGP: one vision transformer a domain, trained so that slices of the same anatomy lie together (method, section 1)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,83 @@
+"""The layers of the code: who may import whom, and what no file may contain."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {
+    "data",
+    "evaluation",
+    "models",
+    "options",
+    "training",
+    "util",
+    "scripts",
+    "train",
+    "test",
+    "preprocessing_images",
+}
+ALLOWED = {
+    "util": {"util"},
+    "data": {"data", "util"},
+    "models": {"models", "util", "data.batch"},
+    "options": {"options", "util", "models", "data"},
+    "training": {"training", "options", "models", "data", "util"},
+    "evaluation": {"evaluation", "models", "data", "util"},
+}
+ENTRY_POINTS = ("train.py", "test.py", "preprocessing_images.py")
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of our own modules that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            if node.module in OURS:  # from data import sampling
+                names |= {f"{node.module}.{alias.name}" for alias in node.names} - {node.module}
+    return {name for name in names if name.split(".")[0] in OURS}
+
+
+def files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_layers(folder: str) -> None:
+    assert files(folder)
+    for path in files(folder):
+        for name in imported(path):
+            allowed = any(name == a or name.startswith(a + ".") for a in ALLOWED[folder])
+            parent_of_allowed = any(a.startswith(name + ".") for a in ALLOWED[folder])
+            assert allowed or parent_of_allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_models_know_no_more_of_data_than_the_batch() -> None:
+    for path in files("models"):
+        assert {name for name in imported(path) if name.startswith("data")} <= {"data.batch"}, path
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_entry_points_are_wiring(name: str) -> None:
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 110
+
+
+def test_no_file_outgrows_one_idea() -> None:
+    for folder in ALLOWED:
+        for path in files(folder):
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+
+
+def test_no_class_moves_global_state() -> None:
+    """Seeds, cudnn flags and device choices belong to main: style.md, never do, rule 3."""
+    forbidden = ("manual_seed_all", "cudnn.benchmark", "cuda.set_device", "np.random.seed", "random.seed(")
+    for folder in ALLOWED:
+        for path in files(folder):
+            text = path.read_text(encoding="utf-8")
+            assert not any(word in text for word in forbidden), path

@@ -1,0 +1,293 @@
+"""The three programs as users type them: mistakes get one sentence and status 2; docs/options.md lists every option."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from conftest import train_arguments
+
+import preprocessing_images
+import test as test_program
+import train
+from data.registry import DATASETS
+from models import MODELS
+from options import preprocess_options, test_options, train_options
+from util.display_options import DisplayOptions
+from util.errors import run_cli
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMON = (train_options.TrainOptions, DisplayOptions, *{d.Options for d in DATASETS.values()})
+SCHEMAS = {
+    "train.py": (*COMMON, *(model.Options for model in MODELS.values())),
+    "test.py": (test_options.TestOptions,),
+    "preprocessing_images.py": (
+        preprocess_options.OutputOptions,
+        preprocess_options.VolumeOptions,
+        preprocess_options.BenchmarkOptions,
+    ),
+}
+MAINS = {"train.py": train.main, "test.py": test_program.main, "preprocessing_images.py": preprocessing_images.main}
+
+Run = Callable[[str, Sequence[object]], str]
+
+
+@pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a program in this process and return its message, after checking that it is one line and the status 2."""
+
+    def run(program: str, arguments: Sequence[object]) -> str:
+        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+        with pytest.raises(SystemExit) as leaving:
+            run_cli(MAINS[program], program)
+        out, err = capsys.readouterr()
+        assert leaving.value.code == 2
+        assert out == ""
+        return one_sentence(program, err)
+
+    return run
+
+
+def one_sentence(program: str, err: str) -> str:
+    """The message of an error output that consists of nothing else."""
+    assert err.startswith(f"{program}: error: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    return err.removeprefix(f"{program}: error: ").rstrip("\n")
+
+
+def write_nifti(path: Path, shape: tuple[int, ...]) -> Path:
+    volume = np.random.default_rng(0).random(shape, dtype=np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
+    return path
+
+
+# the data folder ------------------------------------------------------------------------------------------------------
+
+
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+SPOILED = {
+    "no domain folder": (lambda root: (root / "trainB").rename(root / "elsewhere"), ["no folder trainB", "--dataroot"]),
+    "empty folder": (lambda root: empty(root / "trainA"), ["trainA: no slices", "*.png"]),
+    "mask without image": (
+        lambda root: (root / "trainA/trainA1_003.png").unlink(),
+        ["trainA1_003.png: a mask without"],
+    ),
+    "image without mask": (lambda root: (root / "trainB_mask/trainB0_001.png").unlink(), ["trainB0_001.png: no mask"]),
+    "unreadable slice": (
+        lambda root: (root / "trainB/trainB0_001.png").write_bytes(b"x"),
+        ["trainB0_001.png: cannot be"],
+    ),
+    "unreadable mask": (
+        lambda root: (root / "trainA_mask/trainA0_000.png").write_bytes(b""),
+        ["trainA_mask", "cannot be"],
+    ),
+    "unreadable validation slice": (lambda root: (root / "valA/valA0_002.png").write_bytes(b"x"), ["valA0_002.png"]),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_a_spoiled_data_folder_is_refused_before_training(
+    phantom: Path, tmp_path: Path, refusal: Run, case: str
+) -> None:
+    spoil, words = SPOILED[case]
+    spoil(phantom)
+    message = refusal("train.py", train_arguments(phantom, tmp_path / "out", "cycle_gan"))
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_folder_that_is_not_there(tmp_path: Path, refusal: Run) -> None:
+    arguments = train_arguments(tmp_path / "nowhere", tmp_path / "out", "lsc")
+    assert refusal("train.py", arguments) == f"--dataroot {tmp_path / 'nowhere'}: no such folder"
+    assert "--dataroot is missing" in refusal("train.py", [])
+    assert "--dataroot is missing" in refusal("test.py", [])
+    assert not (tmp_path / "out").exists()
+
+
+# options --------------------------------------------------------------------------------------------------------------
+
+BAD_OPTIONS = [
+    (["--load_size=50"], ["--netG hybrid", "multiples of 8", "50x50", "--load_size"]),
+    (["--preprocess=crop", "--crop_size=20"], ["multiples of 8", "20x20", "--crop_size"]),
+    (["--netG=unet_128"], ["--netG unet_128", "multiples of 128", "32x32"]),
+    (["--netD=basic", "--load_size=16"], ["--netD", "at least 32 px", "16x16"]),
+    (["--hybrid_heads=7"], ["--hybrid_width 24", "--hybrid_heads 7"]),
+    (["--sgp_heads=3"], ["--sgp_width 32", "--sgp_heads 3"]),
+    (["--sgp_patch=64"], ["--sgp_patch 64", "--sgp_input 32"]),
+    (["--sgp_weights=nowhere"], ["--sgp_weights nowhere", "run folder or a .pth file"]),
+    (["--direction=BtoA"], ["--direction BtoA", "pta_hybrid"]),
+    (["--continue_train"], ["--continue_train", "latest.pt does not exist"]),
+    (["--learning_rate=1"], ["--learning_rate"]),  # unknown
+    (["--batch=4"], ["--batch=4"]),  # abbreviated
+    (["--batch_size=0"], ["--batch_size is 0", "at least 1"]),
+    (["--mask_ratio=2"], ["--mask_ratio is 2.0", "between 0 and 1"]),
+    (["--lr=nan"], ["--lr is nan", "between"]),
+    (["--lr=fast"], ["--lr", "'fast' is not a float"]),
+    (["--netG=vit"], ["--netG", "'vit'", "resnet_9blocks"]),
+    (["--model=pix3pix"], ["--model", "'pix3pix'", "cycle_gan"]),
+    (["--gpu_ids=0,1"], ["--gpu_ids is '0,1'", "-1 (the CPU)"]),
+    (["--name=a/b"], ["--name is 'a/b'", "plain folder name"]),
+]
+
+
+@pytest.mark.parametrize(("extra", "words"), BAD_OPTIONS, ids=[" ".join(extra) for extra, _ in BAD_OPTIONS])
+def test_a_bad_option_is_refused_before_training(
+    phantom: Path, tmp_path: Path, refusal: Run, extra: list[str], words: list[str]
+) -> None:
+    message = refusal("train.py", [*train_arguments(phantom, tmp_path / "out", "pta_hybrid"), *extra])
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "out").exists()
+
+
+def test_cuda_that_is_not_there(phantom: Path, tmp_path: Path, refusal: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    message = refusal("train.py", [*train_arguments(phantom, tmp_path / "out", "lsc"), "--gpu_ids=0"])
+    assert message.startswith("--gpu_ids 0 asks for CUDA")
+    assert message.endswith("use --gpu_ids -1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_was_never_trained(phantom: Path, tmp_path: Path, refusal: Run) -> None:
+    places = [f"--dataroot={phantom}", f"--checkpoints_dir={tmp_path / 'out'}", f"--results_dir={tmp_path / 'results'}"]
+    assert refusal("test.py", [*places, "--name=never"]).startswith("--name never: no run of that name")
+    assert "--epoch is 'best'" in refusal("test.py", [*places, "--epoch=best"])
+    assert "--netG" in refusal("test.py", [*places, "--netG=hybrid"])  # the run knows it; nobody repeats it
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "results").exists()
+
+
+def test_volumes_that_cannot_be_sliced(tmp_path: Path, refusal: Run) -> None:
+    write_nifti(tmp_path / "series.nii.gz", (4, 4, 4, 3))
+    (tmp_path / "none").mkdir()
+    cases = {
+        ("--input_A", tmp_path / "series.nii.gz"): ["series.nii.gz: 4-D", "(4, 4, 4, 3)", "3-D"],
+        ("--input_A", tmp_path / "none"): ["--input_A", "no .nii or .nii.gz file"],
+        ("--input_B", tmp_path / "nowhere"): ["--input_B", "does not exist"],
+        ("--simulate", "7T"): ["--simulate", "'7T'", "same-contrast"],
+        ("--simulate", "--matrix=33"): ["--matrix 33", "even"],
+        ("--simulate", "--matr=64"): ["--matr=64"],
+        ("--simulate", "--bits=7"): ["--bits", "7", "8, 16"],
+        (): ["--input_A", "--simulate"],
+    }
+    for arguments, words in cases.items():
+        message = refusal("preprocessing_images.py", [*arguments, "--out", tmp_path / "data"])
+        assert all(word in message for word in words), message
+        assert not (tmp_path / "data").exists()
+    assert "--out is missing" in refusal("preprocessing_images.py", ["--simulate"])
+
+
+def test_the_real_programs_refuse_likewise(tmp_path: Path) -> None:
+    """The same through three processes, as a shell sees it."""
+    volume = write_nifti(tmp_path / "series.nii", (4, 4, 4, 3))
+    folders = [f"--checkpoints_dir={tmp_path / 'out'}", "--gpu_ids=-1"]
+    commands = {
+        "train.py": [*folders, f"--dataroot={tmp_path / 'nowhere'}"],
+        "test.py": [*folders, f"--dataroot={tmp_path}", f"--results_dir={tmp_path / 'results'}", "--name=never"],
+        "preprocessing_images.py": [f"--input_A={volume}", f"--out={tmp_path / 'data'}"],
+    }
+    started = {
+        program: subprocess.Popen(
+            [sys.executable, ROOT / program, *arguments], cwd=tmp_path, stdout=-1, stderr=-1, text=True
+        )
+        for program, arguments in commands.items()
+    }
+    for program, process in started.items():
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 2, err
+        assert out == ""
+        one_sentence(program, err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["series.nii"]
+
+
+# what is documented ---------------------------------------------------------------------------------------------------
+
+
+def fields(schemas: Sequence[type]) -> Iterator[dataclasses.Field]:
+    for schema in schemas:
+        yield from dataclasses.fields(schema)
+
+
+def helps() -> list[tuple[str, list[str], tuple[type, ...]]]:
+    """(program, arguments, schemas that its help must show) for every program and model."""
+    of_models = [
+        ("train.py", [f"--model={name}"], (*COMMON[:2], DATASETS[model.dataset_mode].Options, model.Options))
+        for name, model in MODELS.items()
+    ]
+    return [*of_models, *((program, [], SCHEMAS[program]) for program in ("test.py", "preprocessing_images.py"))]
+
+
+@pytest.mark.parametrize(("program", "arguments", "schemas"), helps())
+def test_help_lists_every_option_with_its_default(
+    program: str, arguments: list[str], schemas: tuple[type, ...], monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program, *arguments, "--help"])
+    with pytest.raises(SystemExit) as leaving:
+        run_cli(MAINS[program], program)
+    assert leaving.value.code == 0
+    unwrapped = "".join(capsys.readouterr().out.split())
+    for field in fields(schemas):
+        described = f"{field.metadata['help']} [default: {field.default}]"
+        assert f"--{field.name}" in unwrapped
+        assert "".join(described.split()) in unwrapped, field.name
+
+
+def test_net_G_is_an_alias_of_netG() -> None:
+    for spelling in ("--netG", "--net_G"):
+        assert train_options.parse(["--dataroot=D", spelling, "unet_128"]).network.netG == "unet_128"
+
+
+def table_row(field: dataclasses.Field) -> str:
+    """The line that docs/options.md must hold for an option."""
+    meta = field.metadata
+    flags = ", ".join(f"`--{name}`" for name in (field.name, *meta["alias"]))
+    if "(required)" in meta["help"]:
+        default = "required"
+    elif field.name == "workers":
+        default = "processors"  # of whoever runs it
+    elif isinstance(field.default, bool):
+        default = "on" if field.default else "off"
+    else:
+        default = "none" if field.default is None else f"`{field.default}`"
+    if meta["choices"]:
+        allowed = ", ".join(f"`{choice}`" for choice in meta["choices"])
+    elif meta["low"] is None:
+        allowed = ""
+    else:
+        allowed = f"from {meta['low']:g}" + (f" to {meta['high']:.10g}" if meta["high"] is not None else "")
+    meaning = meta["help"].replace(" (required)", "").replace("; default: the processors", "")
+    return f"| {flags} | {default} | {allowed} | {meaning.replace('|', '/')} |"
+
+
+def test_options_md_holds_every_option_as_it_is() -> None:
+    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    sections = {part.split("`")[0]: part for part in text.split("\n## `")[1:]}
+    assert sections.keys() == SCHEMAS.keys()
+    for program, schemas in SCHEMAS.items():
+        wanted = {table_row(field) for field in fields(schemas)}
+        found = {line for line in sections[program].splitlines() if line.startswith("| `--")}
+        missing, stale = sorted(wanted - found), sorted(found - wanted)
+        assert not missing, "docs/options.md lacks:\n" + "\n".join(missing)
+        assert all(line.startswith(("| `--model`", "| `--dataset_mode`", "| `--simulate`")) for line in stale), stale
+
+
+def test_the_readme_names_every_model_generator_and_dataset_mode() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    networks = {field.name: field.metadata["choices"] for field in fields(SCHEMAS["train.py"])}
+    for name in (*MODELS, *DATASETS, *networks["netG"], *networks["netD"]):
+        assert f"`{name}`" in text, name
+    for place in ("docs/options.md", "docs/architecture.svg", "dataset/README.md", "LICENSE", "NOTICE"):
+        assert f"({place})" in text
+        assert (ROOT / place).is_file()

@@ -1,0 +1,163 @@
+"""The training program as users run it: through its command line, on a phantom."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import train_arguments
+
+import train
+from data.batch import Batch
+from models import MODELS, load_trained
+from models.sgp_model import SGPModel
+from options.train_options import parse
+from util.checkpoint import read_checkpoint
+from util.errors import UserError
+
+PUBLISHED = [
+    *(
+        "--dataroot",
+        "DATA",
+        "--name",
+        "test",
+        "--model",
+        "pta_hybrid",
+        "--display_id",
+        "-1",
+        "--checkpoints_dir",
+        "OUT",
+    ),
+    *("--load_size=224", "--n_epochs", "100", "--batch_size", "16", "--input_nc", "1", "--output_nc", "1"),
+    *("--n_epochs_decay", "50", "--preprocess", "resize", "--save_epoch_freq=5", "--netG=hybrid"),
+    *("--dataset_mode", "unaligned_mask", "--gpu_ids", "0"),
+]
+
+
+def weights(run_dir: Path, epoch: str = "latest") -> dict[str, torch.Tensor]:
+    return read_checkpoint(run_dir / f"{epoch}.pt")["model"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_published_command_parses() -> None:
+    run = parse(PUBLISHED)
+    assert (run.model, run.dataset_mode, run.train.batch_size, run.data.load_size) == (
+        "pta_hybrid",
+        "unaligned_mask",
+        16,
+        224,
+    )
+    assert run.network.netG == parse([*PUBLISHED[:-2], "--net_G", "hybrid"]).network.netG == "hybrid"
+
+
+@pytest.mark.parametrize("mode", ["unaligned_mask", "unaligned"])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_trains_and_loads(phantom: Path, tmp_path: Path, model: str, mode: str) -> None:
+    out = tmp_path / "out"
+    train.main(train_arguments(phantom, out, model, "--name=run", f"--dataset_mode={mode}"))
+    run_dir = out / "run"
+    for name in ("options.json", "run.json", "loss_log.csv", "latest.pt", "web/index.html"):
+        assert (run_dir / name).is_file(), name
+    with (run_dir / "loss_log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    stages = [stage.name for stage in load_trained(run_dir).stages]
+    assert [row["stage"] for row in rows if row["step"] == "1"] == stages
+    loaded = load_trained(run_dir)
+    for name, network in loaded.exported_networks().items():
+        alone = torch.load(run_dir / f"latest_net_{name}.pth", weights_only=True)
+        assert same(alone, network.state_dict())
+    if loaded.can_synthesise:
+        fake = loaded.synthesise(torch.zeros(2, 1, 32, 32))
+        assert fake.shape == (2, 1, 32, 32)
+        assert not fake.requires_grad
+
+
+def test_same_seed_same_weights_other_seed_others(phantom: Path, tmp_path: Path) -> None:
+    for name, seed in (("one", 3), ("two", 3), ("three", 4)):
+        train.main(train_arguments(phantom, tmp_path, "cycle_gan", f"--name={name}", f"--seed={seed}"))
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    assert not same(weights(tmp_path / "one"), weights(tmp_path / "three"))
+
+
+def test_workers_change_nothing(phantom: Path, tmp_path: Path) -> None:
+    for name, workers in (("none", 0), ("two", 2)):
+        train.main(train_arguments(phantom, tmp_path, "lsc", f"--name={name}", f"--num_threads={workers}", "--flip"))
+    assert same(weights(tmp_path / "none"), weights(tmp_path / "two"))
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a training early."""
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pta_hybrid, stopped after 9 steps (3 SGP, 3 LSC, 3 in the middle of an adversarial epoch), then resumed."""
+    arguments = train_arguments(phantom, tmp_path, "pta_hybrid", "--save_latest_freq=1", "--pool_size=3")
+    train.main([*arguments, "--name=straight"])
+    step, steps = MODELS["pta_hybrid"].training_step, []
+
+    def nine_steps(self, batch: Batch, *rest: object) -> dict[str, torch.Tensor]:
+        if len(steps) == 9:
+            raise Stopped
+        steps.append(len(batch))
+        return step(self, batch, *rest)
+
+    monkeypatch.setattr(MODELS["pta_hybrid"], "training_step", nine_steps)
+    with pytest.raises(Stopped):
+        train.main([*arguments, "--name=resumed"])
+    monkeypatch.setattr(MODELS["pta_hybrid"], "training_step", step)
+    position = read_checkpoint(tmp_path / "resumed" / "latest.pt")["position"]
+    assert (position["stage"], position["batch"]) == (2, 3)
+    train.main([*arguments, "--name=resumed", "--continue_train"])
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "resumed"))
+    train.main([*arguments, "--name=other", "--seed=9"])
+    assert not same(weights(tmp_path / "straight"), weights(tmp_path / "other"))
+
+
+def test_pretext_weights_are_taken_instead_of_trained(phantom: Path, tmp_path: Path) -> None:
+    for model in ("sgp", "lsc"):
+        train.main(train_arguments(phantom, tmp_path, model, f"--name={model}"))
+    given = [f"--sgp_weights={tmp_path / 'sgp'}", f"--lsc_weights={tmp_path / 'lsc' / 'latest_net_LSC.pth'}"]
+    train.main(train_arguments(phantom, tmp_path, "pta_hybrid", "--name=pta", *given))
+    pta = load_trained(tmp_path / "pta")
+    assert [stage.name for stage in pta.stages][-1] == "gan"
+    assert same(pta.sgp.state_dict(), load_trained(tmp_path / "sgp").sgp.state_dict())
+    assert same(pta.lsc.state_dict(), load_trained(tmp_path / "lsc").lsc.state_dict())
+    with pytest.raises(UserError, match="not weights of this LSC network"):
+        wrong = [f"--lsc_weights={tmp_path / 'sgp' / 'latest_net_SGP.pth'}", "--name=bad"]
+        train.main(train_arguments(phantom, tmp_path, "pta_hybrid", *wrong))
+
+
+def test_a_loss_that_is_not_finite_stops_and_is_named(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(self, batch: Batch, *rest: object) -> dict[str, torch.Tensor]:
+        return {"sgp": torch.tensor(1.0), "temperature": torch.tensor(float("nan"))}
+
+    monkeypatch.setattr(SGPModel, "training_step", step)
+    with pytest.raises(UserError, match=r"loss 'temperature' is nan at step 1 of stage sgp"):
+        train.main(train_arguments(phantom, tmp_path, "sgp", "--name=nan"))
+
+
+def test_an_earlier_run_is_not_lost_by_accident(phantom: Path, tmp_path: Path) -> None:
+    arguments = train_arguments(phantom, tmp_path, "lsc", "--name=run")
+    train.main(arguments)
+    before = weights(tmp_path / "run")
+    with pytest.raises(UserError, match="--continue_train to go on"):
+        train.main(arguments)
+    with pytest.raises(UserError, match=r"--mask_ratio: 0\.2 -> 0\.3"):
+        train.main([*arguments, "--continue_train", "--mask_ratio=0.3"])
+    assert same(before, weights(tmp_path / "run"))
+    train.main([*arguments, "--overwrite", "--mask_ratio=0.3"])
+    assert json.loads((tmp_path / "run" / "options.json").read_text())["mask_ratio"] == 0.3
+    with pytest.raises(UserError, match="nothing to continue"):
+        train.main(train_arguments(phantom, tmp_path, "lsc", "--name=never", "--continue_train"))
+    with pytest.raises(UserError, match="no run of that name"):
+        load_trained(tmp_path / "never")
