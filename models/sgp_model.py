@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from data.batch import Batch
 from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext
 from models.losses import clip_loss
-from models.networks.sgp import SGPNetwork, SGPSizes
+from models.networks.sgp import SGPNetwork, SGPSizes, random_views
 from util.schema import flag
 
 EMBEDDING_CHUNK = 4096  # rows of A compared with all of B at once
@@ -28,9 +28,9 @@ class SGPTraining(SGPSizes):
     sgp_steps: int = flag(2000, "most steps of SGP training", group="SGP", low=1)
     sgp_batch_size: int = flag(16, "SGP's batches hold at least so many levels", group="SGP", low=2)
     sgp_lr: float = flag(
-        3e-4, "SGP's learning rate (AdamW), warmed up, then half a cosine", group="SGP", low=1e-9, high=1
+        5e-4, "SGP's learning rate (AdamW), warmed up, then half a cosine", group="SGP", low=1e-9, high=1
     )
-    sgp_soft_sigma: float = flag(0.0, "width in p of soft targets; 0: the diagonal alone", group="SGP", low=0, high=1)
+    sgp_soft_sigma: float = flag(0.05, "width in p of soft targets; 0: the diagonal alone", group="SGP", low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class SGP(nn.Module):
         self.network = SGPNetwork(options)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Contrastive loss of a batch of distinct levels, each domain through its own encoder, randomly cropped."""
-        u = self.network(batch.A, "A", generator)  # (N, D)
-        v = self.network(batch.B, "B", generator)
+        """Contrastive loss of a batch of distinct levels, random views, each domain through its own encoder."""
+        u = self.network(random_views(batch.A, generator), "A", generator)  # (N, D)
+        v = self.network(random_views(batch.B, generator), "B", generator)
         return clip_loss(u, v, self.network.log_scale, batch.p_A, self.options.sgp_soft_sigma)
 
     @torch.no_grad()

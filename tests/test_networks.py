@@ -10,7 +10,7 @@ from models.networks import GENERATORS, DiscriminatorOptions, GeneratorOptions, 
 from models.networks.hybrid import HybridGenerator, HybridOptions
 from models.networks.layers import count_parameters, ema_update, frozen_copy, norm_layer
 from models.networks.lsc import LSCNetwork, block_side, corrupt, draw_corruption
-from models.networks.sgp import SGPNetwork, SGPSizes
+from models.networks.sgp import SGPNetwork, SGPSizes, random_views
 from models.networks.structured_attention import StructuredBlock, from_windows, to_windows
 from util.errors import UserError
 
@@ -172,10 +172,23 @@ def test_sgp_embeddings_are_unit_vectors_of_separate_encoders() -> None:
     assert network.crop == 32
     assert u.shape == (3, 8)
     assert torch.allclose(u.norm(dim=1), torch.ones(3))
-    assert not torch.allclose(u, v)
+    assert torch.equal(u, v)  # one start
+    network.encoders["B"].heads.head.weight.data.mul_(-1)
+    assert not torch.allclose(u, network(x, "B"))  # two encoders
+    assert torch.equal(u, network(x, "A"))
     crops = [network(x, "A", torch.Generator().manual_seed(seed)) for seed in (0, 0, 5)]
     assert torch.equal(crops[0], crops[1])
     assert not torch.equal(crops[0], crops[2])
+
+
+def test_random_views_move_every_slice_by_itself_and_keep_background() -> None:
+    x = torch.full((3, 1, 40, 40), -1.0)
+    x[:, :, 15:25, 15:25] = 0.5
+    views = random_views(x, torch.Generator().manual_seed(0))
+    assert views.shape == x.shape
+    assert (views[:, :, 0] == -1).all()
+    assert len({round(view.sum().item(), 3) for view in views}) == 3
+    assert torch.equal(views, random_views(x, torch.Generator().manual_seed(0)))
 
 
 def test_average_follows_its_decay() -> None:

@@ -36,9 +36,9 @@ class Preset:
 
 # Hyperfine-like: 1.6 x 1.6 x 5 mm FSE [V2, Leiden paired set], TR/TE 2000/200 [M]. A train of some 400 ms refocused
 # well under 180 degrees has the contrast of TE ~130 [I]: CSF, GM and WM then stand to each other as in the published
-# 0.055 T FSE slices, which a plain TE of 200 overdoes. SNR a little under the 10 to 17 of these (post-processed)
+# 0.055 T FSE slices, which a plain TE of 200 overdoes. SNR as at the low end of the 10 to 17 of these (post-processed)
 # slices [I]; receive roll-off [I].
-LOW_T2W = Protocol("0.064T T2w", 0.064, SpinEcho(2000, 130, train_ms=400), 1.6, 5.0, snr_wm=7.0, bias_std=0.10)
+LOW_T2W = Protocol("0.064T T2w", 0.064, SpinEcho(2000, 130, train_ms=400), 1.6, 5.0, snr_wm=11.0, bias_std=0.10)
 # Clinical 3 T T2w TSE, TR/TE 4000/90 [M], 15 echoes 10 ms apart [I].
 HIGH_T2W = Protocol("3T T2w", 3.0, SpinEcho(4000, 90, train_ms=150), None, 5.0, snr_wm=40.0, bias_std=0.12)
 # HCP-like MPRAGE 2400/2.14, TI 1000, flip 8 [M], echo spacing 7.6 ms and 176 echoes a train [M].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from torchvision.transforms.v2 import functional as TF
 from util.errors import UserError
 from util.schema import flag
 
+# how far random views go: a sixth of the field of view's half width, some 9 degrees, a tenth in size, a fifth in brightness
+VIEW_SHIFT, VIEW_TURN_RAD, VIEW_ZOOM, VIEW_GAIN = 0.16, 0.15, 0.1, 0.2
 FIRST_TEMPERATURE = 0.07  # CLIP (Radford et al. 2021); published for SGP too
 
 
@@ -44,7 +47,9 @@ class SGPNetwork(nn.Module):
             raise UserError(f"--sgp_width {sizes.sgp_width} is not divisible by --sgp_heads {sizes.sgp_heads}")
         self.input = sizes.sgp_input
         self.crop = sizes.sgp_input // sizes.sgp_patch * sizes.sgp_patch
-        self.encoders = nn.ModuleDict({"A": _encoder(sizes, self.crop), "B": _encoder(sizes, self.crop)})
+        low = _encoder(sizes, self.crop)
+        # both start from the same weights: slices that look alike then lie together from the first step
+        self.encoders = nn.ModuleDict({"A": low, "B": copy.deepcopy(low)})
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
 
     def forward(self, images: Tensor, domain: str, generator: torch.Generator | None = None) -> Tensor:
@@ -55,8 +60,26 @@ class SGPNetwork(nn.Module):
             top = left = room // 2
         else:
             top, left = torch.randint(0, room + 1, (2,), generator=generator).tolist()
-        x = TF.crop(x, top, left, self.crop, self.crop)
+        x = TF.crop(x, top, left, self.crop, self.crop) + 1  # background 0: empty patches then embed as nothing
         return F.normalize(self.encoders[domain](x), dim=1)
+
+
+def random_views(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Every slice shifted, turned, scaled and brightened by itself: the "random crops in plane" of method.md section 1.
+
+    Without them the encoders learn the few training heads by heart. (N, 1, H, W) in [-1, 1] to the same shape; what comes
+    into view from outside is background, brightening may leave the range.
+    """
+    n = len(images)
+    x_shift, y_shift, angle, growth, brightness = torch.rand(5, n, generator=generator) * 2 - 1
+    turn, zoom = VIEW_TURN_RAD * angle, 1 + VIEW_ZOOM * growth
+    rows = (
+        torch.stack([zoom * turn.cos(), -zoom * turn.sin(), VIEW_SHIFT * x_shift], 1),
+        torch.stack([zoom * turn.sin(), zoom * turn.cos(), VIEW_SHIFT * y_shift], 1),
+    )
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False).to(images.device)
+    gain = (1 + VIEW_GAIN * brightness).view(n, 1, 1, 1).to(images.device)
+    return F.grid_sample(images + 1, grid, align_corners=False) * gain - 1
 
 
 def _encoder(sizes: SGPSizes, side: int) -> VisionTransformer:
@@ -73,5 +96,7 @@ def _encoder(sizes: SGPSizes, side: int) -> VisionTransformer:
     vit.conv_proj = nn.Conv2d(1, sizes.sgp_width, sizes.sgp_patch, sizes.sgp_patch)
     nn.init.trunc_normal_(vit.conv_proj.weight, std=1 / sizes.sgp_patch)
     nn.init.zeros_(vit.conv_proj.bias)
-    nn.init.normal_(vit.heads.head.weight, std=sizes.sgp_width**-0.5)  # torchvision starts heads at zero: no gradient
+    # torchvision starts the head at zero, which has no gradient, and positions too faint to be told apart early
+    for weight in (vit.heads.head.weight, vit.encoder.pos_embedding, vit.class_token):
+        nn.init.normal_(weight, std=sizes.sgp_width**-0.5)
     return vit
