@@ -11,7 +11,7 @@ import torch
 from data.registry import DATASETS
 from data.slice_folder import find_folder
 from models import MODELS
-from options.train_options import RunOptions, parse
+from options.train_options import RunOptions, for_device, parse
 from training.loop import Trainer
 from training.run_folder import fingerprint, open_run_folder
 from util.device import amp_dtype, choose_device
@@ -23,6 +23,7 @@ from util.run_log import RunLog
 def make_trainer(run: RunOptions, argv: Sequence[str]) -> Trainer:
     """Everything of a run, checked and in place, before its first step."""
     device = choose_device(run.train.gpu_ids)
+    run = for_device(run, device)
     torch.manual_seed(run.train.seed)
     dataroot, dataset_class = Path(run.train.dataroot), DATASETS[run.dataset_mode]
     dataset = dataset_class(dataroot, run.data, split="train", seed=run.train.seed)

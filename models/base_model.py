@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +27,20 @@ class OptimiserOptions:
     beta1: float = flag(0.5, "Adam's first momentum", group="optimisation", low=0, high=0.9999)
     lr_policy: str = flag("linear", "learning rate over the epochs", group="optimisation", choices=LR_POLICIES)
     lr_decay_iters: int = flag(50, "epochs between the tenfold drops of --lr_policy step", group="optimisation", low=1)
+
+
+@dataclass(frozen=True)
+class StepsByDevice:
+    """Default length of a pretext stage: a CPU must reach the adversarial stage within the hour, too."""
+
+    gpu: int
+    cpu: int
+
+    def __str__(self) -> str:
+        return f"{self.gpu} on a GPU, {self.cpu} on the CPU"
+
+    def on(self, device: torch.device) -> int:
+        return self.cpu if device.type == "cpu" else self.gpu
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,9 @@ class BaseModel(nn.Module):
     """
 
     Options: type = OptimiserOptions
+    pretext_steps: ClassVar[
+        Mapping[str, StepsByDevice]
+    ] = {}  # what `None` means for which option
     dataset_mode = "unaligned_mask"
     supports_BtoA = True
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data.batch import Batch
-from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext
+from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext, StepsByDevice
 from models.losses import restoration_loss
 from models.networks.lsc import LSCNetwork, corrupt, draw_corruption
 from util.schema import flag
 
+LSC_STEPS = StepsByDevice(gpu=4000, cpu=150)
 MEMORISED_DB = 1.0  # method.md section 2: beyond this R has memorised B and would betray real from fake
 VALIDATION_SEED = 20_250_305
 
@@ -27,7 +28,8 @@ class LSCTraining:
     lsc_blocks: int = flag(24, "square blocks along the longer side (published: 24 of 5 px on 120)", group="LSC", low=2)
     rotate_ratio: float = flag(0.5, "probability that a block is rotated", group="LSC", low=0, high=1)
     mask_ratio: float = flag(0.2, "probability that a block is masked", group="LSC", low=0, high=1)
-    lsc_steps: int = flag(2000, "most steps of LSC training", group="LSC", low=1)
+    lsc_features: int = flag(16, "channels of R's first scale, doubled four times (published: 16)", group="LSC", low=2)
+    lsc_steps: int | None = flag(None, f"most steps of LSC training; none: {LSC_STEPS}", group="LSC", low=1)
     lsc_batch_size: int = flag(8, "LSC's batches hold at least so many slices", group="LSC", low=1)
     lsc_lr: float = flag(1e-3, "LSC's learning rate (Adam), half a cosine", group="LSC", low=1e-9, high=1)
 
@@ -43,7 +45,7 @@ class LSC(nn.Module):
     def __init__(self, options: LSCTraining) -> None:
         super().__init__()
         self.options = options
-        self.network = LSCNetwork()
+        self.network = LSCNetwork(options.lsc_features)
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Random numbers of one corruption of x (N, 1, H, W), see `draw_corruption`."""
@@ -72,6 +74,7 @@ class LSCModel(BaseModel):
     """`--model lsc`: the restoration pretext task alone."""
 
     Options = LSCOptions
+    pretext_steps: ClassVar = {"lsc_steps": LSC_STEPS}
 
     def __init__(self, options: LSCOptions, image_size: tuple[int, int]) -> None:
         super().__init__()
@@ -135,9 +138,10 @@ def lsc_stage(options: LSCTraining, epochs: int) -> Stage:
 def lsc_optimiser(lsc: LSC, options: LSCTraining) -> tuple[dict[str, Any], dict[str, Any]]:
     """Adam, half a cosine over `lsc_steps`."""
     optimiser = torch.optim.Adam(lsc.parameters(), lr=options.lsc_lr)
+    steps = options.lsc_steps or LSC_STEPS.gpu
 
     def rate(step: int) -> float:
-        return 0.02 + 0.49 * (1 + float(np.cos(np.pi * min(step / options.lsc_steps, 1))))
+        return 0.02 + 0.49 * (1 + float(np.cos(np.pi * min(step / steps, 1))))
 
     return {"lsc": optimiser}, {"lsc": torch.optim.lr_scheduler.LambdaLR(optimiser, rate)}
 

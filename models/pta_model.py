@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from data.batch import Batch
 from models import losses
 from models.base_model import Stage, StepContext
 from models.cycle_gan_model import GAN, AdversarialOptions, CycleGANModel, Weights
-from models.lsc_model import LSC, LSCTraining, MemoryWatch, lsc_optimiser, lsc_stage, lsc_step, lsc_visuals
-from models.sgp_model import SGP, SGPTraining, sgp_figures, sgp_optimiser, sgp_stage, sgp_step
+from models.lsc_model import LSC, LSCModel, LSCTraining, MemoryWatch, lsc_optimiser, lsc_stage, lsc_step, lsc_visuals
+from models.sgp_model import SGP, SGPModel, SGPTraining, sgp_figures, sgp_optimiser, sgp_stage, sgp_step
 from models.weights import load_weights
 from util.schema import flag
 
@@ -64,6 +64,7 @@ class PTAModel(CycleGANModel):
     """`--model pta_hybrid`."""
 
     Options: type = PTAOptions
+    pretext_steps: ClassVar = SGPModel.pretext_steps | LSCModel.pretext_steps
     dataset_mode = "unaligned_mask"
     supports_BtoA = False  # R and the bank know the high field only
 

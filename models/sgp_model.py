@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,11 +13,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from data.batch import Batch
-from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext
+from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext, StepsByDevice
 from models.losses import clip_loss
 from models.networks.sgp import SGPNetwork, SGPSizes, random_views
 from util.schema import flag
 
+SGP_STEPS = StepsByDevice(gpu=4000, cpu=600)
 EMBEDDING_CHUNK = 4096  # rows of A compared with all of B at once
 
 
@@ -25,7 +26,7 @@ EMBEDDING_CHUNK = 4096  # rows of A compared with all of B at once
 class SGPTraining(SGPSizes):
     """How SGP is trained, alone or before the adversarial epochs."""
 
-    sgp_steps: int = flag(2000, "most steps of SGP training", group="SGP", low=1)
+    sgp_steps: int | None = flag(None, f"most steps of SGP training; none: {SGP_STEPS}", group="SGP", low=1)
     sgp_batch_size: int = flag(16, "SGP's batches hold at least so many levels", group="SGP", low=2)
     sgp_lr: float = flag(
         5e-4, "SGP's learning rate (AdamW), warmed up, then half a cosine", group="SGP", low=1e-9, high=1
@@ -81,6 +82,7 @@ class SGPModel(BaseModel):
     """`--model sgp`: the contrastive pretext task alone."""
 
     Options = SGPOptions
+    pretext_steps: ClassVar = {"sgp_steps": SGP_STEPS}
 
     def __init__(self, options: SGPOptions, image_size: tuple[int, int]) -> None:
         super().__init__()
@@ -109,10 +111,11 @@ def sgp_stage(options: SGPTraining, epochs: int) -> Stage:
 def sgp_optimiser(sgp: SGP, options: SGPTraining) -> tuple[dict[str, Any], dict[str, Any]]:
     """AdamW with a short linear warm-up and half a cosine over `sgp_steps`."""
     optimiser = torch.optim.AdamW(sgp.parameters(), lr=options.sgp_lr, weight_decay=0.05)
-    warm = max(1, options.sgp_steps // 20)
+    steps = options.sgp_steps or SGP_STEPS.gpu
+    warm = max(1, steps // 20)
 
     def rate(step: int) -> float:
-        done = max(0, step - warm) / max(1, options.sgp_steps - warm)
+        done = max(0, step - warm) / max(1, steps - warm)
         return min((step + 1) / warm, 0.5 * (1 + float(np.cos(np.pi * min(done, 1)))))
 
     return {"sgp": optimiser}, {"sgp": torch.optim.lr_scheduler.LambdaLR(optimiser, rate)}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data.registry import DATASETS
 from data.unaligned_dataset import UnalignedOptions
 from models import MODELS
@@ -57,6 +59,16 @@ class RunOptions:
         parts = (self.train, self.display, self.data, self.network)
         named = {"model": self.model, "dataset_mode": self.dataset_mode}
         return named | {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
+
+
+def for_device(run: RunOptions, device: torch.device) -> RunOptions:
+    """The run with the lengths of its pretext stages filled in where the user left them to the device."""
+    lengths = {
+        name: steps.on(device)
+        for name, steps in MODELS[run.model].pretext_steps.items()
+        if getattr(run.network, name) is None
+    }
+    return dataclasses.replace(run, network=dataclasses.replace(run.network, **lengths))
 
 
 # options that may differ when a run is continued: they change neither the model nor what it sees

@@ -9,11 +9,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import train_arguments
 
 import preprocessing_images
 import test as testing
 import train
-from conftest import train_arguments
 
 VOLUMES = Path(os.environ.get("PTA_REAL_VOLUMES", Path(__file__).resolve().parents[2] / "shared" / "real_ulf"))
 LOW_FIELD = sorted(VOLUMES.glob("*_0.055T_T2w-FSE.nii.gz"))

@@ -13,8 +13,8 @@ from conftest import train_arguments
 import train
 from data.batch import Batch
 from models import MODELS, load_trained
-from models.sgp_model import SGPModel
-from options.train_options import parse
+from models.sgp_model import SGP_STEPS, SGPModel
+from options.train_options import for_device, parse
 from util.checkpoint import read_checkpoint
 from util.errors import UserError
 
@@ -54,6 +54,13 @@ def test_the_published_command_parses() -> None:
         224,
     )
     assert run.network.netG == parse([*PUBLISHED[:-2], "--net_G", "hybrid"]).network.netG == "hybrid"
+
+
+def test_pretext_stages_last_as_long_as_the_device_allows() -> None:
+    run = parse([*PUBLISHED[:-2], "--lsc_steps=7"])
+    assert for_device(run, torch.device("cpu")).network.sgp_steps == SGP_STEPS.cpu
+    assert for_device(run, torch.device("cuda")).network.sgp_steps == SGP_STEPS.gpu > SGP_STEPS.cpu
+    assert for_device(run, torch.device("cuda")).network.lsc_steps == 7
 
 
 @pytest.mark.parametrize("mode", ["unaligned_mask", "unaligned"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from models.networks.layers import ResidualUnit
 
 BACKGROUND = -1.0
-WIDTHS = (16, 32, 64, 128, 256)  # published channels, stride 2 between them
+SCALES = 5  # published channels 16-32-64-128-256, stride 2 between them
 
 
 def block_side(size: tuple[int, int], n_blocks: int) -> int:
@@ -70,13 +72,14 @@ class LSCNetwork(nn.Module):
     keeps every image independent of its batch and, unlike instance normalisation, keeps its brightness.
     """
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+    def __init__(self, features: int = 16) -> None:
         super().__init__()
+        widths = tuple(features * 2**scale for scale in range(SCALES))
         self.multiple = 2 ** (len(widths) - 1)
         strides = (*[2] * (len(widths) - 1), 1)  # the deepest scale shares the resolution of the one above
 
         def norm(channels: int) -> nn.Module:
-            return nn.GroupNorm(min(8, channels), channels)
+            return nn.GroupNorm(math.gcd(8, channels), channels)
 
         def scale(before: int, after: int, stride: int) -> nn.Module:
             return nn.Sequential(ResidualUnit(before, after, norm, stride=stride), ResidualUnit(after, after, norm))

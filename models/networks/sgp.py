@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 from util.errors import UserError
 from util.schema import flag
 
-# how far random views go: a sixth of the field of view's half width, some 9 degrees, a tenth in size, a fifth in brightness
+# how far random views go: 8 % of the field of view, some 9 degrees, a tenth in size, a fifth in brightness
 VIEW_SHIFT, VIEW_TURN_RAD, VIEW_ZOOM, VIEW_GAIN = 0.16, 0.15, 0.1, 0.2
 FIRST_TEMPERATURE = 0.07  # CLIP (Radford et al. 2021); published for SGP too
 
@@ -67,8 +67,8 @@ class SGPNetwork(nn.Module):
 def random_views(images: Tensor, generator: torch.Generator) -> Tensor:
     """Every slice shifted, turned, scaled and brightened by itself: the "random crops in plane" of method.md section 1.
 
-    Without them the encoders learn the few training heads by heart. (N, 1, H, W) in [-1, 1] to the same shape; what comes
-    into view from outside is background, brightening may leave the range.
+    Without them the encoders learn the few training heads by heart. (N, 1, H, W) in [-1, 1] to the same shape; what
+    comes into view from outside is background, brightening may leave the range.
     """
     n = len(images)
     x_shift, y_shift, angle, growth, brightness = torch.rand(5, n, generator=generator) * 2 - 1
