@@ -81,9 +81,7 @@ class BaseModel(nn.Module):
     """
 
     Options: type = OptimiserOptions
-    pretext_steps: ClassVar[
-        Mapping[str, StepsByDevice]
-    ] = {}  # what `None` means for which option
+    pretext_steps: ClassVar[Mapping[str, StepsByDevice]] = {}  # what `None` means for which option
     dataset_mode = "unaligned_mask"
     supports_BtoA = True
 

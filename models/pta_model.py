@@ -28,7 +28,7 @@ from util.schema import flag
 LOSS_PRESETS = {
     "paper": Weights(syn=0.5, idt=0.0, cycle=0.2, adv=0.3, seg=0.5),
     "released": Weights(syn=0.0, idt=5.0, cycle=10.0, adv=1.0, seg=0.5),
-    "balanced": Weights(syn=0.0, idt=1.0, cycle=2.0, adv=1.0, seg=0.5),
+    "balanced": Weights(syn=0.5, idt=0.0, cycle=10.0, adv=1.0, seg=0.5),
 }
 PRETEXT_EPOCHS = 1_000_000  # pretext stages end by their number of steps
 SYN_NOISE = 0.05  # standard deviation of the noise that E_B sees on both images of L_syn

@@ -7,24 +7,27 @@ source "$(dirname "$0")/setup.sh" requirements.txt
 
 OUT=${1:-demo_output}
 DATA=$OUT/data
-# slices of 112 px and a small hybrid generator keep a training step below a second
-SGP=(--sgp_input 64 --sgp_patch 8 --sgp_width 128 --sgp_depth 4 --sgp_embedding 128 --sgp_steps 500)
+# slices of 96 px and small networks keep a training step below a second
+SIMULATED=(--simulate --matrix 96 --n_train 24 --n_val 2 --n_test 12)
+COMMON=(--dataroot "$DATA" --checkpoints_dir "$OUT/checkpoints" --overwrite --load_size 96 --level_crop 0)
+SGP=(--sgp_input 48 --sgp_patch 12 --sgp_width 128 --sgp_depth 3 --sgp_embedding 128 --sgp_batch_size 32)
+LSC=(--lsc_features 8 --lsc_steps 500)
+HYBRID=(--hybrid_width 128 --hybrid_depth 2 --hybrid_heads 4 --hybrid_mlp 256 --hybrid_features 8 --ndf 16)
 
 echo "== 1/4 simulated data: 0.064 T and 3 T T2w, truth known (after $((SECONDS - started)) s)"
-"$PYTHON" preprocessing_images.py --simulate --out "$DATA" --overwrite --matrix 112 --n_train 16 --n_val 2 --n_test 12
+"$PYTHON" preprocessing_images.py "${SIMULATED[@]}" --out "$DATA" --overwrite
 
 echo "== 2/4 evaluation encoder, never part of a loss (after $((SECONDS - started)) s)"
-"$PYTHON" train.py --dataroot "$DATA" --name eval_encoder --model sgp --checkpoints_dir "$OUT/checkpoints" --overwrite \
-    --load_size 112 --batch_size 16 --seed 7 "${SGP[@]}"
+"$PYTHON" train.py "${COMMON[@]}" --name eval_encoder --model sgp --seed 7 "${SGP[@]}" --sgp_steps 300
 
 echo "== 3/4 PTA: SGP, then LSC, then the adversarial epochs (after $((SECONDS - started)) s)"
-"$PYTHON" train.py --dataroot "$DATA" --name demo --model pta_hybrid --checkpoints_dir "$OUT/checkpoints" --overwrite \
-    --load_size 112 --batch_size 2 --n_epochs 4 --n_epochs_decay 2 --lr 4e-4 "${SGP[@]}" --lsc_steps 500 \
-    --hybrid_width 128 --hybrid_depth 2 --hybrid_heads 4 --hybrid_mlp 256 --hybrid_patch 8 --hybrid_features 8 --ndf 16
+"$PYTHON" train.py "${COMMON[@]}" --name demo --model pta_hybrid "${SGP[@]}" --sgp_steps 800 "${LSC[@]}" "${HYBRID[@]}" \
+    --batch_size 4 --n_epochs 3 --n_epochs_decay 2 --lr 1e-3
 
 echo "== 4/4 test on subjects nobody has seen (after $((SECONDS - started)) s)"
 "$PYTHON" test.py --dataroot "$DATA" --name demo --checkpoints_dir "$OUT/checkpoints" --results_dir "$OUT/results" \
     --eval_encoder "$OUT/checkpoints/eval_encoder"
+"$PYTHON" -m scripts.demo_picture "$OUT/results/demo/test_latest" --out "$OUT/demo.png"
 
 echo "done in $((SECONDS - started)) s"
 echo "training report: $OUT/checkpoints/demo/web/index.html"
