@@ -146,7 +146,7 @@ class Dashboard:
         place = f"{self._options.display_server}:{self._options.display_port}"
         self._warn(
             f"the visdom server {place} cannot be reached ({error}); training goes on without the dashboard. "
-            f"Start it with: python -m visdom.server -port {self._options.display_port}"
+            f"Start it with: python -m visdom.server -port {self._options.display_port} -bind_local"
         )
 
     def close(self) -> None:
