@@ -227,7 +227,7 @@ class CycleGANModel(BaseModel):
         self.updates += 1
 
     def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
-        """Bytes that autograd keeps for the generators' step on `batch`, one image; batch statistics forbid splitting."""
+        """Bytes that autograd keeps for the generators' step on one image; batch statistics forbid splitting."""
         if stage.name != GAN or self.options.norm == "batch":
             return 0
         storages: dict[int, int] = {}
