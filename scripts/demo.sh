@@ -18,11 +18,11 @@ echo "== 1/4 simulated data: 0.064 T and 3 T T2w, truth known (after $((SECONDS 
 "$PYTHON" preprocessing_images.py "${SIMULATED[@]}" --out "$DATA" --overwrite
 
 echo "== 2/4 evaluation encoder, never part of a loss (after $((SECONDS - started)) s)"
-"$PYTHON" train.py "${COMMON[@]}" --name eval_encoder --model sgp --seed 7 "${SGP[@]}" --sgp_steps 300
+"$PYTHON" train.py "${COMMON[@]}" --name eval_encoder --model sgp --seed 7 "${SGP[@]}" --sgp_steps 200
 
 echo "== 3/4 PTA: SGP, then LSC, then the adversarial epochs (after $((SECONDS - started)) s)"
 "$PYTHON" train.py "${COMMON[@]}" --name demo --model pta_hybrid "${SGP[@]}" --sgp_steps 800 "${LSC[@]}" "${HYBRID[@]}" \
-    --batch_size 4 --n_epochs 3 --n_epochs_decay 2 --lr 1e-3
+    --batch_size 4 --n_epochs 2 --n_epochs_decay 2 --lr 6e-4
 
 echo "== 4/4 test on subjects nobody has seen (after $((SECONDS - started)) s)"
 "$PYTHON" test.py --dataroot "$DATA" --name demo --checkpoints_dir "$OUT/checkpoints" --results_dir "$OUT/results" \
