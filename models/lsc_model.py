@@ -16,7 +16,7 @@ from models.losses import restoration_loss
 from models.networks.lsc import LSCNetwork, corrupt, draw_corruption
 from util.schema import flag
 
-LSC_STEPS = StepsByDevice(gpu=4000, cpu=150)
+LSC_STEPS = StepsByDevice(gpu=4000, cpu=100)
 MEMORISED_DB = 1.0  # method.md section 2: beyond this R has memorised B and would betray real from fake
 VALIDATION_SEED = 20_250_305
 

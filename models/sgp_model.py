@@ -18,7 +18,7 @@ from models.losses import clip_loss
 from models.networks.sgp import SGPNetwork, SGPSizes, random_views
 from util.schema import flag
 
-SGP_STEPS = StepsByDevice(gpu=4000, cpu=600)
+SGP_STEPS = StepsByDevice(gpu=4000, cpu=400)
 EMBEDDING_CHUNK = 4096  # rows of A compared with all of B at once
 
 
