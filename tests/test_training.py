@@ -15,6 +15,7 @@ from data.batch import Batch
 from models import MODELS, load_trained
 from models.sgp_model import SGP_STEPS, SGPModel
 from options.train_options import for_device, parse
+from training.memory import CPU_MOST, fitting_micro_batch
 from util.checkpoint import read_checkpoint
 from util.errors import UserError
 
@@ -168,3 +169,11 @@ def test_an_earlier_run_is_not_lost_by_accident(phantom: Path, tmp_path: Path) -
         train.main(train_arguments(phantom, tmp_path, "lsc", "--name=never", "--continue_train"))
     with pytest.raises(UserError, match="no run of that name"):
         load_trained(tmp_path / "never")
+
+
+def test_a_micro_batch_fits_in_memory() -> None:
+    cpu = torch.device("cpu")
+    assert fitting_micro_batch(0, 16, cpu) == 16  # a step that is never split
+    assert fitting_micro_batch(1, 16, cpu) == 16
+    assert fitting_micro_batch(CPU_MOST // 2 + 1, 16, cpu) == 1
+    assert fitting_micro_batch(10 * CPU_MOST, 16, cpu) == 1
