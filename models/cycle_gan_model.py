@@ -230,10 +230,13 @@ class CycleGANModel(BaseModel):
         """Bytes that autograd keeps for the generators' step on one image; batch statistics forbid splitting."""
         if stage.name != GAN or self.options.norm == "batch":
             return 0
+        own = {parameter.untyped_storage().data_ptr() for parameter in self.parameters()}
         storages: dict[int, int] = {}
 
         def note(tensor: Tensor) -> Tensor:
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            place = tensor.untyped_storage().data_ptr()
+            if place not in own:
+                storages[place] = tensor.untyped_storage().nbytes()
             return tensor
 
         state = context.generator.get_state()
@@ -241,8 +244,7 @@ class CycleGANModel(BaseModel):
             kept = self.generator_terms(batch, self.begin_step(batch, context), context)
         context.generator.set_state(state)
         del kept
-        own = sum(p.numel() * p.element_size() for p in self.parameters())
-        return max(sum(storages.values()) - own, 1)
+        return sum(storages.values())
 
     # around the step -------------------------------------------------------------------------------------------
 

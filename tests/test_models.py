@@ -250,3 +250,16 @@ def test_learning_rates(policy: str) -> None:
         "cosine": [(1 + torch.cos(torch.tensor(torch.pi * k / 5)).item()) / 2 for k in range(5)],
     }[policy]
     assert rates == pytest.approx(expected)
+
+
+def test_activations_are_counted_without_the_weights_and_grow_with_the_image() -> None:
+    sizes = []
+    for side in (32, 64):
+        torch.manual_seed(0)
+        model = CycleGANModel(CycleGANOptions(**SMALL), (side, side))
+        image, mask, one = torch.zeros(1, 1, side, side), torch.ones(1, 1, side, side), torch.zeros(1)
+        sizes.append(
+            model.activation_bytes(Batch(image, image, mask, mask, one, one, one, one), model.stages[0], context())
+        )
+    assert sizes[0] > 4 * 32 * 32 * 8  # more than a few feature maps
+    assert sizes[1] == pytest.approx(4 * sizes[0], rel=0.15)
