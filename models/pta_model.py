@@ -24,8 +24,8 @@ from models.sgp_model import SGP, SGPModel, SGPTraining, sgp_figures, sgp_optimi
 from models.weights import load_weights
 from util.schema import flag
 
-# method.md section 3; `balanced` is ours, for the simulated benchmark. L_idt is in it because without it the
-# generators of one demo agreed on shifting the head by a pixel or two, which no other term forbids.
+# method.md section 3; `balanced` is ours, from a few single-seed trials on the simulated benchmark. L_idt is in it
+# because one demo without it shifted the head by a pixel or two, which no other term forbids.
 LOSS_PRESETS = {
     "paper": Weights(syn=0.5, idt=0.0, cycle=0.2, adv=0.3, seg=0.5),
     "released": Weights(syn=0.0, idt=5.0, cycle=10.0, adv=1.0, seg=0.5),
