@@ -45,7 +45,7 @@ class LSC(nn.Module):
     def __init__(self, options: LSCTraining) -> None:
         super().__init__()
         self.options = options
-        self.network = LSCNetwork(options.lsc_features)
+        self.network = LSCNetwork(options.lsc_features, n_blocks=options.lsc_blocks, rotate_ratio=options.rotate_ratio)
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Random numbers of one corruption of x (N, 1, H, W), see `draw_corruption`."""

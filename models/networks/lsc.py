@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks.layers import ResidualUnit
+from models.networks.unrotation import BACKGROUND, Unrotation, from_blocks, to_blocks
 
-BACKGROUND = -1.0
 SCALES = 5  # published channels 16-32-64-128-256, stride 2 between them
 
 
@@ -43,37 +43,32 @@ def corrupt(
         corrupted (N, 1, H, W) and masked (N, 1, H, W) bool, True where a block was filled with the background.
         Differentiable with respect to `x`.
     """
-    n, channels, height, width = x.shape
-    side, (rows, columns) = block_side((height, width), n_blocks), draws.shape[-2:]
-    padded = F.pad(x, (0, columns * side - width, 0, rows * side - height), value=BACKGROUND)
-    blocks = padded.view(n, channels, rows, side, columns, side).permute(
-        0, 2, 4, 1, 3, 5
-    )  # (N, rows, columns, C, s, s)
-
-    rotate, turn, mask = draws.to(x.device).unbind(1)  # (N, rows, columns) each
+    size = (x.shape[-2], x.shape[-1])
+    side = block_side(size, n_blocks)
+    blocks = to_blocks(x, side)  # (N, 1, rows, columns, side, side)
+    rotate, turn, mask = draws.to(x.device).unsqueeze(1).unbind(2)  # (N, 1, rows, columns) each
     turns = torch.where(rotate < rotate_ratio, 1 + (3 * turn).long().clamp(max=2), 0)
-    masked = mask < mask_ratio
+    masked = (mask < mask_ratio)[..., None, None].expand_as(blocks)
     turned = blocks
     for quarter in (1, 2, 3):
-        chosen = (turns == quarter)[..., None, None, None]
-        turned = torch.where(chosen, torch.rot90(blocks, quarter, (-2, -1)), turned)
-    filled = turned.masked_fill(masked[..., None, None, None], BACKGROUND)
-
-    out = filled.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, rows * side, columns * side)[..., :height, :width]
-    where = masked.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None, :height, :width]
-    return out, where
+        turned = torch.where((turns == quarter)[..., None, None], torch.rot90(blocks, quarter, (-2, -1)), turned)
+    return from_blocks(turned.masked_fill(masked, BACKGROUND), size), from_blocks(masked, size)
 
 
 class LSCNetwork(nn.Module):
-    """R: residual U-Net, two residual units a scale, that returns its input plus a correction.
+    """R: turned blocks are turned back, then a residual U-Net, two residual units a scale, adds its correction.
 
     (N, 1, H, W) -> (N, 1, H, W), any H and W (padded with background to a multiple of 16 inside). As published the
     first scale is already at half resolution; the input itself is the skip at full resolution. Group normalisation
     keeps every image independent of its batch and, unlike instance normalisation, keeps its brightness.
+    With `rotate_ratio` 0 there is nothing to turn, and R is the published U-Net alone.
     """
 
-    def __init__(self, features: int = 16) -> None:
+    def __init__(self, features: int = 16, *, n_blocks: int = 24, rotate_ratio: float = 0.5) -> None:
         super().__init__()
+        self.n_blocks = n_blocks
+        self.unrotation = Unrotation(rotate_ratio) if rotate_ratio > 0 else None
+        channels = 1 if self.unrotation is None else 2  # the image turned back, and the image
         widths = tuple(features * 2**scale for scale in range(SCALES))
         self.multiple = 2 ** (len(widths) - 1)
         strides = (*[2] * (len(widths) - 1), 1)  # the deepest scale shares the resolution of the one above
@@ -84,7 +79,7 @@ class LSCNetwork(nn.Module):
         def scale(before: int, after: int, stride: int) -> nn.Module:
             return nn.Sequential(ResidualUnit(before, after, norm, stride=stride), ResidualUnit(after, after, norm))
 
-        before = (1, *widths[:-1])
+        before = (channels, *widths[:-1])
         self.down = nn.ModuleList(scale(b, w, s) for b, w, s in zip(before, widths, strides, strict=True))
         self.up = nn.ModuleList()
         self.merge = nn.ModuleList()
@@ -93,14 +88,18 @@ class LSCNetwork(nn.Module):
             self.merge.append(scale(2 * shallow, shallow, 1))
         self.finest = nn.ConvTranspose2d(widths[0], widths[0] // 2, 2, 2)
         self.output = nn.Sequential(
-            nn.Conv2d(widths[0] // 2 + 1, widths[0] // 2, 3, padding=1),
+            nn.Conv2d(widths[0] // 2 + channels, widths[0] // 2, 3, padding=1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(widths[0] // 2, 1, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        padded = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), value=BACKGROUND)
+        first, shown = x, x
+        if self.unrotation is not None:
+            first = self.unrotation(x, block_side((height, width), self.n_blocks))
+            shown = torch.cat([first, x], 1)
+        padded = F.pad(shown, (0, -width % self.multiple, 0, -height % self.multiple), value=BACKGROUND)
         y, skips = padded, []
         for down in self.down:
             y = down(y)
@@ -108,4 +107,4 @@ class LSCNetwork(nn.Module):
         for level in reversed(range(len(self.up))):
             y = self.merge[level](torch.cat([self.up[level](y), skips[level]], 1))
         correction = self.output(torch.cat([self.finest(y), padded], 1))
-        return x + correction[..., :height, :width]
+        return first + correction[..., :height, :width]

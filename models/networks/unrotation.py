@@ -1,0 +1,94 @@
+"""Turning rotated blocks back: loopy belief propagation over the grid of blocks, differentiable, with learned energies.
+
+A U-Net by itself needs very many steps before it sees that a block is turned. But C's grid is known, and so are the
+four things a block can have been: whichever continues its neighbours is the likely one. Every block is a variable with
+four states, every seam between two blocks an energy, and a few rounds of sum-product (Pearl 1988; loopy: Murphy et al.
+1999) give the probability of each state.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BACKGROUND = -1.0
+STATES = 4  # turned back by 0, 90, 180 or 270 degrees
+SEAM_SIGMA = 0.2  # first scale of the intensity step across a seam, image range [-1, 1]
+EXTRAPOLATION = 0.5  # first reach beyond a block's edge pixel, in pixels: the middle of the seam
+# more change nothing: 26.8 dB after 4, 27.0 after 6, 27.1 after 30 (rotation alone, simulated 3 T T2w, 96 px)
+ROUNDS = 6
+DAMPING = 0.5  # share of the old message that is kept: loops oscillate without it
+
+
+def to_blocks(x: Tensor, side: int) -> Tensor:
+    """(N, C, H, W), padded with background to whole blocks -> (N, C, rows, columns, side, side)."""
+    x = F.pad(x, (0, -x.shape[-1] % side, 0, -x.shape[-2] % side), value=BACKGROUND)
+    n, channels, height, width = x.shape
+    return x.reshape(n, channels, height // side, side, width // side, side).transpose(3, 4)
+
+
+def from_blocks(blocks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Inverse of `to_blocks`: the padding is cut off again, (N, C, *size)."""
+    n, channels, rows, columns, side, _ = blocks.shape
+    x = blocks.transpose(3, 4).reshape(n, channels, rows * side, columns * side)
+    return x[..., : size[0], : size[1]]
+
+
+class Unrotation(nn.Module):
+    """Expectation of an image whose square blocks may have been turned, given how well each way fits its neighbours.
+
+    (N, 1, H, W) in [-1, 1] and the block's side in pixels -> the same shape. Blocks that are all background say
+    nothing to their neighbours and stay as they are.
+    """
+
+    def __init__(self, rotate_ratio: float) -> None:
+        super().__init__()
+        turned = max(rotate_ratio, 0.01) / (STATES - 1)
+        prior = torch.tensor([max(1 - rotate_ratio, 0.01)] + [turned] * (STATES - 1))
+        self.log_prior = nn.Parameter(prior.log())
+        self.log_sigma = nn.Parameter(torch.tensor(SEAM_SIGMA).log())
+        self.extrapolation = nn.Parameter(torch.tensor(EXTRAPOLATION))
+
+    def forward(self, x: Tensor, side: int) -> Tensor:
+        blocks = to_blocks(x, side)  # (N, 1, rows, columns, side, side)
+        states = torch.cat([torch.rot90(blocks, -quarter, (-2, -1)) for quarter in range(STATES)], 1)
+        speaks = (blocks.detach().amax((-2, -1)) > BACKGROUND).squeeze(1)  # (N, rows, columns)
+        belief = self.beliefs(states, speaks)
+        return from_blocks((belief.exp()[..., None, None] * states).sum(1, keepdim=True), (x.shape[-2], x.shape[-1]))
+
+    def beliefs(self, states: Tensor, speaks: Tensor) -> Tensor:
+        """Log-probabilities (N, 4, rows, columns) of the states (N, 4, rows, columns, side, side)."""
+        # at a seam both blocks predict its middle: edge pixel plus a part of the slope that leads there
+        down = self._agreement(states, 2, speaks)  # (N, 4 above, 4 below, rows - 1, columns)
+        right = self._agreement(states.transpose(-2, -1), 3, speaks)  # (N, 4 left, 4 right, rows, columns - 1)
+        prior = torch.log_softmax(self.log_prior, 0).view(1, STATES, 1, 1)
+        # messages from the block above, below, left and right
+        messages = [torch.zeros_like(states[..., 0, 0]) for _ in range(4)]
+        for _ in range(ROUNDS):
+            above, below, before, after = messages
+            belief = prior + above + below + before + after
+            fresh = (
+                F.pad(torch.logsumexp((belief - below)[:, :, None, :-1] + down, 1), (0, 0, 1, 0)),
+                F.pad(torch.logsumexp((belief - above)[:, None, :, 1:] + down, 2), (0, 0, 0, 1)),
+                F.pad(torch.logsumexp((belief - after)[:, :, None, :, :-1] + right, 1), (1, 0)),
+                F.pad(torch.logsumexp((belief - before)[:, None, ..., 1:] + right, 2), (0, 1)),
+            )
+            messages = [
+                DAMPING * old + (1 - DAMPING) * torch.log_softmax(new, 1)
+                for old, new in zip(messages, fresh, strict=True)
+            ]
+        return torch.log_softmax(prior + sum(messages), 1)
+
+    def _agreement(self, states: Tensor, axis: int, speaks: Tensor) -> Tensor:
+        """Log-likelihood of every pair of states along grid `axis`; the pixels' next-to-last axis runs along it."""
+        count = states.shape[axis]
+        first, second = states.narrow(axis, 0, count - 1), states.narrow(axis, 1, count - 1)
+        reach = self.extrapolation
+        ending = first[..., -1, :] + reach * (first[..., -1, :] - first[..., -2, :])
+        beginning = second[..., 0, :] + reach * (second[..., 0, :] - second[..., 1, :])
+        step = ending.unsqueeze(2) - beginning.unsqueeze(1)  # (N, 4, 4, grid, side)
+        both = speaks.narrow(axis - 1, 0, count - 1) & speaks.narrow(axis - 1, 1, count - 1)
+        # neighbouring pixels of a seam are not independent: side of them count as its root
+        energy = step.square().mean(-1) * step.shape[-1] ** 0.5 / (2 * (2 * self.log_sigma).exp())
+        return -energy * both[:, None, None]
