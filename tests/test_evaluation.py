@@ -1,104 +1,39 @@
-"""Opponents, level errors, restoration, record, report and `test.py` on small made-up heads."""
+"""Opponents, level errors, restoration, record and report on small made-up heads."""
 
 from __future__ import annotations
 
 import csv
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 import torch
+from made_up_heads import N_SLICES, SHAPE, write_domain, write_heads
 from torch import Tensor
 
-import test as test_program
-from data.manifest import Manifest, SliceEntry, VolumeEntry, write_manifest
 from data.slice_folder import SliceFolder
-from data.slices import read_image, read_levels, slice_name, write_image, write_mask
+from data.slices import slice_name, write_image
 from evaluation import level_error, opponents, restoration, unpaired
 from evaluation.evaluate import DEFINITIONS
 from evaluation.folders import open_test_data
 from evaluation.paired import MEASURES, PairedTable, score
 from evaluation.pictures import error_map
 from evaluation.predict import Device, NetworkGrid, synthesise
-from evaluation.record import Record, null_paths, write_csv, write_json
+from evaluation.record import Record, write_csv, write_json
 from evaluation.report import write_report
 from evaluation.subjects import SubjectSlices, read_subject
-from models import MODELS
 from models.lsc_model import LSC, LSCTraining
-from util.checkpoint import OPTIONS_NAME, checkpoint_path, write_checkpoint
 from util.errors import UserError
-from util.schema import build
 
-SHAPE = (44, 40)  # pixels
-N_SLICES = 5
 GRID = NetworkGrid(preprocess="resize", load_size=32)
 CPU = Device(torch.device("cpu"), batch_size=3)
 
 
-def head(seed: int, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth ellipse whose inside depends on the level in [0, 1]: image (H, W) in [0, 1] and its mask."""
-    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    wobble = 0.1 * np.sin(seed)
-    mask = ((x - 20) / 15) ** 2 + ((y - 22) / 18) ** 2 < 1
-    inside = 0.5 + 0.3 * np.sin(x / 5 + 6 * level) * np.cos(y / (6 + wobble)) + 0.1 * level
-    return (inside * mask).astype(np.float32), mask
-
-
-def write_domain(root: Path, split: str, domain: str, subjects: list[str], *, truth: bool = False) -> list[VolumeEntry]:
-    """Slices, masks and truths of one folder; A is dimmed and noisy. Level 40 mm from the first to the last slice."""
-    entries = []
-    kinds = ["", "_mask", *(["_truth", "_truth_mask"] if truth else [])]
-    for kind in kinds:
-        (root / f"{split}{domain}{kind}").mkdir(parents=True, exist_ok=True)
-    for subject in subjects:
-        rng = np.random.default_rng(ord(subject[-1]))
-        levels = np.linspace(0.1, 0.9, N_SLICES)
-        for index, level in enumerate(levels, start=2):
-            clean, mask = head(ord(subject[-1]), level)
-            shown = np.clip(0.6 * clean + rng.normal(0, 0.05, SHAPE), 0, 1) if domain == "A" else clean
-            name = slice_name(subject, index)
-            write_image(root / f"{split}{domain}" / name, shown.astype(np.float32), 16)
-            write_mask(root / f"{split}{domain}_mask" / name, mask)
-            if truth:
-                write_image(root / f"{split}{domain}_truth" / name, clean, 16)
-                write_mask(root / f"{split}{domain}_truth_mask" / name, mask)
-        slices = [
-            SliceEntry(index, slice_name(subject, index), float(level), 50 * float(level))
-            for index, level in enumerate(levels, start=2)
-        ]
-        affine = np.diag([-1.0, 1.0, 5.0, 1.0]).tolist()
-        entries.append(
-            VolumeEntry(
-                subject=subject,
-                split=split,
-                domain=domain,
-                source=f"{subject}.nii.gz",
-                shape=[SHAPE[1], SHAPE[0], N_SLICES + 4],
-                affine=affine,
-                spacing_mm=[1, 1, 5],
-                slice_axis=2,
-                window=[0, 1],
-                slices=slices,
-                sform=affine,
-                sform_code=1,
-            )
-        )
-    return entries
-
-
 @pytest.fixture(scope="module")
 def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three test subjects in both domains, with truth; two other training subjects of B; a manifest."""
-    root = tmp_path_factory.mktemp("data")
-    names = ["sub-1", "sub-2", "sub-3"]
-    entries = write_domain(root, "test", "A", names, truth=True) + write_domain(root, "test", "B", names)
-    entries += write_domain(root, "train", "B", ["sub-8", "sub-9"])
-    write_manifest(root, Manifest("simulated", entries))
-    return root
+    return write_heads(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -405,160 +340,3 @@ def test_report_escapes_names_and_loads_nothing(tmp_path: Path) -> None:
     for raw in ("<script", "<i>", "<u>", "<b>reason", "http://", "https://"):
         assert raw not in text
     assert "images/a%22%3Cscript%3E_001_fake_B.png" in text
-
-
-# the whole programme ----------------------------------------------------------------------------------------------
-
-TINY = {
-    "netG": "unet_128", "ngf": 2, "ndf": 2, "netD": "pixel", "load_size": 128, "sgp_width": 16, "sgp_depth": 1,
-    "sgp_heads": 1, "sgp_embedding": 8, "sgp_input": 32,
-}  # fmt: skip
-
-
-def make_run(folder: Path, model: str, *, seed: int = 0, load_size: int = 128) -> Path:
-    """A run folder as `train.py` leaves it, with untrained weights."""
-    torch.manual_seed(seed)
-    cls, size = MODELS[model], (load_size, load_size)
-    options = {
-        **TINY,
-        "model": model,
-        "seed": seed,
-        "preprocess": "resize",
-        "direction": "AtoB",
-        "image_size": list(size),
-    }
-    options["load_size"] = load_size
-    folder.mkdir(parents=True)
-    (folder / OPTIONS_NAME).write_text(json.dumps(options))
-    network = cls(build(cls.Options, options), size)
-    write_checkpoint(checkpoint_path(folder, "latest"), {"model": network.state_dict()})
-    return folder
-
-
-def run_test(dataroot: Path, runs: Path, name: str, *more: str) -> tuple[Path, dict]:
-    results = runs / "results"
-    arguments = ["--dataroot", str(dataroot), "--name", name, "--checkpoints_dir", str(runs), "--gpu_ids", "-1"]
-    test_program.main([*arguments, "--results_dir", str(results), *more])
-    folder = results / name / "test_latest"
-    return folder, json.loads((folder / "metrics.json").read_text())
-
-
-def assert_explained(metrics: dict) -> None:
-    """Every null is covered by a reason: its name, its path, or a branch above it."""
-    reasons = metrics.pop("why_null")
-    metrics.pop("definitions")
-    for path in null_paths(metrics):
-        branches = {".".join(path[:n]) for n in range(1, len(path) + 1)} | set(path)
-        assert branches & set(reasons), path
-
-
-def test_whole_test_of_a_generator(dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_run(tmp_path / "cyc", "cycle_gan")
-    make_run(tmp_path / "enc", "sgp", seed=7)
-    folder, metrics = run_test(dataroot, tmp_path, "cyc", "--eval_encoder", str(tmp_path / "enc"))
-    assert metrics["n_slices"] == 3 * N_SLICES and metrics["n_subjects"] == 3
-    assert set(metrics["paired"]) == {"fake_B", "identity", "histogram", "classical"}
-    assert set(metrics["paired"]["fake_B"]) == set(MEASURES) <= set(metrics["definitions"])
-    assert set(metrics["unpaired"]) == {"fake_B", "real_B", "identity"}
-    assert metrics["unpaired"]["fake_B"]["fd_slice"] is None
-    assert metrics["sgp"] is None and metrics["lsc"] is None
-    assert_explained(metrics)
-
-    names = sorted(path.name for path in (folder / "images").iterdir())
-    assert len(names) == 3 * N_SLICES * 4 and "sub-1_002_error.png" in names
-    image = nibabel.load(folder / "volumes" / "sub-3.nii.gz")
-    assert image.shape == (SHAPE[1], SHAPE[0], N_SLICES + 4) and image.get_data_dtype() == np.float32
-    np.testing.assert_array_equal(image.affine, np.diag([-1.0, 1.0, 5.0, 1.0]))
-    stored = read_image(folder / "images" / "sub-3_004_fake_B.png")
-    np.testing.assert_allclose(np.flipud(image.get_fdata()[::-1, :, 4].T), stored, atol=1e-4)
-    assert read_levels(folder / "images" / "sub-3_004_real_A.png").dtype == np.uint16
-    with (folder / "metrics.csv").open() as file:
-        assert len(file.readlines()) == 1 + 3 * 4
-    printed = capsys.readouterr().out
-    assert str(folder / "index.html") in printed.replace("\n", "") and "psnr" in printed
-    assert "sub-1_002_error.png" in (folder / "index.html").read_text()
-
-
-def test_same_numbers_again_with_another_batch_size(dataroot: Path, tmp_path: Path) -> None:
-    make_run(tmp_path / "cyc", "cycle_gan")
-    _, first = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1", "--no_opponents")
-    _, again = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1", "--no_opponents")
-    _, other = run_test(dataroot, tmp_path, "cyc", "--batch_size", "7", "--no_opponents")
-    assert first == again
-    for measure in ("psnr", "ssim", "mae"):
-        expected = first["paired"]["fake_B"][measure]["mean"]
-        assert other["paired"]["fake_B"][measure]["mean"] == pytest.approx(expected, abs=1e-4)
-
-
-@pytest.mark.parametrize(("model", "has", "lacks"), [("sgp", "sgp", "lsc"), ("lsc", "lsc", "sgp")])
-def test_models_without_generator(dataroot: Path, tmp_path: Path, model: str, has: str, lacks: str) -> None:
-    make_run(tmp_path / model, model, load_size=32)
-    folder, metrics = run_test(dataroot, tmp_path, model)
-    assert metrics["paired"] is None and metrics["unpaired"] is None and metrics[lacks] is None
-    assert metrics[has] is not None
-    assert_explained(metrics)
-    assert not (folder / "images").exists() and (folder / "index.html").is_file()
-    if model == "sgp":
-        rows = metrics["sgp"]["level_error_mm"]
-        assert set(rows) == {"sgp", "same_p", "same_index", "random", "thumbnail"}
-        assert rows["same_p"]["median"] == 0  # these heads are all covered alike
-
-
-def test_real_scans_without_truth_manifest_or_b(dataroot: Path, tmp_path: Path) -> None:
-    root = tmp_path / "scans"
-    (root / "testA").mkdir(parents=True)
-    for path in (dataroot / "testA").glob("sub-1_*.png"):
-        (root / "testA" / path.name).write_bytes(path.read_bytes())
-    make_run(tmp_path / "cyc", "cycle_gan")
-    folder, metrics = run_test(root, tmp_path, "cyc", "--num_test", "2")
-    assert metrics["n_slices"] == 2
-    assert metrics["paired"] is None and metrics["unpaired"] is None and metrics["n_volumes"] is None
-    assert_explained(metrics)
-    names = {path.name for path in (folder / "images").iterdir()}
-    assert names == {f"sub-1_00{i}_{kind}.png" for i in (2, 3) for kind in ("real_A", "fake_B")}
-
-
-def test_opponents_can_be_left_out(dataroot: Path, tmp_path: Path) -> None:
-    make_run(tmp_path / "cyc", "cycle_gan")
-    _, metrics = run_test(dataroot, tmp_path, "cyc", "--no_opponents")
-    assert metrics["paired"]["classical"]["psnr"] is None
-    assert metrics["why_null"]["classical"] == "--no_opponents was given"
-    assert_explained(metrics)
-
-
-def test_mistakes_are_one_sentence_and_leave_no_results(dataroot: Path, tmp_path: Path) -> None:
-    make_run(tmp_path / "cyc", "cycle_gan")
-    make_run(tmp_path / "same_seed", "sgp")
-    guided = make_run(tmp_path / "guided", "sgp")  # as if made with --sgp_weights of the other, under another seed
-    (guided / OPTIONS_NAME).write_text((guided / OPTIONS_NAME).read_text().replace('"seed": 0', '"seed": 1'))
-    cases = [
-        (dataroot, "never", [], "never"),
-        (tmp_path / "absent", "cyc", [], "no such folder"),
-        (dataroot, "cyc", ["--epoch", "5"], "no such checkpoint"),
-        (dataroot, "cyc", ["--phase", "val"], "valA"),
-        (dataroot, "cyc", ["--eval_encoder", str(tmp_path / "same_seed")], "need another"),
-        (dataroot, "cyc", ["--eval_encoder", str(tmp_path / "cyc")], "need --model sgp"),
-        (dataroot, "guided", ["--eval_encoder", str(tmp_path / "same_seed")], "the very encoder"),
-        (dataroot, "cyc", ["--inception_weights", "absent.pth"], "--inception_weights absent.pth: no such file"),
-        (dataroot, "../cyc", [], "plain folder name"),
-        (dataroot, "cyc", ["--epoch", "../x"], "--epoch"),
-        (dataroot, "cyc", ["--batch_size", "0"], "--batch_size"),
-    ]
-    for root, name, more, sentence in cases:
-        with pytest.raises(UserError, match=sentence.replace(".", r"\.")):
-            run_test(root, tmp_path, name, *more)
-    assert not (tmp_path / "results").exists()
-    for unknown in (["--netG", "hybrid"], ["--batch", "3"]):
-        with pytest.raises(SystemExit) as stop:
-            run_test(dataroot, tmp_path, "cyc", *unknown)
-        assert stop.value.code == 2
-
-
-def test_foreign_files_are_never_removed(dataroot: Path, tmp_path: Path) -> None:
-    make_run(tmp_path / "cyc", "cycle_gan")
-    folder = tmp_path / "results" / "cyc" / "test_latest"
-    (folder / "images").mkdir(parents=True)
-    (folder / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match=r"thesis\.tex"):
-        run_test(dataroot, tmp_path, "cyc")
-    assert (folder / "images").is_dir()

@@ -30,7 +30,7 @@ class GeneratorOptions(HybridOptions):
     )
     ngf: int = flag(64, "generator channels in the first layer (resnet, unet)", group="networks", low=1)
     norm: str = flag("instance", "normalisation in generators and discriminators", group="networks", choices=NORMS)
-    no_dropout: bool = flag(True, "no dropout in resnet and unet generators", group="networks", alias=("nodropout",))
+    dropout: bool = flag(False, "dropout in resnet and unet generators; --no_dropout is accepted", group="networks")
     init_type: str = flag("normal", "weight initialisation", group="networks", choices=INITS)
     init_gain: float = flag(0.02, "scale of normal, xavier and orthogonal initialisation", group="networks", low=0)
 
@@ -54,16 +54,14 @@ def _resnet(o: GeneratorOptions, n_blocks: int) -> nn.Module:
     bias = o.norm != "batch" and o.norm != "instance"
     norm = norm_layer(o.norm)
     return ResnetGenerator(
-        o.input_nc, o.output_nc, ngf=o.ngf, norm=norm, n_blocks=n_blocks, dropout=not o.no_dropout, bias=bias
+        o.input_nc, o.output_nc, ngf=o.ngf, norm=norm, n_blocks=n_blocks, dropout=o.dropout, bias=bias
     )
 
 
 def _unet(o: GeneratorOptions, n_downs: int) -> nn.Module:
     bias = o.norm != "batch" and o.norm != "instance"
     norm = norm_layer(o.norm)
-    return UnetGenerator(
-        o.input_nc, o.output_nc, n_downs=n_downs, ngf=o.ngf, norm=norm, dropout=not o.no_dropout, bias=bias
-    )
+    return UnetGenerator(o.input_nc, o.output_nc, n_downs=n_downs, ngf=o.ngf, norm=norm, dropout=o.dropout, bias=bias)
 
 
 GENERATORS: dict[str, Callable[[GeneratorOptions], nn.Module]] = {
