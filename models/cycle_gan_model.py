@@ -41,6 +41,13 @@ class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, OptimiserOption
     real_label: float = flag(0.9, "soft label of real images (lsgan, vanilla)", group="loss", low=0, high=1)
     fake_label: float = flag(0.1, "soft label of syntheses (lsgan, vanilla)", group="loss", low=0, high=1)
     lambda_gp: float = flag(10.0, "weight of wgangp's gradient penalty", group="loss", low=0)
+    low_noise: float = flag(
+        0.0,
+        "noise put on fake_A, on fake_B in its cycle, on b in L_idt (standard deviation; images span -1 to 1)",
+        group="loss",
+        low=0,
+        high=1,
+    )
     pool_size: int = flag(50, "earlier syntheses kept for the discriminators; 0: none", group="loss", low=0)
     ema_beta: float = flag(
         0.999, "decay of the averaged generators that test.py uses", group="optimisation", low=0, high=1
@@ -106,7 +113,26 @@ class CycleGANModel(BaseModel):
 
     def begin_step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """Per-image extras of a step, (N, …) each: random draws, partners. Cut into micro-batches with the batch."""
-        return {}
+        if not self.options.low_noise:
+            return {}
+        return {
+            name: self._low_field_noise(mask, context)
+            for name, mask in (
+                ("noise_fake_B", batch.mask_A),
+                ("noise_fake_A", batch.mask_B),
+                ("noise_B", batch.mask_B),
+            )
+        }
+
+    def _low_field_noise(self, mask: Tensor, context: StepContext) -> Tensor:
+        """Gaussian noise in the head: (N, 1, H, W).
+
+        A low-field image is noisy and no network can foresee how. Without this G_BA would have to invent noise to
+        pass D_A, and G_AB to hide a's noise in fake_B so that the cycle finds it again (Chu et al. 2017): it would keep
+        what it should remove. With it G_BA draws what is under the noise, and G_AB learns to see through the noise.
+        """
+        drawn = torch.randn(mask.shape, generator=context.generator).to(mask.device)
+        return self.options.low_noise * mask * drawn
 
     def judged_B(self, x: Tensor, draws: Tensor | None) -> list[Tensor]:
         """What D_B is shown of images x of domain B: plainly x."""
@@ -147,16 +173,17 @@ class CycleGANModel(BaseModel):
         mask_A, mask_B = (batch.mask_A, batch.mask_B) if shown else (None, None)
         L: dict[str, Tensor] = {}
         with context.autocast():
-            fake_B, logits_A = translate(self.G_AB, batch.A, mask_A)
-            fake_A, logits_B = translate(self.G_BA, batch.B, mask_B)
+            also_B = [(with_noise(batch.B, extras.get("noise_B")), mask_B)] if w.idt else []
+            also_A = [(batch.A, mask_A)] if w.idt else []
+            (fake_B, logits_A), *idt_B = self._translate_all(self.G_AB, [(batch.A, mask_A), *also_B])
+            (fake_A, logits_B), *idt_A = self._translate_all(self.G_BA, [(batch.B, mask_B), *also_A])
+            fake_A = with_noise(fake_A, extras.get("noise_fake_A"))
             if w.cycle:
-                rec_A, _ = translate(self.G_BA, fake_B, mask_A)
+                rec_A, _ = translate(self.G_BA, with_noise(fake_B, extras.get("noise_fake_B")), mask_A)
                 rec_B, _ = translate(self.G_AB, fake_A, mask_B)
                 L["cycle"] = losses.cycle_loss(rec_A, batch.A) + losses.cycle_loss(rec_B, batch.B)
             if w.idt:
-                idt_B, _ = translate(self.G_AB, batch.B, mask_B)
-                idt_A, _ = translate(self.G_BA, batch.A, mask_A)
-                L["idt"] = losses.identity_loss(idt_B, batch.B) + losses.identity_loss(idt_A, batch.A)
+                L["idt"] = losses.identity_loss(idt_B[0][0], batch.B) + losses.identity_loss(idt_A[0][0], batch.A)
             adv_A = self._adversarial(self.D_A(fake_A), real=True)
             shown_B = self.judged_B(fake_B, extras.get("draws_G"))
             adv_B = sum(
@@ -168,6 +195,18 @@ class CycleGANModel(BaseModel):
                 L["seg"] = seg_A + seg_B
             L |= self.extra_terms(fake_B, extras)
         return L, fake_A, fake_B
+
+    def _translate_all(
+        self, generator: nn.Module, inputs: list[tuple[Tensor, Tensor | None]]
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """`translate` of several (image, mask), in one pass unless batch statistics would mix them."""
+        if self.options.norm == "batch" or len({image.shape[1:] for image, _ in inputs}) > 1:
+            return [translate(generator, image, mask) for image, mask in inputs]
+        masks = [mask for _, mask in inputs if mask is not None]
+        images, logits = translate(generator, torch.cat([x for x, _ in inputs]), torch.cat(masks) if masks else None)
+        sizes = [len(image) for image, _ in inputs]
+        each_logits = [None] * len(inputs) if logits is None else logits.split(sizes)
+        return list(zip(images.split(sizes), each_logits, strict=True))
 
     def total(self, L: Mapping[str, Tensor]) -> Tensor:
         """L = lambda_syn L_syn + lambda_idt L_idt + lambda_cycle L_cycle + lambda_adv L_adv + lambda_seg L_seg."""
@@ -190,12 +229,12 @@ class CycleGANModel(BaseModel):
         for start, part, share in micro_batches(batch, context.micro_batch):
             rows = slice(start, start + len(part))
             with torch.no_grad(), context.autocast():
-                some = None if draws is None else draws[rows]
-                real_B, false_B = self.judged_B(part.B, some), self.judged_B(pool_B[rows], some)
+                both = None if draws is None else draws[rows].repeat(2, 1, 1, 1)
+                pairs = [shown.chunk(2) for shown in self.judged_B(torch.cat([part.B, pool_B[rows]]), both)]
             terms = {
                 "D_A": self._judge(self.D_A, part.A, pool_A[rows], context),
                 "D_B": torch.stack(
-                    [self._judge(self.D_B, r, f, context) for r, f in zip(real_B, false_B, strict=True)]
+                    [self._judge(self.D_B, real_B, false_B, context) for real_B, false_B in pairs]
                 ).sum(),
             }
             (share * (terms["D_A"] + terms["D_B"])).backward()
@@ -209,9 +248,11 @@ class CycleGANModel(BaseModel):
     def _judge(self, discriminator: nn.Module, real: Tensor, fake: Tensor, context: StepContext) -> Tensor:
         """Half the sum of the losses on real and fake; wgangp takes the whole sum and its penalty."""
         with context.autocast():
-            loss = self._adversarial(discriminator(real), real=True) + self._adversarial(
-                discriminator(fake), real=False
-            )
+            if self.options.norm == "batch":
+                of_real, of_fake = discriminator(real), discriminator(fake)
+            else:  # one pass, as no statistics would mix them
+                of_real, of_fake = discriminator(torch.cat([real, fake])).chunk(2)
+            loss = self._adversarial(of_real, real=True) + self._adversarial(of_fake, real=False)
         if self.options.gan_mode != "wgangp":
             return 0.5 * loss
         penalty = losses.gradient_penalty(discriminator, full(real), full(fake), context.generator)
@@ -292,6 +333,11 @@ class CycleGANModel(BaseModel):
 def full(x: Tensor) -> Tensor:
     """x in float32 if mixed precision made it shorter; float64 stays."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def with_noise(x: Tensor, noise: Tensor | None) -> Tensor:
+    """x plus noise, kept in [-1, 1]; x where there is none."""
+    return x if noise is None else (x + noise).clamp(-1, 1)
 
 
 def translate(generator: nn.Module, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

@@ -152,7 +152,7 @@ class PTAModel(CycleGANModel):
 
     def begin_step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """The step's C for the generators, and what L_syn compares with: drawn once for the whole batch."""
-        extras: dict[str, Tensor] = {}
+        extras = super().begin_step(batch, context)
         if self.lsc is not None:
             extras["draws_G"] = self.lsc.draw(batch.B, context.generator)
         if self.weights.syn > 0:

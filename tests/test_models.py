@@ -168,6 +168,23 @@ def test_micro_batches_give_the_same_update(model_class: str) -> None:
         assert worst < 1e-6  # Adam's first step has size lr = 2e-4
 
 
+def test_low_field_noise_is_in_the_head_of_fake_A_and_repeats_with_the_generator() -> None:
+    data = batch()
+    plain, noisy = pta(), pta(low_noise=0.2)
+    noisy.load_state_dict(plain.state_dict())
+    fakes = []
+    for model, seed in ((plain, 0), (noisy, 0), (noisy, 0), (noisy, 1)):
+        where = context(seed=seed)
+        _, fake_A, _ = model.generator_terms(data, model.begin_step(data, where), where)
+        fakes.append(fake_A.detach())
+    added = fakes[1] - fakes[0]
+    inside = data.mask_B.bool()
+    assert added[inside].std().item() == pytest.approx(0.2, abs=0.03)
+    assert (added[~inside] == 0).all()
+    assert torch.equal(fakes[1], fakes[2])
+    assert not torch.equal(fakes[1], fakes[3])
+
+
 def test_the_true_mask_steers_only_the_first_images() -> None:
     model = pta(structured_shape_iter=8, fth=0.0)  # threshold 0: every predicted patch is foreground
     data, where = batch(), context()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -125,6 +127,16 @@ def test_every_hybrid_parameter_gets_a_gradient() -> None:
     (image.square().mean() + logits.square().mean()).backward()
     without = [name for name, p in generator.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
+
+
+def test_the_hybrid_starts_from_the_image() -> None:
+    x = torch.rand(1, 1, 32, 32) * 2 - 1
+    for residual, expected in ((True, 0.96 * x), (False, torch.zeros_like(x))):
+        sizes = replace(SMALL, hybrid_residual=residual)
+        generator = HybridGenerator(1, 1, sizes=sizes, norm=norm_layer("instance"))
+        torch.nn.init.zeros_(generator.output.weight)
+        torch.nn.init.zeros_(generator.output.bias)
+        assert torch.allclose(generator(x)[0], expected, atol=1e-5)
 
 
 def test_corruption_rates_and_values() -> None:

@@ -19,6 +19,7 @@ from util.schema import flag
 
 POSITION_GRID = 14  # the learned positions' own grid: 224 px in patches of 16; other sizes interpolate it
 PATCHES = (8, 16)
+LOGIT_RANGE = 0.96  # the image is shrunk by this before atanh, which is infinite at -1 and 1
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class HybridOptions:
     hybrid_patch: int = flag(16, "patch side in pixels", group="hybrid generator", choices=PATCHES)
     hybrid_features: int = flag(16, "channels at full resolution", group="hybrid generator", low=2)
     hybrid_window: int = flag(7, "side of a background window, in patches", group="hybrid generator", low=1)
+    hybrid_residual: bool = flag(
+        True, "add the image's own logit before the tanh: training starts from the identity", group="hybrid generator"
+    )
     fth: float = flag(0.5, "probability from which a patch is foreground", group="hybrid generator", low=0, high=1)
     structured_shape_iter: int = flag(
         5000,
@@ -80,6 +84,7 @@ class HybridGenerator(nn.Module):
             raise UserError(f"--hybrid_width {width} is not divisible by --hybrid_heads {o.hybrid_heads}")
         self.multiple = o.hybrid_patch
         self.threshold = o.fth
+        self.residual = o.hybrid_residual and in_channels == out_channels
         self.dense = False  # set for compile and export: no data-dependent shapes
         self.embed = nn.Conv2d(in_channels, width, o.hybrid_patch, o.hybrid_patch)
         self.positions = nn.Parameter(torch.randn(1, width, POSITION_GRID, POSITION_GRID) * 0.02)
@@ -112,6 +117,8 @@ class HybridGenerator(nn.Module):
         probability = torch.sigmoid(logits) if mask is None else F.max_pool2d(mask, self.multiple)
         foreground = probability > (self.threshold if mask is None else 0.5)
         image = self._decode(x, self._encode(tokens, foreground.flatten(1)))
+        if self.residual:
+            image = image + torch.atanh(LOGIT_RANGE * x.clamp(-1, 1))
         return torch.tanh(image), logits
 
     def _encode(self, tokens: Tensor, foreground: Tensor) -> list[Tensor]:
