@@ -14,6 +14,7 @@ from models import MODELS
 from options.train_options import RunOptions, for_device, parse
 from training.loop import Trainer
 from training.run_folder import fingerprint, open_run_folder
+from util.dashboard import require_visdom
 from util.device import amp_dtype, choose_device
 from util.errors import run_cli
 from util.run_info import write_run_info
@@ -22,6 +23,7 @@ from util.run_log import RunLog
 
 def make_trainer(run: RunOptions, argv: Sequence[str]) -> Trainer:
     """Everything of a run, checked and in place, before its first step."""
+    require_visdom(run.display)
     device = choose_device(run.train.gpu_ids)
     run = for_device(run, device)
     torch.manual_seed(run.train.seed)

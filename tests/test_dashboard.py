@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import train_arguments
 from PIL import Image
 
+import train
 from util import dashboard
 from util.display_options import DisplayOptions
 from util.errors import UserError
@@ -184,3 +186,12 @@ def test_missing_visdom_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(dashboard.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"--display_id 7 .*requirements-dashboard\.txt"):
         RunLog(tmp_path, options(8097), console=False)
+
+
+def test_an_absent_visdom_is_told_before_there_is_a_run_folder(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("util.dashboard.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="--display_id 1 needs visdom"):
+        train.main(train_arguments(phantom, tmp_path / "out", "lsc", "--name=watched", "--display_id=1"))
+    assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,6 +204,9 @@ def test_loss_presets_and_explicit_weights() -> None:
     assert (paper.syn, paper.idt, paper.cycle, paper.adv, paper.seg) == (0.5, 0.0, 0.2, 0.3, 0.5)
     released = LOSS_PRESETS["released"]
     assert (released.syn, released.idt, released.cycle, released.adv, released.seg) == (0, 5, 10, 1, 0.5)
+    balanced = LOSS_PRESETS["balanced"]
+    listed = f"`balanced` {balanced.syn:g}, {balanced.idt:g}, {balanced.cycle:g}, {balanced.adv:g}, {balanced.seg:g}."
+    assert listed in (Path(__file__).parent.parent / "docs" / "options.md").read_text()
     assert pta(loss_preset="paper", lambda_cycle=7.0).weights == dataclasses.replace(paper, cycle=7.0)
     terms = {name: torch.tensor(float(i + 1)) for i, name in enumerate(("cycle", "adv", "seg", "syn"))}
     assert pta(loss_preset="paper").total(terms).item() == pytest.approx(0.2 * 1 + 0.3 * 2 + 0.5 * 3 + 0.5 * 4)

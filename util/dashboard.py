@@ -55,6 +55,14 @@ def _connect(options: DisplayOptions) -> Any:
     )
 
 
+def require_visdom(options: DisplayOptions) -> None:
+    """Raise UserError if the dashboard is asked for and visdom is not installed."""
+    if options.display_id > 0 and importlib.util.find_spec("visdom") is None:
+        raise UserError(
+            f"--display_id {options.display_id} needs visdom; requirements-dashboard.txt says how to get it"
+        )
+
+
 class Dashboard:
     """Windows `ID-STAGE`, `ID-STAGE-validation` and `ID-images` of one run, ID being --display_id.
 
@@ -66,10 +74,7 @@ class Dashboard:
     """
 
     def __init__(self, options: DisplayOptions, title: str, warn: Callable[[str], None]) -> None:
-        if importlib.util.find_spec("visdom") is None:
-            raise UserError(
-                f"--display_id {options.display_id} needs visdom; requirements-dashboard.txt says how to get it"
-            )
+        require_visdom(options)
         self._options, self._title, self._warn = options, title, warn
         self._changed = threading.Condition()
         self._latest: dict[str, Send] = {}
