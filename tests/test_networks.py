@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from models.cycle_gan_model import translate
 from models.networks import GENERATORS, DiscriminatorOptions, GeneratorOptions, make_discriminator, make_generator
-from models.networks.hybrid import HybridGenerator, HybridOptions
+from models.networks.hybrid import SOFTER, HybridGenerator, HybridOptions, softened
 from models.networks.layers import count_parameters, ema_update, frozen_copy, norm_layer
 from models.networks.lsc import LSCNetwork, block_side, corrupt, draw_corruption
 from models.networks.sgp import SGPNetwork, SGPSizes, random_views
@@ -18,7 +19,7 @@ from util.errors import UserError
 
 # parameters at published sizes; a new generator without an entry here fails test_every_generator_is_listed
 PARAMETERS = {
-    "hybrid": 40_487_298,
+    "hybrid": 40_489_653,
     "resnet_9blocks": 11_360_385,
     "resnet_6blocks": 7_821_441,
     "unet_128": 41_815_617,
@@ -131,12 +132,31 @@ def test_every_hybrid_parameter_gets_a_gradient() -> None:
 
 def test_the_hybrid_starts_from_the_image() -> None:
     x = torch.rand(1, 1, 32, 32) * 2 - 1
-    for residual, expected in ((True, 0.96 * x), (False, torch.zeros_like(x))):
+    start = 0.96 * softened(x, torch.zeros(1, 1 + len(SOFTER), 32, 32))
+    for residual, expected in ((True, start), (False, torch.zeros_like(x))):
         sizes = replace(SMALL, hybrid_residual=residual)
         generator = HybridGenerator(1, 1, sizes=sizes, norm=norm_layer("instance"))
         torch.nn.init.zeros_(generator.output.weight)
         torch.nn.init.zeros_(generator.output.bias)
         assert torch.allclose(generator(x)[0], expected, atol=1e-5)
+
+
+def test_softening_follows_its_weights() -> None:
+    x = torch.rand(2, 1, 96, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    weights = torch.zeros(2, 1 + len(SOFTER), 96, 96)
+    deviations = []
+    for version in range(1 + len(SOFTER)):
+        alone = weights.clone()
+        alone[:, version] = 50
+        deviations.append(softened(x, alone).std().item())
+    assert torch.allclose(softened(x, weights), x, atol=0.3)
+    alone = weights.clone()
+    alone[:, 0] = 50
+    assert torch.allclose(softened(x, alone), x, atol=1e-6)
+    # white noise under a Gaussian of s px: 1 / (2 sqrt(pi) s) of its deviation is left
+    for share, deviation in zip(SOFTER, deviations[1:], strict=True):
+        assert deviation == pytest.approx(deviations[0] / (2 * math.pi**0.5 * share * 96), rel=0.1)
+    assert torch.allclose(softened(torch.full_like(x, 0.4), weights), torch.full_like(x, 0.4), atol=1e-6)
 
 
 def test_corruption_rates_and_values() -> None:
