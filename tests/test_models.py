@@ -10,7 +10,7 @@ import torch
 
 from data.batch import Batch
 from models.base_model import StepContext
-from models.cycle_gan_model import GAN, CycleGANModel, CycleGANOptions
+from models.cycle_gan_model import GAN, CycleGANModel, CycleGANOptions, with_noise
 from models.lsc_model import MEMORISED_DB, LSCModel, LSCOptions, MemoryWatch
 from models.pta_model import LOSS_PRESETS, PTAModel, PTAOptions
 from models.sgp_model import SGPModel, SGPOptions
@@ -184,6 +184,33 @@ def test_low_field_noise_is_in_the_head_of_fake_A_and_repeats_with_the_generator
     assert (added[~inside] == 0).all()
     assert torch.equal(fakes[1], fakes[2])
     assert not torch.equal(fakes[1], fakes[3])
+
+
+def test_G_BA_restores_a_from_noisier_images_than_fake_A() -> None:
+    """Or the cycle would reward G_AB for a's noise."""
+    data, where = batch(), context()
+    extras = pta(low_noise=0.1).begin_step(data, where)
+    for name, mask in (("noise_A", data.mask_A), ("noise_fake_B", data.mask_A)):
+        assert extras[name][mask.bool()].std().item() == pytest.approx(0.3, rel=0.15)
+    for name in ("noise_fake_A", "noise_B"):
+        assert extras[name][data.mask_B.bool()].std().item() == pytest.approx(0.1, rel=0.15)
+    seen = []
+    model = pta(low_noise=0.1)
+    model.G_BA.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    extras = model.begin_step(data, where)
+    model.generator_terms(data, extras, where)
+    assert torch.equal(seen[0], torch.cat([data.B, with_noise(data.A, extras["noise_A"])]))
+
+
+def test_discriminators_without_normalisation_see_brightness() -> None:
+    image = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    for norm_D, sees in (("same", False), ("none", True)):
+        torch.manual_seed(0)
+        D_A = pta(norm_D=norm_D, init_gain=0.2).D_A
+        first = D_A.layers[0]
+        torch.nn.init.zeros_(first.bias)
+        change = (D_A(0.5 * image) - D_A(image)).abs().max() / D_A(image).std()
+        assert (change.item() > 0.1) is sees
 
 
 def test_the_true_mask_steers_only_the_first_images() -> None:

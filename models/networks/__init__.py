@@ -37,13 +37,19 @@ class GeneratorOptions(HybridOptions):
 
 @dataclass(frozen=True)
 class DiscriminatorOptions:
-    """Which discriminator; `norm` and initialisation are the generator's."""
+    """Which discriminator; its initialisation is the generator's."""
 
     netD: str = flag(
         "basic", "discriminator: basic is n_layers with 3", group="networks", choices=("basic", "n_layers", "pixel")
     )
     ndf: int = flag(64, "discriminator channels in the first layer", group="networks", low=1)
     n_layers_D: int = flag(3, "stride-2 layers of --netD n_layers", group="networks", low=1, high=6)
+    norm_D: str = flag(
+        "same",
+        "normalisation in discriminators: same as --norm; none lets them see how bright an image is",
+        group="networks",
+        choices=("same", *NORMS),
+    )
 
 
 def _hybrid(o: GeneratorOptions) -> nn.Module:
@@ -80,9 +86,15 @@ def make_generator(options: GeneratorOptions) -> nn.Module:
     return network
 
 
+def discriminator_norm(options: DiscriminatorOptions, generator: GeneratorOptions) -> str:
+    """The normalisation that --norm_D and --norm together name."""
+    return generator.norm if options.norm_D == "same" else options.norm_D
+
+
 def make_discriminator(options: DiscriminatorOptions, generator: GeneratorOptions, in_channels: int) -> nn.Module:
     """The discriminator `--netD` names for images of `in_channels`, initialised."""
-    norm, bias = norm_layer(generator.norm), generator.norm == "none"
+    name = discriminator_norm(options, generator)
+    norm, bias = norm_layer(name), name == "none"
     if options.netD == "pixel":
         network: nn.Module = PixelDiscriminator(in_channels, ndf=options.ndf, norm=norm, bias=bias)
     else:
