@@ -14,6 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.filters import threshold_otsu
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
@@ -31,7 +32,6 @@ EDGE_SHIFT = 1.0  # how far a blurred outline moves outwards, in units of the bl
 MIN_AIR = 0.02  # fraction of the volume that must be air for its level to be trusted
 AIR_SIGMAS = 4.0  # the threshold lies this many standard deviations of smoothed air above air,
 AIR_TO_HEAD = 0.10  # and at least this far on the way from air to the head's median
-OTSU_BINS = 256
 MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation, normal distribution
 
 
@@ -61,7 +61,7 @@ def _above_air(coarse: FloatArray, fine: list[bool]) -> tuple[BoolArray, float]:
         rough head and 0 if there is too little air to measure.
     """
     smooth = _smoothed(coarse, ROUGH_SIGMA, fine)
-    otsu = _otsu(np.sqrt(smooth)) ** 2
+    otsu = float(threshold_otsu(np.sqrt(smooth).ravel())) ** 2
     rough = smooth > otsu
     air = ~ndimage.binary_dilation(rough, _ball(fine), iterations=MARGIN)
     level = float(np.median(coarse[air])) if air.mean() >= MIN_AIR else math.inf
@@ -98,17 +98,6 @@ def _closed(mask: BoolArray, radius: int, fine: list[bool]) -> BoolArray:
     padded = np.pad(mask, [(width, width) for width in room])
     closed = ndimage.binary_closing(padded, _ball(fine), iterations=radius)
     return closed[tuple(slice(width, -width or None) for width in room)] | mask
-
-
-def _otsu(values: FloatArray) -> float:
-    """The level that maximises the variance between the two classes it separates. `values`: any shape, not constant."""
-    counts, edges = np.histogram(values, bins=OTSU_BINS)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)[:-1].astype(np.float64)
-    above = counts.sum() - below
-    sums = np.cumsum(counts * centres)
-    between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
-    return float(centres[np.argmax(between)])
 
 
 def _ball(fine: list[bool]) -> BoolArray:
