@@ -149,7 +149,7 @@ def test_softening_follows_its_weights() -> None:
         alone = weights.clone()
         alone[:, version] = 50
         deviations.append(softened(x, alone).std().item())
-    assert torch.allclose(softened(x, weights), x, atol=0.3)
+    assert deviations[-1] < softened(x, weights).std().item() < deviations[0]
     alone = weights.clone()
     alone[:, 0] = 50
     assert torch.allclose(softened(x, alone), x, atol=1e-6)

@@ -6,15 +6,7 @@ import pytest
 import torch
 
 from models.networks.lsc import LSCNetwork, corrupt, draw_corruption
-from models.networks.unrotation import (
-    ROUNDS,
-    STATES,
-    Unrotation,
-    fill_empty,
-    from_blocks,
-    speaking,
-    to_blocks,
-)
+from models.networks.unrotation import ROUNDS, STATES, Unrotation, from_blocks, to_blocks
 
 
 def waves(n: int, size: tuple[int, int]) -> torch.Tensor:
@@ -55,21 +47,6 @@ def test_beliefs_are_probabilities_and_empty_blocks_say_nothing() -> None:
     prior = torch.tensor([0.7, 0.1, 0.1, 0.1]).view(1, 4, 1, 1).expand(1, 4, 1, 4)
     assert torch.allclose(belief[:, :, :1], prior, atol=1e-4)  # a row without a speaking neighbour
     assert torch.equal(from_blocks(blocks, (20, 20))[:, :, :10], unrotation(x, 5)[:, :, :10].round(decimals=5))
-
-
-def test_empty_blocks_take_their_surroundings() -> None:
-    x = torch.full((2, 1, 60, 60), -1.0)
-    x[:, :, :40] = 0.3  # head, then air
-    x[0, :, 10:15, 10:15] = -1  # a masked block
-    filled = fill_empty(x, speaking(to_blocks(x, 5)), 5)
-    assert torch.equal(filled[1, :, :40], x[1, :, :40])
-    assert (filled[0, :, 10:15, 10:15] - 0.3).abs().max() < 0.1
-    assert torch.equal(filled[:, :, 50:], x[:, :, 50:])  # two blocks from the head
-
-
-def test_an_empty_image_stays_empty() -> None:
-    x = torch.full((1, 1, 37, 52), -1.0)
-    assert torch.allclose(fill_empty(x, speaking(to_blocks(x, 5)), 5), x)
 
 
 def test_rounds_suffice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ POSITION_GRID = 14  # the learned positions' own grid: 224 px in patches of 16; 
 PATCHES = (8, 16)
 LOGIT_RANGE = 0.96  # the image is shrunk by this before atanh, which is infinite at -1 and 1
 SOFTER = (0.01, 0.02)  # standard deviations of the softer images, in sides of the image: 1 and 2 px of 96
-SHARP_FIRST = 3.0  # head start of the image itself before the softmax: nine tenths of the first mixture
+SHARP_FIRST = 1.0  # head start of the image itself before the softmax: more than half of the first mixture
 
 
 @dataclass(frozen=True)

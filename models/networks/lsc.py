@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks.layers import ResidualUnit
-from models.networks.unrotation import BACKGROUND, Unrotation, fill_empty, from_blocks, speaking, to_blocks
+from models.networks.unrotation import BACKGROUND, Unrotation, from_blocks, to_blocks
 
 SCALES = 5  # published channels 16-32-64-128-256, stride 2 between them
 
@@ -56,12 +56,12 @@ def corrupt(
 
 
 class LSCNetwork(nn.Module):
-    """R: blocks are turned back and filled, then a residual U-Net, two residual units a scale, adds its correction.
+    """R: turned blocks are turned back, then a residual U-Net, two residual units a scale, adds its correction.
 
     (N, 1, H, W) -> (N, 1, H, W), any H and W (padded with background to a multiple of 16 inside). As published the
     first scale is already at half resolution; the input itself is the skip at full resolution. Group normalisation
     keeps every image independent of its batch and, unlike instance normalisation, keeps its brightness.
-    With `rotate_ratio` 0 nothing is turned or filled: R is the published U-Net alone.
+    With `rotate_ratio` 0 there is nothing to turn, and R is the published U-Net alone.
     """
 
     def __init__(self, features: int = 16, *, n_blocks: int = 24, rotate_ratio: float = 0.5) -> None:
@@ -97,8 +97,7 @@ class LSCNetwork(nn.Module):
         height, width = x.shape[-2:]
         first, shown = x, x
         if self.unrotation is not None:
-            side = block_side((height, width), self.n_blocks)
-            first = fill_empty(self.unrotation(x, side), speaking(to_blocks(x, side)), side)
+            first = self.unrotation(x, block_side((height, width), self.n_blocks))
             shown = torch.cat([first, x], 1)
         padded = F.pad(shown, (0, -width % self.multiple, 0, -height % self.multiple), value=BACKGROUND)
         y, skips = padded, []

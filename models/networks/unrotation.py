@@ -1,10 +1,9 @@
-"""A first guess of what C hid: rotated blocks turned back, masked blocks filled, both differentiable.
+"""Turning rotated blocks back: loopy belief propagation over the grid of blocks, differentiable, with learned energies.
 
-Turning back is loopy belief propagation over the grid of blocks with learned energies. A U-Net by itself needs very
-many steps before it sees that a block is turned. But C's grid is known, and so are the four things a block can have
-been: whichever continues its neighbours is the likely one. Every block is a variable with four states, every seam
-between two blocks an energy, and a few rounds of sum-product (Pearl 1988; loopy: Murphy et al. 1999) give the
-probability of each state.
+A U-Net by itself needs very many steps before it sees that a block is turned. But C's grid is known, and so are the
+four things a block can have been: whichever continues its neighbours is the likely one. Every block is a variable with
+four states, every seam between two blocks an energy, and a few rounds of sum-product (Pearl 1988; loopy: Murphy et al.
+1999) give the probability of each state.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import gaussian_blur
 
 BACKGROUND = -1.0
 STATES = 4  # turned back by 0, 90, 180 or 270 degrees
@@ -20,8 +18,6 @@ SEAM_SIGMA = 0.2  # first scale of the intensity step across a seam, image range
 EXTRAPOLATION = 0.5  # first reach beyond a block's edge pixel, in pixels: the middle of the seam
 # more change nothing: 26.8 dB after 4, 27.0 after 6, 27.1 after 30 (rotation alone, simulated 3 T T2w, 96 px)
 ROUNDS = 6
-FILL_REACH = 0.5  # standard deviation of the Gaussian around a masked block's pixels, in blocks
-EMPTY_WEIGHT = 0.02  # what an empty block counts beside one that shows something, when another one is filled
 DAMPING = 0.5  # share of the old message that is kept: loops oscillate without it
 
 
@@ -37,26 +33,6 @@ def from_blocks(blocks: Tensor, size: tuple[int, int]) -> Tensor:
     n, channels, rows, columns, side, _ = blocks.shape
     x = blocks.transpose(3, 4).reshape(n, channels, rows * side, columns * side)
     return x[..., : size[0], : size[1]]
-
-
-def fill_empty(x: Tensor, speaks: Tensor, side: int) -> Tensor:
-    """Empty blocks take the mean of their surroundings: (N, 1, H, W), (N, rows, columns) bool -> (N, 1, H, W).
-
-    Other empty blocks count little there: a masked block in the head is filled, the air far from it stays background.
-    R's U-Net starts from that, 21.5 dB in the head; by itself it may stay at 15 dB for hundreds of steps before it
-    finds out that it should fill (simulated 3 T T2w, 96 px, published C).
-    """
-    pixels = speaks[:, None, :, :, None, None].expand(*speaks.shape[:1], 1, *speaks.shape[1:], side, side)
-    known = from_blocks(pixels, (x.shape[-2], x.shape[-1]))
-    weight = torch.where(known, 1.0, EMPTY_WEIGHT).to(x.dtype)
-    kernel = [2 * side + 1, 2 * side + 1]
-    around, share = (gaussian_blur(y, kernel, [FILL_REACH * side]) for y in (x * weight, weight))
-    return torch.where(known, x, around / share)
-
-
-def speaking(blocks: Tensor) -> Tensor:
-    """Blocks that hold more than background: (N, 1, rows, columns, side, side) -> (N, rows, columns) bool."""
-    return (blocks.detach().amax((-2, -1)) > BACKGROUND).squeeze(1)
 
 
 class Unrotation(nn.Module):
@@ -77,7 +53,8 @@ class Unrotation(nn.Module):
     def forward(self, x: Tensor, side: int) -> Tensor:
         blocks = to_blocks(x, side)  # (N, 1, rows, columns, side, side)
         states = torch.cat([torch.rot90(blocks, -quarter, (-2, -1)) for quarter in range(STATES)], 1)
-        belief = self.beliefs(states, speaking(blocks))
+        speaks = (blocks.detach().amax((-2, -1)) > BACKGROUND).squeeze(1)  # (N, rows, columns)
+        belief = self.beliefs(states, speaks)
         return from_blocks((belief.exp()[..., None, None] * states).sum(1, keepdim=True), (x.shape[-2], x.shape[-1]))
 
     def beliefs(self, states: Tensor, speaks: Tensor) -> Tensor:
