@@ -6,7 +6,9 @@ in the file name. The older layout `train_A`, `train_maskA` is recognised.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,10 @@ from data.manifest import SliceEntry, read_manifest
 from data.masks import head_mask_slice
 from data.slices import SLICE_SUFFIXES, parse_name, read_image, read_levels, read_mask
 from util.errors import UserError
+
+KEEP_BYTES = 256 * 2**20  # a folder keeps so much of what it decoded; what is more is read from disk every time
+
+Array = TypeVar("Array", NDArray[np.float32], NDArray[np.bool_])
 
 
 class SliceFolder:
@@ -46,19 +52,31 @@ class SliceFolder:
             raise UserError(f"{folder}: no slices, need {' or '.join('*' + s for s in SLICE_SUFFIXES)} files")
         self.mask_folder = find_folder(dataroot, split, domain, "mask")
         self.subjects, self.index, self.p, self.level_mm = self._positions()
+        self._memory: dict[tuple[str, int], NDArray] = {}
+        self._room = KEEP_BYTES
 
     def __len__(self) -> int:
         return len(self.files)
 
     def image(self, i: int) -> NDArray[np.float32]:
-        """Slice i, (H, W) in [0, 1]."""
-        return read_image(self.files[i])
+        """Slice i, (H, W) in [0, 1]; not to be written to."""
+        return self._kept(("image", i), lambda: read_image(self.files[i]))
 
     def mask(self, i: int) -> NDArray[np.bool_]:
-        """Foreground of slice i, (H, W): read from the mask folder, or computed where there is none."""
+        """Foreground of slice i, (H, W): from the mask folder, computed where there is none; not to be written to."""
         if self.mask_folder is None:
-            return head_mask_slice(self.image(i))
-        return read_mask(self._mask_file(i))
+            return self._kept(("mask", i), lambda: head_mask_slice(self.image(i)))
+        return self._kept(("mask", i), lambda: read_mask(self._mask_file(i)))
+
+    def _kept(self, key: tuple[str, int], read: Callable[[], Array]) -> Array:
+        """Decoding a PNG takes as long as a small network's step: once is enough while memory lasts."""
+        if key in self._memory:
+            return self._memory[key]
+        slice_ = read()
+        if slice_.nbytes <= self._room:
+            self._room -= slice_.nbytes
+            self._memory[key] = slice_
+        return slice_
 
     def sibling(self, kind: str) -> SiblingFolder | None:
         """The folder beside this one that holds `kind` (truth, truth_mask, labels) under the same names, if any."""

@@ -31,6 +31,20 @@ def test_positions_from_file_names(phantom: Path) -> None:
     assert folder.level_mm is None
 
 
+def test_slices_are_decoded_once_while_memory_lasts(phantom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = SliceFolder(phantom, "train", "A")
+    image, mask = folder.image(0), folder.mask(0)
+    monkeypatch.setattr("data.slice_folder.KEEP_BYTES", image.nbytes + mask.nbytes // 2)
+    small = SliceFolder(phantom, "train", "A")
+    assert small.image(0) is small.image(0)
+    assert small.mask(0) is not small.mask(0)  # no room left
+    assert small.image(1) is not small.image(1)
+    for path in (phantom / "trainA" / folder.files[0].name, phantom / "trainA_mask" / folder.files[0].name):
+        path.unlink()
+    assert folder.image(0) is image
+    assert folder.mask(0) is mask
+
+
 def test_older_layout_is_recognised(phantom: Path) -> None:
     (phantom / "trainA").rename(phantom / "train_A")
     (phantom / "trainA_mask").rename(phantom / "train_maskA")
