@@ -43,20 +43,18 @@ class TrainTransform:
             steps.append(v2.RandomCrop((crop_size, crop_size), pad_if_needed=True, fill=fill))
         if flip:
             steps.append(v2.RandomHorizontalFlip())
-        self.steps = v2.Compose(steps) if steps else None
+        self.steps = v2.Compose(steps or [v2.Identity()])
         self.by_chance = preprocess.endswith("crop") or flip
 
     def __call__(self, image: NDArray[np.float32], mask: NDArray[np.bool_], key: int) -> tuple[Tensor, Tensor]:
         """image (H, W) in [0, 1], mask (H, W) -> image (1, h, w) in [-1, 1], mask (1, h, w); same key, same result."""
         pair = _pair(image, mask)
-        if self.by_chance and self.steps is not None:
+        if self.by_chance:
             with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
                 # torch.manual_seed would also queue a call for every accelerator, a third of a slice's loading time
                 torch.default_generator.manual_seed(key)
-                pair = self.steps(*pair)
-        elif self.steps is not None:
-            pair = self.steps(*pair)
-        return _finish(*pair)
+                return _finish(*self.steps(*pair))
+        return _finish(*self.steps(*pair))
 
 
 def to_network(

@@ -189,15 +189,14 @@ def test_low_field_noise_is_in_the_head_of_fake_A_and_repeats_with_the_generator
 def test_G_BA_restores_a_from_noisier_images_than_fake_A() -> None:
     """Or the cycle would reward G_AB for a's noise."""
     data, where = batch(), context()
-    extras = pta(low_noise=0.1).begin_step(data, where)
+    model = pta(low_noise=0.1)
+    extras = model.begin_step(data, where)
     for name, mask in (("noise_A", data.mask_A), ("noise_fake_B", data.mask_A)):
         assert extras[name][mask.bool()].std().item() == pytest.approx(0.3, rel=0.15)
     for name in ("noise_fake_A", "noise_B"):
         assert extras[name][data.mask_B.bool()].std().item() == pytest.approx(0.1, rel=0.15)
     seen = []
-    model = pta(low_noise=0.1)
     model.G_BA.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    extras = model.begin_step(data, where)
     model.generator_terms(data, extras, where)
     assert torch.equal(seen[0], torch.cat([data.B, with_noise(data.A, extras["noise_A"])]))
 

@@ -143,20 +143,17 @@ def test_the_hybrid_starts_from_the_image() -> None:
 
 def test_softening_follows_its_weights() -> None:
     x = torch.rand(2, 1, 96, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    weights = torch.zeros(2, 1 + len(SOFTER), 96, 96)
-    deviations = []
+    even, alone = torch.zeros(2, 1 + len(SOFTER), 96, 96), []
     for version in range(1 + len(SOFTER)):
-        alone = weights.clone()
-        alone[:, version] = 50
-        deviations.append(softened(x, alone).std().item())
-    assert deviations[-1] < softened(x, weights).std().item() < deviations[0]
-    alone = weights.clone()
-    alone[:, 0] = 50
-    assert torch.allclose(softened(x, alone), x, atol=1e-6)
+        logits = even.clone()
+        logits[:, version] = 50
+        alone.append(softened(x, logits))
+    assert torch.allclose(alone[0], x, atol=1e-6)
+    assert alone[-1].std() < softened(x, even).std() < x.std()
     # white noise under a Gaussian of s px: 1 / (2 sqrt(pi) s) of its deviation is left
-    for share, deviation in zip(SOFTER, deviations[1:], strict=True):
-        assert deviation == pytest.approx(deviations[0] / (2 * math.pi**0.5 * share * 96), rel=0.1)
-    assert torch.allclose(softened(torch.full_like(x, 0.4), weights), torch.full_like(x, 0.4), atol=1e-6)
+    for share, blurred in zip(SOFTER, alone[1:], strict=True):
+        assert blurred.std().item() == pytest.approx(x.std().item() / (2 * math.pi**0.5 * share * 96), rel=0.1)
+    assert torch.allclose(softened(torch.full_like(x, 0.4), even), torch.full_like(x, 0.4), atol=1e-6)
 
 
 def test_corruption_rates_and_values() -> None:
