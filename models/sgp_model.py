@@ -29,7 +29,7 @@ class SGPTraining(SGPSizes):
     sgp_steps: int | None = flag(None, f"most steps of SGP training; none: {SGP_STEPS}", group="SGP", low=1)
     sgp_batch_size: int = flag(16, "SGP's batches hold at least so many levels", group="SGP", low=2)
     sgp_lr: float = flag(
-        5e-4, "SGP's learning rate (AdamW), warmed up, then half a cosine", group="SGP", low=1e-9, high=1
+        1e-4, "SGP's learning rate (AdamW), warmed up, then half a cosine", group="SGP", low=1e-9, high=1
     )
     sgp_soft_sigma: float = flag(0.05, "width in p of soft targets; 0: the diagonal alone", group="SGP", low=0, high=1)
 

@@ -10,7 +10,7 @@ DATA=$OUT/data
 # slices of 96 px and small networks keep a training step below a second
 SIMULATED=(--simulate --matrix 96 --n_train 24 --n_val 2 --n_test 12)
 COMMON=(--dataroot "$DATA" --checkpoints_dir "$OUT/checkpoints" --overwrite --load_size 96 --level_crop 0)
-SGP=(--sgp_input 48 --sgp_patch 12 --sgp_width 128 --sgp_depth 3 --sgp_embedding 128 --sgp_batch_size 32)
+SGP=(--sgp_input 48 --sgp_patch 12 --sgp_width 128 --sgp_depth 3 --sgp_embedding 128 --sgp_batch_size 32 --sgp_lr 5e-4)
 LSC=(--lsc_features 8 --lsc_lr 3e-3 --lsc_steps 300)
 HYBRID=(--hybrid_width 128 --hybrid_depth 2 --hybrid_heads 4 --hybrid_mlp 256 --hybrid_features 8 --ndf 16)
 
