@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data.manifest import SliceEntry, read_manifest
 from data.masks import head_mask_slice
-from data.slices import SLICE_SUFFIXES, parse_name, read_image, read_levels, read_mask
+from data.slices import SLICE_SUFFIXES, parse_name, read_image, read_mask
 from util.errors import UserError
 
 KEEP_BYTES = 256 * 2**20  # a folder keeps so much of what it decoded; what is more is read from disk every time
@@ -110,7 +110,7 @@ class SliceFolder:
                 mask = self._mask_file(i)
                 if not mask.exists():
                     problems.append(f"{path}: no mask {mask.name} in {self.mask_folder}")
-                elif (found := read_levels(mask).shape) != shape:
+                elif (found := self.mask(i).shape) != shape:
                     problems.append(f"{mask}: {found[0]}x{found[1]} pixels, its image has {shape[0]}x{shape[1]}")
             except UserError as error:
                 problems.append(str(error))

@@ -96,6 +96,7 @@ class CycleGANModel(BaseModel):
         self.options = options
         self.weights = self.make_weights()
         self.G_AB, self.G_BA = make_generator(options), make_generator(options)
+        self.norm_D = discriminator_norm(options, options)
         self.D_A = make_discriminator(options, options, options.input_nc)
         self.D_B = make_discriminator(options, options, self.channels_D_B)
         self.ema_G_AB, self.ema_G_BA = frozen_copy(self.G_AB), frozen_copy(self.G_BA)
@@ -260,7 +261,7 @@ class CycleGANModel(BaseModel):
     def _judge(self, discriminator: nn.Module, real: Tensor, fake: Tensor, context: StepContext) -> Tensor:
         """Half the sum of the losses on real and fake; wgangp takes the whole sum and its penalty."""
         with context.autocast():
-            if discriminator_norm(self.options, self.options) == "batch":
+            if self.norm_D == "batch":
                 of_real, of_fake = discriminator(real), discriminator(fake)
             else:  # one pass, as no statistics would mix them
                 of_real, of_fake = discriminator(torch.cat([real, fake])).chunk(2)
@@ -281,8 +282,7 @@ class CycleGANModel(BaseModel):
 
     def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
         """Bytes that autograd keeps for the generators' step on one image; batch statistics forbid splitting."""
-        norms = self.options.norm, discriminator_norm(self.options, self.options)
-        if stage.name != GAN or "batch" in norms:
+        if stage.name != GAN or "batch" in (self.options.norm, self.norm_D):
             return 0
         own = {parameter.untyped_storage().data_ptr() for parameter in self.parameters()}
         storages: dict[int, int] = {}
