@@ -48,7 +48,8 @@ class Stage:
     """One part of a training: its name, how many epochs, at most how many steps, and which batches it wants.
 
     `sampling` is `shuffled` or `levels` (distinct levels in a batch); batches have --batch_size items, but no fewer
-    than `least_batch`.
+    than `least_batch`. Checkpoints are named by the epoch, counted on from `epochs_before` of earlier stages; None: the
+    stage leaves none but `latest`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Stage:
     steps: int | None = None
     sampling: str = "shuffled"
     least_batch: int = 1
+    epochs_before: int | None = 0
 
 
 @dataclass

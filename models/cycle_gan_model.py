@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from data.batch import Batch
 from models import losses
@@ -24,6 +25,7 @@ from models.base_model import (
     micro_batches,
     scheduler,
 )
+from models.low_field import LowFieldOptions, disturbed, noise, receive_field
 from models.networks import (
     DiscriminatorOptions,
     GeneratorOptions,
@@ -36,30 +38,29 @@ from models.networks.layers import check_multiple, ema_update, frozen_copy
 from util.image_pool import ImagePool
 from util.schema import flag
 
-GAN = "gan"  # the stage's name
+GAN, REFINE = "gan", "refine"  # the stages' names
 # --low_noise times this is put on a and fake_B before G_BA restores a. Noise left in the synthesis (high-frequency
 # deviation in white matter) after 600 images: .055 at 1, .055 at 2, .047 at 3, .036 at 5, where contrast suffers
 HIDING = 3.0
 
 
 @dataclass(frozen=True)
-class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, OptimiserOptions):
+class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, LowFieldOptions, OptimiserOptions):
     """What every model with two generators and two discriminators shares."""
 
     gan_mode: str = flag("lsgan", "adversarial loss", group="loss", choices=losses.GAN_MODES)
     real_label: float = flag(0.9, "soft label of real images (lsgan, vanilla)", group="loss", low=0, high=1)
     fake_label: float = flag(0.1, "soft label of syntheses (lsgan, vanilla)", group="loss", low=0, high=1)
     lambda_gp: float = flag(10.0, "weight of wgangp's gradient penalty", group="loss", low=0)
-    low_noise: float = flag(
-        0.0,
-        "standard deviation of low-field noise on fake_A and on b in L_idt; thrice that on what G_BA restores a from",
-        group="loss",
-        low=0,
-        high=1,
-    )
     pool_size: int = flag(50, "earlier syntheses kept for the discriminators; 0: none", group="loss", low=0)
     ema_beta: float = flag(
         0.999, "decay of the averaged generators that test.py uses", group="optimisation", low=0, high=1
+    )
+    n_epochs_refine: int = flag(
+        0,
+        "epochs after all others in which G_AB alone learns, to restore b from the finished G_BA's fake_A",
+        group="optimisation",
+        low=0,
     )
 
 
@@ -104,9 +105,16 @@ class CycleGANModel(BaseModel):
         with torch.no_grad():
             self.D_A(torch.zeros(1, 1, *image_size))  # refuses images that are too small, before training
         self.pools = {"A": ImagePool(options.pool_size, seed=1), "B": ImagePool(options.pool_size, seed=2)}
-        self.stages = (Stage(GAN, options.n_epochs + options.n_epochs_decay),)
+        adversarial = options.n_epochs + options.n_epochs_decay
+        self.stages = (Stage(GAN, adversarial),)
         self.optimisers = {"G": adam([self.G_AB, self.G_BA], options), "D": adam([self.D_A, self.D_B], options)}
         self.schedulers = {name: scheduler(optimiser, options) for name, optimiser in self.optimisers.items()}
+        if options.n_epochs_refine:
+            self.stages += (Stage(REFINE, options.n_epochs_refine, epochs_before=adversarial),)
+            self.optimisers[REFINE] = adam([self.G_AB], options)
+            self.schedulers[REFINE] = LambdaLR(
+                self.optimisers[REFINE], lambda epoch: 1 - epoch / (options.n_epochs_refine + 1)
+            )
         self.updates = 0  # generator updates so far, for the average's decay
 
     # what PTA changes ------------------------------------------------------------------------------------------
@@ -123,29 +131,28 @@ class CycleGANModel(BaseModel):
 
     def begin_step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """Per-image extras of a step, (N, …) each: random draws, partners. Cut into micro-batches with the batch."""
-        if not self.options.low_noise:
-            return {}
-        return {
-            name: strength * self._low_field_noise(mask, context)
-            for name, strength, mask in (
-                ("noise_A", HIDING, batch.mask_A),
-                ("noise_fake_B", HIDING, batch.mask_A),
-                ("noise_fake_A", 1.0, batch.mask_B),
-                ("noise_B", 1.0, batch.mask_B),
-            )
-        }
+        o, generator = self.options, context.generator
+        extras: dict[str, Tensor] = {}
+        if o.low_noise:
+            extras["noise_A"] = noise(batch.mask_A, HIDING * o.low_noise, generator)
+            extras["noise_fake_B"] = noise(batch.mask_A, HIDING * o.low_noise, generator)
+        return extras | self.draw_low_field(batch, "fake_A", context) | self.draw_low_field(batch, "B", context)
 
-    def _low_field_noise(self, mask: Tensor, context: StepContext) -> Tensor:
-        """Gaussian noise in the head: (N, 1, H, W).
+    def draw_low_field(self, batch: Batch, name: str, context: StepContext) -> dict[str, Tensor]:
+        """`noise_NAME` and `field_NAME` for images of b's anatomy that play the low field's part.
 
-        A low-field image is noisy and no network can foresee how. Without this G_BA would have to invent noise to
-        pass D_A, and G_AB to hide a's noise in fake_B so that the cycle finds it again (Chu et al. 2017): it would keep
-        what it should remove. With it G_BA draws what is under the noise, and G_AB learns to see through the noise.
+        No network can foresee a low-field image's noise and receive field. Without them G_BA would have to invent noise
+        to pass D_A, and G_AB to hide a's noise in fake_B so that the cycle finds it again (Chu et al. 2017): it would
+        keep what it should remove. With them G_BA draws what is under the noise, and G_AB learns to see through both.
         What G_BA is given in its own reconstructions is noisier still: a's noise must not survive there, or L_cycle
         and L_idt reward G_AB for every bit of it that it lets through.
         """
-        drawn = torch.randn(mask.shape, generator=context.generator).to(mask.device)
-        return self.options.low_noise * mask * drawn
+        o, drawn = self.options, {}
+        if o.low_noise:
+            drawn[f"noise_{name}"] = noise(batch.mask_B, o.low_noise, context.generator)
+        if o.low_bias:
+            drawn[f"field_{name}"] = receive_field(batch.B, o.low_bias, context.generator)
+        return drawn
 
     def judged_B(self, x: Tensor, draws: Tensor | None) -> list[Tensor]:
         """What D_B is shown of images x of domain B: plainly x."""
@@ -158,7 +165,9 @@ class CycleGANModel(BaseModel):
     # the step --------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
-        """One update of the generators, then one of the discriminators."""
+        """One update of the generators, then one of the discriminators; of G_AB alone in the last epochs."""
+        if stage.name == REFINE:
+            return self._refine_step(batch, context)
         extras = self.begin_step(batch, context)
         L: dict[str, Tensor] = {}
         fakes_A, fakes_B = [], []
@@ -186,13 +195,13 @@ class CycleGANModel(BaseModel):
         mask_A, mask_B = (batch.mask_A, batch.mask_B) if shown else (None, None)
         L: dict[str, Tensor] = {}
         with context.autocast():
-            also_B = [(with_noise(batch.B, extras.get("noise_B")), mask_B)] if w.idt else []
-            also_A = [(with_noise(batch.A, extras.get("noise_A")), mask_A)] if w.idt else []
+            also_B = [(disturbed(batch.B, extras.get("noise_B"), extras.get("field_B")), mask_B)] if w.idt else []
+            also_A = [(disturbed(batch.A, extras.get("noise_A")), mask_A)] if w.idt else []
             (fake_B, logits_A), *idt_B = self._translate_all(self.G_AB, [(batch.A, mask_A), *also_B])
             (fake_A, logits_B), *idt_A = self._translate_all(self.G_BA, [(batch.B, mask_B), *also_A])
-            fake_A = with_noise(fake_A, extras.get("noise_fake_A"))
+            fake_A = disturbed(fake_A, extras.get("noise_fake_A"), extras.get("field_fake_A"))
             if w.cycle:
-                rec_A, _ = translate(self.G_BA, with_noise(fake_B, extras.get("noise_fake_B")), mask_A)
+                rec_A, _ = translate(self.G_BA, disturbed(fake_B, extras.get("noise_fake_B")), mask_A)
                 rec_B, _ = translate(self.G_AB, fake_A, mask_B)
                 L["cycle"] = losses.cycle_loss(rec_A, batch.A) + losses.cycle_loss(rec_B, batch.B)
             if w.idt:
@@ -208,6 +217,36 @@ class CycleGANModel(BaseModel):
                 L["seg"] = seg_A + seg_B
             L |= self.extra_terms(fake_B, extras)
         return L, fake_A, fake_B
+
+    def _refine_step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        """One update of G_AB by the B half of L_cycle, and by L_seg.
+
+        The finished G_BA's images of B are low-field images with their truth beside them: no other term pulls at G_AB,
+        and a step costs a fifth of an adversarial one.
+        """
+        extras = self.draw_low_field(batch, "fake_A", context)
+        L: dict[str, Tensor] = {}
+        self.optimisers[REFINE].zero_grad(set_to_none=True)
+        for start, part, share in micro_batches(batch, context.micro_batch):
+            terms = self.refine_terms(part, {name: x[start : start + len(part)] for name, x in extras.items()}, context)
+            (share * self.total(terms)).backward()
+            accumulate(L, terms, share)
+        self.optimisers[REFINE].step()
+        ema_update(self.ema_G_AB, self.G_AB, self.updates, self.options.ema_beta)
+        self.updates += 1
+        return L
+
+    def refine_terms(self, batch: Batch, extras: Mapping[str, Tensor], context: StepContext) -> dict[str, Tensor]:
+        """G_AB's unweighted losses where G_BA is finished."""
+        with context.autocast():
+            with torch.no_grad():
+                fake_A, _ = translate(self.ema_G_BA, batch.B)
+                fake_A = disturbed(fake_A, extras.get("noise_fake_A"), extras.get("field_fake_A"))
+            rec_B, logits = translate(self.G_AB, fake_A)
+            L = {"cycle": losses.cycle_loss(rec_B, batch.B)}
+            if logits is not None and self.weights.seg:
+                L["seg"] = losses.seg_loss(logits, batch.mask_B)
+        return L
 
     def _translate_all(
         self, generator: nn.Module, inputs: list[tuple[Tensor, Tensor | None]]
@@ -282,8 +321,9 @@ class CycleGANModel(BaseModel):
 
     def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
         """Bytes that autograd keeps for the generators' step on one image; batch statistics forbid splitting."""
-        if stage.name != GAN or "batch" in (self.options.norm, self.norm_D):
+        if stage.name not in (GAN, REFINE) or "batch" in (self.options.norm, self.norm_D):
             return 0
+        terms = self.refine_terms if stage.name == REFINE else self.generator_terms
         own = {parameter.untyped_storage().data_ptr() for parameter in self.parameters()}
         storages: dict[int, int] = {}
 
@@ -295,7 +335,7 @@ class CycleGANModel(BaseModel):
 
         state = context.generator.get_state()
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            kept = self.generator_terms(batch, self.begin_step(batch, context), context)
+            kept = terms(batch, self.begin_step(batch, context), context)
         context.generator.set_state(state)
         del kept
         return sum(storages.values())
@@ -303,11 +343,11 @@ class CycleGANModel(BaseModel):
     # around the step -------------------------------------------------------------------------------------------
 
     def stage_networks(self, stage: Stage) -> list[nn.Module]:
-        return [self.G_AB, self.G_BA, self.D_A, self.D_B]
+        return [self.G_AB] if stage.name == REFINE else [self.G_AB, self.G_BA, self.D_A, self.D_B]
 
     def step_schedulers(self, stage: Stage) -> None:
-        for schedule in (self.schedulers["G"], self.schedulers["D"]):
-            schedule.step()
+        for name in {GAN: ("G", "D"), REFINE: (REFINE,)}.get(stage.name, ()):
+            self.schedulers[name].step()
 
     @torch.no_grad()
     def visuals(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
@@ -346,11 +386,6 @@ class CycleGANModel(BaseModel):
 def full(x: Tensor) -> Tensor:
     """x in float32 if mixed precision made it shorter; float64 stays."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-def with_noise(x: Tensor, noise: Tensor | None) -> Tensor:
-    """x plus noise, kept in [-1, 1]; x where there is none."""
-    return x if noise is None else (x + noise).clamp(-1, 1)
 
 
 def translate(generator: nn.Module, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

@@ -1,13 +1,13 @@
 """PTA: CycleGAN-like training guided by the pretext tasks (method.md section 3; arXiv 2503.05339).
 
-Three stages: SGP and LSC are trained first, unless their weights are given; then both are frozen. SGP chooses the
-partners b* of L_syn; D_B judges an image together with what LSC makes of it, and the generator feels that through R.
+SGP and LSC are trained first, unless their weights are given; then both are frozen. SGP chooses the partners b* of
+L_syn; D_B judges an image together with what LSC makes of it, and the generator feels that through R.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,7 +89,7 @@ class PTAModel(CycleGANModel):
         elif self.lsc is not None:
             before.append(lsc_stage(o, PRETEXT_EPOCHS))
             self._add_optimiser(*lsc_optimiser(self.lsc, o))
-        self.stages = (*before, *self.stages)
+        self.stages = (*(replace(stage, epochs_before=None) for stage in before), *self.stages)
 
     def _add_optimiser(self, optimisers: dict[str, Any], schedulers: dict[str, Any]) -> None:
         self.optimisers |= optimisers
@@ -107,15 +107,11 @@ class PTAModel(CycleGANModel):
     def stage_networks(self, stage: Stage) -> list[nn.Module]:
         """Networks of the stage; the pretext networks are frozen once the adversarial stage begins."""
         pretext: dict[str, nn.Module | None] = {"sgp": self.sgp, "lsc": self.lsc}
-        for part in pretext.values():
+        for name, part in pretext.items():
             if part is not None:
-                part.requires_grad_(stage.name != GAN)
+                part.requires_grad_(stage.name == name)
         chosen = pretext.get(stage.name)
         return [chosen] if chosen is not None else super().stage_networks(stage)
-
-    def step_schedulers(self, stage: Stage) -> None:
-        if stage.name == GAN:
-            super().step_schedulers(stage)
 
     def validate(self, stage: Stage, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
         if stage.name == "sgp" and self.sgp is not None:

@@ -10,7 +10,8 @@ import torch
 
 from data.batch import Batch
 from models.base_model import StepContext
-from models.cycle_gan_model import GAN, CycleGANModel, CycleGANOptions, with_noise
+from models.cycle_gan_model import GAN, REFINE, CycleGANModel, CycleGANOptions
+from models.low_field import disturbed, receive_field
 from models.lsc_model import MEMORISED_DB, LSCModel, LSCOptions, MemoryWatch
 from models.pta_model import LOSS_PRESETS, PTAModel, PTAOptions
 from models.sgp_model import SGPModel, SGPOptions
@@ -64,6 +65,7 @@ def changed(before: dict[str, torch.Tensor], model: torch.nn.Module) -> set[str]
 def test_pta_stages_and_exports() -> None:
     assert [stage.name for stage in pta().stages] == ["sgp", "lsc", GAN]
     assert [stage.name for stage in pta(sgp_match="none", pretext_adv="none").stages] == [GAN]
+    assert [stage.name for stage in pta(n_epochs_refine=2).stages] == ["sgp", "lsc", GAN, REFINE]
     assert set(pta().exported_networks()) == {"G_AB", "G_BA", "D_A", "D_B", "SGP", "LSC"}
 
 
@@ -198,7 +200,52 @@ def test_G_BA_restores_a_from_noisier_images_than_fake_A() -> None:
     seen = []
     model.G_BA.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.generator_terms(data, extras, where)
-    assert torch.equal(seen[0], torch.cat([data.B, with_noise(data.A, extras["noise_A"])]))
+    assert torch.equal(seen[0], torch.cat([data.B, disturbed(data.A, extras["noise_A"])]))
+
+
+def test_receive_fields_are_smooth_have_the_deviation_asked_for_and_keep_the_background() -> None:
+    image = smooth_images(400, 3)[..., :24, :]
+    fields = receive_field(image, 0.1, torch.Generator().manual_seed(0))
+    assert fields.shape == (400, 1, 24, 32)
+    assert fields.log().std(0).mean().item() == pytest.approx(0.1, rel=0.1)
+    assert fields.log().mean().item() == pytest.approx(0, abs=0.01)
+    assert fields.log().diff(dim=-1).abs().max().item() < 0.1  # of neighbours; of far away ones some 0.3
+    image[..., :5] = -1
+    changed_image = disturbed(image, field=fields)
+    assert (changed_image[..., :5] == -1).all()
+    inside = changed_image.abs() < 1
+    assert torch.allclose((changed_image + 1)[inside], ((image + 1) * fields)[inside], atol=1e-6)
+
+
+def test_fake_A_has_the_random_receive_field_that_b_has_in_the_identity_loss() -> None:
+    data = batch()
+    plain, biased = pta(), pta(low_bias=0.2)
+    biased.load_state_dict(plain.state_dict())
+    seen, fakes = [], []
+    biased.G_AB.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for model in (plain, biased):
+        where = context()
+        extras = model.begin_step(data, where)
+        fakes.append(model.generator_terms(data, extras, where)[1].detach())
+    assert torch.equal(fakes[1], disturbed(fakes[0], field=extras["field_fake_A"]))
+    assert torch.equal(seen[0], torch.cat([data.A, disturbed(data.B, field=extras["field_B"])]))
+    assert not torch.equal(extras["field_fake_A"], extras["field_B"])
+
+
+def test_the_last_epochs_move_G_AB_alone_and_towards_b() -> None:
+    model, data = pta(n_epochs_refine=3, low_noise=0.1, low_bias=0.1, lr=2e-3), batch()
+    gan, refine = model.stages[-2:]
+    assert (gan.name, refine.name, refine.epochs, refine.epochs_before) == (GAN, REFINE, 3, gan.epochs)
+    before, where = snapshot(model), context()
+    L = [gan_step(model, data, where) for _ in range(30)]
+    assert set(L[0]) == {"cycle", "seg"}
+    assert changed(before, model) == {"G_AB", "ema_G_AB"}
+    assert sum(terms["cycle"] for terms in L[-5:]) < 0.8 * sum(terms["cycle"] for terms in L[:5])
+    rates = []
+    for _ in range(3):
+        rates.append(model.optimisers[REFINE].param_groups[0]["lr"])
+        model.step_schedulers(refine)
+    assert rates == pytest.approx([2e-3, 1.5e-3, 1e-3])
 
 
 def test_discriminators_without_normalisation_see_brightness() -> None:

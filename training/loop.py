@@ -66,10 +66,11 @@ class Trainer:
         self.model.eval()
         for network in self.model.stage_networks(stage):
             network.train()
+        partners = None
         if self.model.wants_partners(stage):
             self.log.note("SGP: finding every low-field slice's nearest high-field slices")
-            slices = (self.dataset.slices(domain, PARTNER_CHUNK) for domain in ("A", "B"))
-            self.dataset.set_partners(self.model.partners(*slices))
+            partners = self.model.partners(*(self.dataset.slices(domain, PARTNER_CHUNK) for domain in ("A", "B")))
+        self.dataset.set_partners(partners)
         first = self._batches(stage, 0)
         n_steps = min(len(first) * stage.epochs, stage.steps or len(first) * stage.epochs)
         self.context.images_seen = self.saved_images = self.position["images"]
@@ -83,9 +84,11 @@ class Trainer:
             last = epoch + 1 == stage.epochs or self.position["step"] >= n_steps
             if last or (epoch + 1) % self.options.val_epoch_freq == 0:
                 self._validate(stage)
-            if stage is self.model.stages[-1] and (epoch + 1) % self.options.save_epoch_freq == 0:
-                self.save(str(epoch + 1))
-                self.save("latest")
+            if stage.epochs_before is not None:
+                number = stage.epochs_before + epoch + 1
+                if number % self.options.save_epoch_freq == 0:
+                    self.save(str(number))
+                    self.save("latest")
             if reason := self.model.wants_to_stop(stage):
                 self.log.note(f"{stage.name}: stopped after epoch {epoch + 1}: {reason}")
                 return

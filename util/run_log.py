@@ -65,7 +65,7 @@ class RunLog:
         self._time_before = self._loss_log.seconds
 
     def stage(self, name: str, n_steps: int, first_step: int = 0) -> None:
-        """Begin a stage (sgp, lsc, gan) of `n_steps` steps, `first_step` of which were done before a resume."""
+        """Begin a stage (sgp, lsc, gan, refine) of `n_steps` steps, `first_step` of which were done before a resume."""
         self._stage, self._n_steps, self._step = name, n_steps, first_step
         self._seen = 0
         self._row_seen, self._html_seen, self._dashboard_seen = -1, -1, -1  # the first step's row and pictures are due
