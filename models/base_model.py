@@ -139,10 +139,10 @@ class BaseModel(nn.Module):
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
-        for name, scheduler in self.schedulers.items():
-            scheduler.load_state_dict(state["schedulers"][name])
+        """Take up `training_state`; what a stage that was added since needs begins afresh."""
+        for kind, parts in (("optimisers", self.optimisers), ("schedulers", self.schedulers)):
+            for name in parts.keys() & state[kind].keys():
+                parts[name].load_state_dict(state[kind][name])
 
     def exported_networks(self) -> dict[str, nn.Module]:
         """Networks whose weights are also saved alone, as `latest_net_NAME.pth`."""

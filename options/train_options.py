@@ -75,7 +75,7 @@ def for_device(run: RunOptions, device: torch.device) -> RunOptions:
 FREE_ON_RESUME = frozenset(
     {field.name for schema in (TrainOptions, DisplayOptions) for field in dataclasses.fields(schema)}
     - {"seed", "batch_size", "amp"}
-) | {"n_epochs", "n_epochs_decay", "sgp_weights", "lsc_weights"}
+) | {"n_epochs", "n_epochs_decay", "n_epochs_refine", "sgp_weights", "lsc_weights"}
 
 
 def parse(argv: Sequence[str]) -> RunOptions:

@@ -129,6 +129,26 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     assert not same(weights(tmp_path / "straight"), weights(tmp_path / "other"))
 
 
+def test_a_finished_run_goes_on_with_more_epochs_and_then_refines(phantom: Path, tmp_path: Path) -> None:
+    """4 adversarial epochs at once, or 2 and then 2 more; refinement afterwards, numbered on from them."""
+    arguments = train_arguments(phantom, tmp_path, "cycle_gan", "--lr_policy=step", "--save_epoch_freq=1")
+    train.main([*arguments, "--name=straight", "--n_epochs=4", "--n_epochs_decay=0"])
+    train.main([*arguments, "--name=longer", "--n_epochs=2", "--n_epochs_decay=0"])
+    longer = [*arguments, "--name=longer", "--n_epochs=4", "--n_epochs_decay=0", "--continue_train"]
+    train.main(longer)
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "longer"))
+    G_BA = weights(tmp_path / "longer")["ema_G_BA.output.weight"].clone()
+    train.main([*longer, "--n_epochs_refine=2"])
+    assert sorted(path.stem for path in (tmp_path / "longer").glob("?.pt")) == ["1", "2", "3", "4", "5", "6"]
+    refined = weights(tmp_path / "longer")
+    assert torch.equal(G_BA, refined["ema_G_BA.output.weight"])
+    assert not same(weights(tmp_path / "straight"), refined)
+    with pytest.raises(UserError, match="can no longer change"):
+        train.main([*longer, "--n_epochs_refine=2", "--n_epochs=5"])
+    with pytest.raises(UserError, match="at least 1"):
+        train.main(longer)
+
+
 def test_pretext_weights_are_taken_instead_of_trained(phantom: Path, tmp_path: Path) -> None:
     for model in ("sgp", "lsc"):
         train.main(train_arguments(phantom, tmp_path, model, f"--name={model}"))

@@ -52,11 +52,12 @@ class Trainer:
         self.saved_images = 0
 
     def fit(self) -> None:
-        """Train from the current position to the end of the last stage."""
-        while self.position["stage"] < len(self.model.stages):
-            stage = self.model.stages[self.position["stage"]]
-            self._run_stage(stage)
-            self.position = {"stage": self.position["stage"] + 1, "epoch": 0, "batch": 0, "step": 0, "images": 0}
+        """Train from the current position to the end of the last stage, where a longer run may go on later."""
+        stages = self.model.stages
+        for index in range(self.position["stage"], len(stages)):
+            self._run_stage(stages[index])
+            if index + 1 < len(stages):
+                self.position = {"stage": index + 1, "epoch": 0, "batch": 0, "step": 0, "images": 0}
             self.save("latest")
         self.log.report()
 
@@ -172,6 +173,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "training": self.model.training_state(),
             "position": dict(self.position),
+            "epochs_before": self.model.stages[self.position["stage"]].epochs_before,
             "generators": {"torch": torch.get_rng_state(), "steps": self.context.generator.get_state()},
         }
         write_checkpoint(checkpoint_path(self.run_dir, epoch), content)
@@ -179,11 +181,21 @@ class Trainer:
             write_atomically(self.run_dir / weights_name(epoch, name), network.state_dict())
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take up where a checkpoint left off."""
+        """Take up where a checkpoint left off.
+
+        Raises:
+            UserError: earlier stages than the one it is in would have to change.
+        """
+        reached = content["position"]["stage"]
+        stage = self.model.stages[reached] if reached < len(self.model.stages) else None
+        if stage is None or stage.epochs_before != content["epochs_before"]:
+            raise UserError(
+                "--continue_train: the run's last stage, refine, has begun; --n_epochs and --n_epochs_decay "
+                "can no longer change, and --n_epochs_refine must be at least 1"
+            )
         self.model.load_state_dict(content["model"])
         self.model.load_training_state(content["training"])
         self.position = dict(content["position"])
         torch.set_rng_state(content["generators"]["torch"])
         self.context.generator.set_state(content["generators"]["steps"])
-        if self.position["stage"] < len(self.model.stages):
-            self.log.resume(self.model.stages[self.position["stage"]].name, self.position["step"])
+        self.log.resume(stage.name, self.position["step"])
