@@ -131,11 +131,11 @@ class CycleGANModel(BaseModel):
 
     def begin_step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """Per-image extras of a step, (N, …) each: random draws, partners. Cut into micro-batches with the batch."""
-        o, generator = self.options, context.generator
+        o = self.options
         extras: dict[str, Tensor] = {}
         if o.low_noise:
-            extras["noise_A"] = noise(batch.mask_A, HIDING * o.low_noise, generator)
-            extras["noise_fake_B"] = noise(batch.mask_A, HIDING * o.low_noise, generator)
+            for name in ("noise_A", "noise_fake_B"):
+                extras[name] = noise(batch.mask_A, HIDING * o.low_noise, o.low_band, context.generator)
         return extras | self.draw_low_field(batch, "fake_A", context) | self.draw_low_field(batch, "B", context)
 
     def draw_low_field(self, batch: Batch, name: str, context: StepContext) -> dict[str, Tensor]:
@@ -149,7 +149,7 @@ class CycleGANModel(BaseModel):
         """
         o, drawn = self.options, {}
         if o.low_noise:
-            drawn[f"noise_{name}"] = noise(batch.mask_B, o.low_noise, context.generator)
+            drawn[f"noise_{name}"] = noise(batch.mask_B, o.low_noise, o.low_band, context.generator)
         if o.low_bias:
             drawn[f"field_{name}"] = receive_field(batch.B, o.low_bias, context.generator)
         return drawn

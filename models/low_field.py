@@ -10,19 +10,27 @@ from torch import Tensor
 
 from util.schema import flag
 
+TAPER = 0.25  # outer part of the measured k-space that rolls off, as scanners filter against ringing
 WAVES = 6  # of a receive field
 WAVES_PER_SIDE = 1.0  # highest spatial frequency of a receive field: a head coil's sensitivity varies over decimetres
 
 
 @dataclass(frozen=True)
 class LowFieldOptions:
-    """Strength of the two."""
+    """Strength of the two, and the noise's colour."""
 
     low_noise: float = flag(
         0.0,
         "standard deviation of low-field noise on fake_A and on b in L_idt; thrice that on what G_BA restores a from",
         group="loss",
         low=0,
+        high=1,
+    )
+    low_band: float = flag(
+        1.0,
+        "part of each axis' k-space that the low-field scanner measured, and its noise fills: below 1 if zero-filled",
+        group="loss",
+        low=0.1,
         high=1,
     )
     low_bias: float = flag(
@@ -48,9 +56,23 @@ def receive_field(images: Tensor, deviation: float, generator: torch.Generator) 
     return torch.exp(deviation * waves.sum(1, keepdim=True) / math.sqrt(WAVES)).to(images.device)
 
 
-def noise(mask: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
-    """White Gaussian noise inside the masks (N, 1, H, W); 0 outside."""
-    return deviation * mask * torch.randn(mask.shape, generator=generator).to(mask.device)
+def noise(mask: Tensor, deviation: float, band: float, generator: torch.Generator) -> Tensor:
+    """Gaussian noise inside the masks (N, 1, H, W), of that deviation and with a scanner's spectrum; 0 outside.
+
+    White within `band` of each axis' k-space but for a Tukey roll-off at its edge, and nothing beyond.
+    """
+    drawn = torch.randn(mask.shape, generator=generator)
+    height, width = (_measured(n, band) for n in mask.shape[-2:])
+    window = height[:, None] * width[None, :]
+    coloured = torch.fft.ifft2(torch.fft.fft2(drawn) * (window / window.square().mean().sqrt())).real
+    return deviation * mask * coloured.to(mask.device)
+
+
+def _measured(n: int, band: float) -> Tensor:
+    """Weight (n,) of each frequency of one axis, in the order of `torch.fft.fftfreq`."""
+    radius = torch.fft.fftfreq(n).abs() * 2 / band
+    roll = ((radius - (1 - TAPER)) / TAPER).clamp(0, 1)
+    return 0.5 * (1 + torch.cos(math.pi * roll))
 
 
 def disturbed(x: Tensor, noise: Tensor | None = None, field: Tensor | None = None) -> Tensor:

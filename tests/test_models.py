@@ -11,7 +11,7 @@ import torch
 from data.batch import Batch
 from models.base_model import StepContext
 from models.cycle_gan_model import GAN, REFINE, CycleGANModel, CycleGANOptions
-from models.low_field import disturbed, receive_field
+from models.low_field import disturbed, noise, receive_field
 from models.lsc_model import MEMORISED_DB, LSCModel, LSCOptions, MemoryWatch
 from models.pta_model import LOSS_PRESETS, PTAModel, PTAOptions
 from models.sgp_model import SGPModel, SGPOptions
@@ -201,6 +201,17 @@ def test_G_BA_restores_a_from_noisier_images_than_fake_A() -> None:
     model.G_BA.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.generator_terms(data, extras, where)
     assert torch.equal(seen[0], torch.cat([data.B, disturbed(data.A, extras["noise_A"])]))
+
+
+@pytest.mark.parametrize("band", [1.0, 0.5])
+def test_low_field_noise_has_the_deviation_and_the_band_asked_for(band: float) -> None:
+    drawn = noise(torch.ones(64, 1, 32, 48), 0.1, band, torch.Generator().manual_seed(0))
+    assert drawn.std().item() == pytest.approx(0.1, rel=0.03)
+    power = torch.fft.fft2(drawn).abs().square().mean((0, 1)) / (32 * 48 * 0.1**2)
+    highest = torch.maximum(torch.fft.fftfreq(32).abs()[:, None], torch.fft.fftfreq(48).abs()[None]) * 2
+    assert power[highest > band].sum() < 1e-6
+    flat = power[highest < 0.7 * band]
+    assert flat.std() / flat.mean() < 0.2  # 64 draws: 1 / 8
 
 
 def test_receive_fields_are_smooth_have_the_deviation_asked_for_and_keep_the_background() -> None:
