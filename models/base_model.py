@@ -164,7 +164,7 @@ class BaseModel(nn.Module):
 def adam(networks: list[nn.Module], options: OptimiserOptions, *, beta2: float = 0.999) -> torch.optim.Adam:
     """Adam over all trainable parameters of `networks`."""
     parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
-    return torch.optim.Adam(parameters, lr=options.lr, betas=(options.beta1, beta2))
+    return torch.optim.Adam(parameters, lr=options.lr, betas=(options.beta1, beta2), fused=True)
 
 
 def scheduler(optimiser: torch.optim.Optimizer, options: OptimiserOptions) -> torch.optim.lr_scheduler.LRScheduler:

@@ -137,7 +137,7 @@ def lsc_stage(options: LSCTraining, epochs: int) -> Stage:
 
 def lsc_optimiser(lsc: LSC, options: LSCTraining) -> tuple[dict[str, Any], dict[str, Any]]:
     """Adam, half a cosine over `lsc_steps`."""
-    optimiser = torch.optim.Adam(lsc.parameters(), lr=options.lsc_lr)
+    optimiser = torch.optim.Adam(lsc.parameters(), lr=options.lsc_lr, fused=True)
     steps = options.lsc_steps or LSC_STEPS.gpu
 
     def rate(step: int) -> float:

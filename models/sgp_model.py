@@ -110,7 +110,7 @@ def sgp_stage(options: SGPTraining, epochs: int) -> Stage:
 
 def sgp_optimiser(sgp: SGP, options: SGPTraining) -> tuple[dict[str, Any], dict[str, Any]]:
     """AdamW with a short linear warm-up and half a cosine over `sgp_steps`."""
-    optimiser = torch.optim.AdamW(sgp.parameters(), lr=options.sgp_lr, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(sgp.parameters(), lr=options.sgp_lr, weight_decay=0.05, fused=True)
     steps = options.sgp_steps or SGP_STEPS.gpu
     warm = max(1, steps // 20)
 
