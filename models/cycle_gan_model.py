@@ -35,6 +35,7 @@ from models.networks import (
 )
 from models.networks.hybrid import HybridGenerator
 from models.networks.layers import check_multiple, ema_update, frozen_copy
+from util.errors import UserError
 from util.image_pool import ImagePool
 from util.schema import flag
 
@@ -110,6 +111,8 @@ class CycleGANModel(BaseModel):
         self.optimisers = {"G": adam([self.G_AB, self.G_BA], options), "D": adam([self.D_A, self.D_B], options)}
         self.schedulers = {name: scheduler(optimiser, options) for name, optimiser in self.optimisers.items()}
         if options.n_epochs_refine:
+            if not self.weights.cycle:
+                raise UserError(f"--n_epochs_refine {options.n_epochs_refine} needs a --lambda_cycle above 0")
             self.stages += (Stage(REFINE, options.n_epochs_refine, epochs_before=adversarial),)
             self.optimisers[REFINE] = adam([self.G_AB], options)
             self.schedulers[REFINE] = LambdaLR(

@@ -257,6 +257,8 @@ def test_the_last_epochs_move_G_AB_alone_and_towards_b() -> None:
         rates.append(model.optimisers[REFINE].param_groups[0]["lr"])
         model.step_schedulers(refine)
     assert rates == pytest.approx([2e-3, 1.5e-3, 1e-3])
+    with pytest.raises(UserError, match="needs a --lambda_cycle above 0"):
+        pta(n_epochs_refine=3, lambda_cycle=0)
 
 
 def test_discriminators_without_normalisation_see_brightness() -> None:
