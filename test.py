@@ -46,6 +46,7 @@ def make_evaluation(options: TestOptions) -> Evaluation:
         results=options.results,
         seed=options.seed,
         with_opponents=options.opponents,
+        average_mirrored=options.average_mirrored,
         inception=None if weights is None else FIDInception.from_file(weights).to(device),
     )
 
@@ -71,7 +72,7 @@ def facts(options: TestOptions, model: BaseModel, data: TestData) -> dict[str, s
     run = model.run
     network = f", {run['netG']}" if "netG" in run else ""
     return {
-        "run": f"{options.run_dir}, epoch {options.epoch}",
+        "run": f"{options.run_dir}, epoch {options.epoch}" + ", mirror average" * options.average_mirrored,
         "model": f"{run['model']}{network}, seed {run['seed']}",
         "data": f"{data.source.folder}: {data.n_slices} slices of {len(data.subjects)} subjects",
     }

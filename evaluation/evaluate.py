@@ -17,7 +17,7 @@ from evaluation.encoder import Encoder
 from evaluation.folders import TestData
 from evaluation.paired import PairedTable
 from evaluation.pictures import write_pictures
-from evaluation.predict import Device, Embedder, NetworkGrid, Restorer, embed, synthesise
+from evaluation.predict import Device, Embedder, MirrorAverage, NetworkGrid, Restorer, embed, synthesise
 from evaluation.record import Record
 from evaluation.subjects import SubjectSlices, positions_by_subject, read_subject
 from evaluation.unpaired import UnpairedTable
@@ -41,6 +41,7 @@ class Evaluation:
     results: Path
     seed: int
     with_opponents: bool = True
+    average_mirrored: bool = False
     inception: FIDInception | None = None
 
     def run(self) -> tuple[Record, PairedTable]:
@@ -71,8 +72,10 @@ class Evaluation:
         target = None if known is None else opponents.pooled_quantiles(known)
         sets = None if self.data.target is None else UnpairedTable(self.inception)
         n_volumes = 0
+        model = MirrorAverage(self.model) if self.average_mirrored else self.model
+        record.put("average_mirrored", value=self.average_mirrored)
         for volume in self._subjects(self.data):
-            fake_B = synthesise(self.model, volume, self.grid, self.on)
+            fake_B = synthesise(model, volume, self.grid, self.on)
             write_pictures(self.results / "images", volume, fake_B, pool)
             if volume.subject in self.data.entries:
                 write_volume(self.results / "volumes", self.data.entries[volume.subject], volume, fake_B)

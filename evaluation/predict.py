@@ -40,6 +40,17 @@ class Synthesiser(Protocol):
 
 
 @dataclass(frozen=True)
+class MirrorAverage:
+    """A generator's mean over a slice and the same slice mirrored left to right."""
+
+    model: Synthesiser
+
+    def synthesise(self, real_A: Tensor) -> Tensor:
+        mirrored = self.model.synthesise(real_A.flip(-1)).flip(-1)
+        return (self.model.synthesise(real_A) + mirrored) / 2
+
+
+@dataclass(frozen=True)
 class NetworkGrid:
     """The grid a run's networks work on, from its saved options; `multiple` matters where slices keep their size."""
 

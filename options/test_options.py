@@ -25,6 +25,11 @@ class TestOptions:
     phase: str = flag("test", "which split is used", group="run", choices=SPLITS)
     num_test: int = flag(0, "use the first so many slices; 0: all", group="run", low=0)
     batch_size: int = flag(16, "slices computed at once; changes no result", group="computing", low=1)
+    average_mirrored: bool = flag(
+        False,
+        "average every synthesis with that of the slice mirrored left to right: twice the time",
+        group="computing",
+    )
     gpu_ids: str = flag("auto", "auto: CUDA if there is any; -1: the CPU; 0, 1, …: that GPU", group="computing")
     seed: int = flag(0, "seed of bootstrap, draws and corruption", group="measures", low=0, high=2**31 - 1)
     eval_encoder: str | None = flag(

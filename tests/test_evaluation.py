@@ -20,7 +20,7 @@ from evaluation.evaluate import DEFINITIONS
 from evaluation.folders import open_test_data
 from evaluation.paired import MEASURES, PairedTable, score
 from evaluation.pictures import error_map
-from evaluation.predict import Device, NetworkGrid, synthesise
+from evaluation.predict import Device, MirrorAverage, NetworkGrid, synthesise
 from evaluation.record import Record, write_csv, write_json
 from evaluation.report import write_report
 from evaluation.subjects import SubjectSlices, read_subject
@@ -100,6 +100,17 @@ def test_synthesis_does_not_depend_on_batch_size(volume: SubjectSlices) -> None:
     np.testing.assert_array_equal(small, large)
     assert small.shape == volume.image.shape and small.dtype == np.float32
     assert small.min() >= 0 and small.max() <= 1
+
+
+def test_the_mirror_average_turns_the_mirrored_synthesis_back() -> None:
+    class Lopsided:
+        """Adds a ramp from left to right, as no network should."""
+
+        def synthesise(self, real_A: Tensor) -> Tensor:
+            return real_A + torch.linspace(-0.1, 0.1, real_A.shape[-1])
+
+    image = torch.rand(2, 1, 8, 12, generator=torch.Generator().manual_seed(0)) - 0.5
+    assert torch.allclose(MirrorAverage(Lopsided()).synthesise(image), image, atol=1e-6)
 
 
 def test_synthesis_never_sees_truth_or_background(volume: SubjectSlices) -> None:
