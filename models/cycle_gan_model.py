@@ -25,7 +25,7 @@ from models.base_model import (
     micro_batches,
     scheduler,
 )
-from models.low_field import LowFieldOptions, disturbed, noise, receive_field
+from models.low_field import LowFieldOptions, disturbed, low_field_draws, noise
 from models.networks import (
     DiscriminatorOptions,
     GeneratorOptions,
@@ -40,8 +40,9 @@ from util.image_pool import ImagePool
 from util.schema import flag
 
 GAN, REFINE = "gan", "refine"  # the stages' names
-# --low_noise times this is put on a and fake_B before G_BA restores a. Noise left in the synthesis (high-frequency
-# deviation in white matter) after 600 images: .055 at 1, .055 at 2, .047 at 3, .036 at 5, where contrast suffers
+# --low_noise times this is put on a and fake_B before G_BA restores a: a's noise must not survive there, or L_cycle and
+# L_idt reward G_AB for every bit of it that it lets through. Noise left in the synthesis (high-frequency deviation in
+# white matter) after 600 images: .055 at 1, .055 at 2, .047 at 3, .036 at 5, where contrast suffers
 HIDING = 3.0
 REFINE_BATCH = 4  # images a step at least: 34 of 96 px a second on two cores instead of 24 by twos, and as good
 
@@ -142,23 +143,9 @@ class CycleGANModel(BaseModel):
         if o.low_noise:
             for name in ("noise_A", "noise_fake_B"):
                 extras[name] = noise(batch.mask_A, HIDING * o.low_noise, o.low_band, context.generator)
-        return extras | self.draw_low_field(batch, "fake_A", context) | self.draw_low_field(batch, "B", context)
-
-    def draw_low_field(self, batch: Batch, name: str, context: StepContext) -> dict[str, Tensor]:
-        """`noise_NAME` and `field_NAME` for images of b's anatomy that play the low field's part.
-
-        No network can foresee a low-field image's noise and receive field. Without them G_BA would have to invent noise
-        to pass D_A, and G_AB to hide a's noise in fake_B so that the cycle finds it again (Chu et al. 2017): it would
-        keep what it should remove. With them G_BA draws what is under the noise, and G_AB learns to see through both.
-        What G_BA is given in its own reconstructions is noisier still: a's noise must not survive there, or L_cycle
-        and L_idt reward G_AB for every bit of it that it lets through.
-        """
-        o, drawn = self.options, {}
-        if o.low_noise:
-            drawn[f"noise_{name}"] = noise(batch.mask_B, o.low_noise, o.low_band, context.generator)
-        if o.low_bias:
-            drawn[f"field_{name}"] = receive_field(batch.B, o.low_bias, context.generator)
-        return drawn
+        for name in ("fake_A", "B"):
+            extras |= low_field_draws(o, name, batch.mask_B, context.generator)
+        return extras
 
     def judged_B(self, x: Tensor, draws: Tensor | None) -> list[Tensor]:
         """What D_B is shown of images x of domain B: plainly x."""
@@ -230,7 +217,7 @@ class CycleGANModel(BaseModel):
         The finished G_BA's images of B are low-field images with their truth beside them: no other term pulls at G_AB,
         and a step costs a fifth of an adversarial one.
         """
-        extras = self.draw_low_field(batch, "fake_A", context)
+        extras = low_field_draws(self.options, "fake_A", batch.mask_B, context.generator)
         L: dict[str, Tensor] = {}
         self.optimisers[REFINE].zero_grad(set_to_none=True)
         for start, part, share in micro_batches(batch, context.micro_batch):

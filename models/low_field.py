@@ -42,6 +42,21 @@ class LowFieldOptions:
     )
 
 
+def low_field_draws(o: LowFieldOptions, name: str, mask: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """`noise_NAME` and `field_NAME`, (N, 1, H, W) both, for high-field anatomy that plays the low field's part.
+
+    Without them G_BA would have to invent noise to pass D_A, and G_AB to hide a's noise in fake_B so that the cycle
+    finds it again (Chu et al. 2017): it would keep what it should remove. With them G_BA draws what is under the noise,
+    and G_AB learns to see through both. What has strength 0 is left out.
+    """
+    drawn = {}
+    if o.low_noise:
+        drawn[f"noise_{name}"] = noise(mask, o.low_noise, o.low_band, generator)
+    if o.low_bias:
+        drawn[f"field_{name}"] = receive_field(mask, o.low_bias, generator)
+    return drawn
+
+
 def receive_field(images: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
     """For images (N, C, H, W) factors (N, 1, H, W) whose logarithm is a smooth Gaussian process of that deviation.
 
