@@ -36,7 +36,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str]) -> Trainer:
             part.check()
     image_size = dataset.image_size()
     model = MODELS[run.model](run.network, image_size).to(device)  # type: ignore[call-arg]
-    checkpoint = open_run_folder(run, image_size)
+    checkpoint = open_run_folder(run, image_size, model.stages)
     write_run_info(
         run.run_dir,
         seed=run.train.seed,

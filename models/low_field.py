@@ -92,6 +92,10 @@ def _measured(n: int, band: float) -> Tensor:
 
 def disturbed(x: Tensor, noise: Tensor | None = None, field: Tensor | None = None) -> Tensor:
     """x in [-1, 1], where -1 is no signal, times a receive field, plus noise, kept in [-1, 1]."""
+    if noise is None and field is None:
+        return x
     if field is not None:
         x = (x + 1) * field - 1
-    return x if noise is None and field is None else (x if noise is None else x + noise).clamp(-1, 1)
+    if noise is not None:
+        x = x + noise
+    return x.clamp(-1, 1)

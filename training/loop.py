@@ -181,21 +181,10 @@ class Trainer:
             write_atomically(self.run_dir / weights_name(epoch, name), network.state_dict())
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take up where a checkpoint left off.
-
-        Raises:
-            UserError: earlier stages than the one it is in would have to change.
-        """
-        reached = content["position"]["stage"]
-        stage = self.model.stages[reached] if reached < len(self.model.stages) else None
-        if stage is None or stage.epochs_before != content["epochs_before"]:
-            raise UserError(
-                "--continue_train: the run's last stage, refine, has begun; --n_epochs and --n_epochs_decay "
-                "can no longer change, and --n_epochs_refine must be at least 1"
-            )
+        """Take up where a checkpoint left off."""
         self.model.load_state_dict(content["model"])
         self.model.load_training_state(content["training"])
         self.position = dict(content["position"])
         torch.set_rng_state(content["generators"]["torch"])
         self.context.generator.set_state(content["generators"]["steps"])
-        self.log.resume(stage.name, self.position["step"])
+        self.log.resume(self.model.stages[self.position["stage"]].name, self.position["step"])

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.unaligned_dataset import UnalignedMaskDataset
+from models.base_model import Stage
 from options.train_options import RunOptions, differences
 from util.checkpoint import OPTIONS_NAME, checkpoint_path, read_checkpoint
 from util.errors import UserError
 from util.files import replace_text
 
 
-def open_run_folder(run: RunOptions, image_size: tuple[int, int]) -> dict[str, Any] | None:
+def open_run_folder(run: RunOptions, image_size: tuple[int, int], stages: Sequence[Stage]) -> dict[str, Any] | None:
     """Create the run folder, or take up the one that is there; returns the checkpoint to continue from, if asked for.
+
+    `stages` are those that the run's model would go through now.
 
     Raises:
         UserError: nothing to continue; an earlier run would be lost; the continued run has other options.
@@ -32,6 +35,12 @@ def open_run_folder(run: RunOptions, image_size: tuple[int, int]) -> dict[str, A
             raise UserError(
                 f"--continue_train: {folder} was trained with other options ({'; '.join(changed)}); "
                 "repeat them, or give another --name"
+            )
+        reached = content["position"]["stage"]
+        if reached >= len(stages) or stages[reached].epochs_before != content["epochs_before"]:
+            raise UserError(
+                "--continue_train: the run's last stage, refine, has begun; --n_epochs and --n_epochs_decay "
+                "can no longer change, and --n_epochs_refine must be at least 1"
             )
     elif latest.exists() and not run.train.overwrite:
         raise UserError(
