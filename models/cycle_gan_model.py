@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -65,6 +65,12 @@ class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, LowFieldOptions
         group="optimisation",
         low=0,
     )
+    refine_ssim: float = flag(
+        1.0,
+        "weight of 1 - SSIM of the restored b, beside its L1 distance, in the epochs of --n_epochs_refine",
+        group="loss",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class Weights:
     adv: float
     seg: float
     syn: float = 0.0
+    syn_A: float = 0.0
 
 
 class CycleGANModel(BaseModel):
@@ -151,7 +158,7 @@ class CycleGANModel(BaseModel):
         """What D_B is shown of images x of domain B: plainly x."""
         return [x]
 
-    def extra_terms(self, fake_B: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def extra_terms(self, fake_A: Tensor, fake_B: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Further generator losses by name."""
         return {}
 
@@ -191,8 +198,8 @@ class CycleGANModel(BaseModel):
             also_B = [(disturbed(batch.B, extras.get("noise_B"), extras.get("field_B")), mask_B)] if w.idt else []
             also_A = [(disturbed(batch.A, extras.get("noise_A")), mask_A)] if w.idt else []
             (fake_B, logits_A), *idt_B = self._translate_all(self.G_AB, [(batch.A, mask_A), *also_B])
-            (fake_A, logits_B), *idt_A = self._translate_all(self.G_BA, [(batch.B, mask_B), *also_A])
-            fake_A = disturbed(fake_A, extras.get("noise_fake_A"), extras.get("field_fake_A"))
+            (drawn_A, logits_B), *idt_A = self._translate_all(self.G_BA, [(batch.B, mask_B), *also_A])
+            fake_A = disturbed(drawn_A, extras.get("noise_fake_A"), extras.get("field_fake_A"))
             if w.cycle:
                 rec_A, _ = translate(self.G_BA, disturbed(fake_B, extras.get("noise_fake_B")), mask_A)
                 rec_B, _ = translate(self.G_AB, fake_A, mask_B)
@@ -208,11 +215,11 @@ class CycleGANModel(BaseModel):
             if logits_A is not None and logits_B is not None and w.seg:
                 seg_A, seg_B = losses.seg_loss(logits_A, batch.mask_A), losses.seg_loss(logits_B, batch.mask_B)
                 L["seg"] = seg_A + seg_B
-            L |= self.extra_terms(fake_B, extras)
+            L |= self.extra_terms(drawn_A, fake_B, extras)
         return L, fake_A, fake_B
 
     def _refine_step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        """One update of G_AB by the B half of L_cycle, and by L_seg.
+        """One update of G_AB by the B half of L_cycle, by SSIM beside it (Zhao et al. 2017), and by L_seg.
 
         The finished G_BA's images of B are low-field images with their truth beside them: no other term pulls at G_AB,
         and a step costs a fifth of an adversarial one.
@@ -237,6 +244,8 @@ class CycleGANModel(BaseModel):
                 fake_A = disturbed(fake_A, extras.get("noise_fake_A"), extras.get("field_fake_A"))
             rec_B, logits = translate(self.G_AB, fake_A)
             L = {"cycle": losses.cycle_loss(rec_B, batch.B)}
+            if self.options.refine_ssim:
+                L["ssim"] = losses.ssim_loss(full(rec_B), batch.B, batch.mask_B)
             if logits is not None and self.weights.seg:
                 L["seg"] = losses.seg_loss(logits, batch.mask_B)
         return L
@@ -255,8 +264,7 @@ class CycleGANModel(BaseModel):
 
     def total(self, L: Mapping[str, Tensor]) -> Tensor:
         """L = lambda_syn L_syn + lambda_idt L_idt + lambda_cycle L_cycle + lambda_adv L_adv + lambda_seg L_seg."""
-        w = self.weights
-        lambdas = {"syn": w.syn, "idt": w.idt, "cycle": w.cycle, "adv": w.adv, "seg": w.seg}
+        lambdas = {**asdict(self.weights), "ssim": self.weights.cycle * self.options.refine_ssim}
         return torch.stack([lambdas[name] * full(term) for name, term in L.items()]).sum()
 
     def _adversarial(self, scores: Tensor, *, real: bool) -> Tensor:

@@ -29,7 +29,7 @@ from util.schema import flag
 LOSS_PRESETS = {
     "paper": Weights(syn=0.5, idt=0.0, cycle=0.2, adv=0.3, seg=0.5),
     "released": Weights(syn=0.0, idt=5.0, cycle=10.0, adv=1.0, seg=0.5),
-    "balanced": Weights(syn=2.0, idt=1.0, cycle=5.0, adv=1.0, seg=0.5),
+    "balanced": Weights(syn=2.0, syn_A=2.0, idt=1.0, cycle=5.0, adv=1.0, seg=0.5),
 }
 PRETEXT_EPOCHS = 1_000_000  # pretext stages end by their number of steps
 SYN_NOISE = 0.05  # standard deviation of the noise that E_B sees on both images of L_syn
@@ -43,6 +43,9 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
         "balanced", "set of lambdas; an explicit --lambda_* wins", group="loss", choices=LOSS_PRESETS
     )
     lambda_syn: float | None = flag(None, "weight of L_syn; none: the preset's", group="loss", low=0)
+    lambda_syn_A: float | None = flag(
+        None, "weight of L_syn of the other direction, G_BA(b*) and a; none: the preset's", group="loss", low=0
+    )
     lambda_idt: float | None = flag(None, "weight of L_idt; none: the preset's", group="loss", low=0)
     lambda_cycle: float | None = flag(None, "weight of L_cycle; none: the preset's", group="loss", low=0)
     lambda_adv: float | None = flag(None, "weight of L_adv; none: the preset's", group="loss", low=0)
@@ -74,7 +77,7 @@ class PTAModel(CycleGANModel):
     def __init__(self, options: PTAOptions, image_size: tuple[int, int]) -> None:
         super().__init__(options, image_size)
         o = options
-        uses_syn_embedding = self.weights.syn > 0 and o.syn_form == "cos"
+        uses_syn_embedding = (self.weights.syn > 0 or self.weights.syn_A > 0) and o.syn_form == "cos"
         self.sgp = SGP(o) if o.sgp_match != "none" or uses_syn_embedding else None
         self.lsc = LSC(o) if o.pretext_adv != "none" else None
         self.watch = MemoryWatch()
@@ -143,7 +146,7 @@ class PTAModel(CycleGANModel):
 
     def make_weights(self) -> Weights:
         o, preset = self.options, LOSS_PRESETS[self.options.loss_preset]
-        chosen = {name: getattr(o, f"lambda_{name}") for name in ("syn", "idt", "cycle", "adv", "seg")}
+        chosen = {name: getattr(o, f"lambda_{name}") for name in ("syn", "syn_A", "idt", "cycle", "adv", "seg")}
         return Weights(**{name: getattr(preset, name) if v is None else v for name, v in chosen.items()})
 
     def begin_step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
@@ -151,9 +154,10 @@ class PTAModel(CycleGANModel):
         extras = super().begin_step(batch, context)
         if self.lsc is not None:
             extras["draws_G"] = self.lsc.draw(batch.B, context.generator)
-        if self.weights.syn > 0:
+        if self.weights.syn > 0 or self.weights.syn_A > 0:
             matched = self.options.sgp_match == "batch" and self.sgp is not None
-            extras["partner"] = batch.B[self.sgp.assign(batch)] if matched and self.sgp is not None else batch.B
+            order = self.sgp.assign(batch) if matched and self.sgp is not None else torch.arange(len(batch))
+            extras["partner_of_A"], extras["partner_of_B"] = batch.B[order], batch.A[order.argsort()]
             if self.options.syn_form == "cos":
                 noise = torch.randn(batch.B.shape, generator=context.generator).to(batch.B.device)
                 extras["noise"] = SYN_NOISE * noise
@@ -173,17 +177,27 @@ class PTAModel(CycleGANModel):
             return [x, restored]
         return [torch.cat([x, restored], 1)]
 
-    def extra_terms(self, fake_B: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """L_syn between the synthesis and its partner b*."""
-        if "partner" not in extras:
-            return {}
+    def extra_terms(self, fake_A: Tensor, fake_B: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """L_syn between fake_B = G_AB(a) and a's partner b*; `syn_A`, ours: between fake_A = G_BA(b*) and a.
+
+        The second gives G_BA the low field's tones within a few hundred images; D_A alone needs thousands.
+        """
+        terms = {}
+        if self.weights.syn:
+            terms["syn"] = self._syn_loss("B", fake_B, extras["partner_of_A"], extras)
+        if self.weights.syn_A:
+            terms["syn_A"] = self._syn_loss("A", fake_A, extras["partner_of_B"], extras)
+        return terms
+
+    def _syn_loss(self, domain: str, fake: Tensor, partner: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
+        """By pixels, or by that domain's SGP encoder on the same crop and noise of both."""
         if self.options.syn_form == "l1":
-            return {"syn": losses.syn_l1_loss(fake_B, extras["partner"])}
+            return losses.syn_l1_loss(fake, partner)
         assert self.sgp is not None
         seed = int(extras["crop_seed"][0])
-        pair = (fake_B + extras["noise"], extras["partner"] + extras["noise"])
-        u, v = (self.sgp.network(x, "B", torch.Generator().manual_seed(seed)) for x in pair)
-        return {"syn": losses.syn_cos_loss(u, v)}
+        pair = (fake + extras["noise"], partner + extras["noise"])
+        u, v = (self.sgp.network(x, domain, torch.Generator().manual_seed(seed)) for x in pair)
+        return losses.syn_cos_loss(u, v)
 
     def exported_networks(self) -> dict[str, nn.Module]:
         pretext = {"SGP": self.sgp, "LSC": self.lsc}

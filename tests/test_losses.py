@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 
 from models import losses
 
@@ -20,6 +21,26 @@ def test_l1_losses(loss) -> None:
     assert loss(X, Y).item() == pytest.approx((0.5 + 0 + 2 + 0.5) / 4)
     with pytest.raises(ValueError, match="vs"):
         loss(X, Y[..., :1])
+
+
+def test_ssim_loss_is_what_the_evaluation_measures() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(2, 24, 20)).astype(np.float32)
+    y = np.clip(x + rng.normal(scale=(0.05, 0.3), size=(24, 20, 2)).transpose(2, 0, 1), 0, 1).astype(np.float32)
+    mask = np.zeros((2, 24, 20), dtype=bool)
+    mask[0, 6:-6, 6:-6] = mask[1, 8:10, 7:12] = True  # away from the border, where the two extend images differently
+    maps = [
+        structural_similarity(
+            a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, full=True
+        )[1]
+        for a, b in zip(x, y, strict=True)
+    ]
+    expected = 1 - np.mean([similarity[inside].mean() for similarity, inside in zip(maps, mask, strict=True)])
+    X, Y, M = (torch.as_tensor(z)[:, None].float() for z in (2 * x - 1, 2 * y - 1, mask))
+    assert losses.ssim_loss(X, Y, M).item() == pytest.approx(expected, abs=1e-4)
+    assert losses.ssim_loss(X, X, M).item() == pytest.approx(0, abs=1e-5)
+    with pytest.raises(ValueError, match="vs"):
+        losses.ssim_loss(X, Y[:1], M)
 
 
 def test_least_squares_with_soft_labels() -> None:

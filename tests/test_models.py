@@ -130,8 +130,31 @@ def test_matching_in_the_batch_changes_nothing_but_L_syn() -> None:
         data, where = batch(), context()
         terms[match], _, _ = model.generator_terms(data, model.begin_step(data, where), where)
     assert terms["batch"]["syn"] != terms["none"]["syn"]
+    assert terms["batch"]["syn_A"] != terms["none"]["syn_A"]
     for name in ("cycle", "idt", "adv", "seg"):
         assert terms["batch"][name] == terms["none"][name]
+
+
+def test_both_halves_of_L_syn_compare_the_same_pairs() -> None:
+    model, data, order = pta(sgp_match="batch"), batch(), [1, 2, 0, 3]
+    model.sgp.assign = lambda data: torch.tensor(order)
+    extras = model.begin_step(data, context())
+    for i, j in enumerate(order):
+        assert torch.equal(extras["partner_of_A"][i], data.B[j])
+        assert torch.equal(extras["partner_of_B"][j], data.A[i])
+
+
+@pytest.mark.parametrize("form", ["l1", "cos"])
+def test_each_half_of_L_syn_teaches_its_own_generator(form: str) -> None:
+    model, data, where = pta(syn_form=form), batch(), context()
+    for part in (model.sgp, model.lsc):
+        part.requires_grad_(False)
+    for term, taught, other in (("syn", model.G_AB, model.G_BA), ("syn_A", model.G_BA, model.G_AB)):
+        terms, _, _ = model.generator_terms(data, model.begin_step(data, where), where)
+        model.zero_grad(set_to_none=True)
+        terms[term].backward()
+        assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in taught.parameters())
+        assert all(weight.grad is None for weight in other.parameters())
 
 
 def test_assignment_is_the_best_permutation() -> None:
@@ -249,9 +272,11 @@ def test_the_last_epochs_move_G_AB_alone_and_towards_b() -> None:
     assert (gan.name, refine.name, refine.epochs, refine.epochs_before) == (GAN, REFINE, 3, gan.epochs)
     before, where = snapshot(model), context()
     L = [gan_step(model, data, where) for _ in range(30)]
-    assert set(L[0]) == {"cycle", "seg"}
+    assert set(L[0]) == {"cycle", "ssim", "seg"}
     assert changed(before, model) == {"G_AB", "ema_G_AB"}
-    assert sum(terms["cycle"] for terms in L[-5:]) < 0.8 * sum(terms["cycle"] for terms in L[:5])
+    for name, share in (("cycle", 0.8), ("ssim", 0.95)):
+        assert sum(terms[name] for terms in L[-5:]) < share * sum(terms[name] for terms in L[:5])
+    assert "ssim" not in gan_step(pta(n_epochs_refine=3, refine_ssim=0), data, context())
     rates = []
     for _ in range(3):
         rates.append(model.optimisers[REFINE].param_groups[0]["lr"])
@@ -293,9 +318,12 @@ def test_loss_presets_and_explicit_weights() -> None:
     balanced = LOSS_PRESETS["balanced"]
     listed = f"`balanced` {balanced.syn:g}, {balanced.idt:g}, {balanced.cycle:g}, {balanced.adv:g}, {balanced.seg:g}."
     assert listed in (Path(__file__).parent.parent / "docs" / "options.md").read_text()
+    assert balanced.syn_A == 2 and paper.syn_A == released.syn_A == 0
     assert pta(loss_preset="paper", lambda_cycle=7.0).weights == dataclasses.replace(paper, cycle=7.0)
     terms = {name: torch.tensor(float(i + 1)) for i, name in enumerate(("cycle", "adv", "seg", "syn"))}
     assert pta(loss_preset="paper").total(terms).item() == pytest.approx(0.2 * 1 + 0.3 * 2 + 0.5 * 3 + 0.5 * 4)
+    in_the_end = {"cycle": torch.tensor(1.0), "ssim": torch.tensor(2.0)}
+    assert pta(loss_preset="paper", refine_ssim=3).total(in_the_end).item() == pytest.approx(0.2 * (1 + 3 * 2))
 
 
 def test_overfits_one_batch_of_smooth_images() -> None:
