@@ -26,12 +26,13 @@ for requirements in "$@"; do
     mark=".venv/installed-$requirements"
     if cmp -s "$requirements" "$mark"; then continue; fi
     echo "installing $requirements (torch alone takes a few minutes and 6 GB the first time)"
+    # --no-compile: Python compiles what it imports, a small part; all of it costs 40 s on two cores
     if [ "$requirements" = requirements-dashboard.txt ]; then
         # visdom's source package needs an older setuptools than pip's build isolation would fetch
-        "$PYTHON" -m pip install --quiet "setuptools<81" wheel || exit 1
-        "$PYTHON" -m pip install --quiet --no-build-isolation -r "$requirements" || exit 1
+        "$PYTHON" -m pip install --quiet --no-compile "setuptools<81" wheel || exit 1
+        "$PYTHON" -m pip install --quiet --no-compile --no-build-isolation -r "$requirements" || exit 1
     else
-        "$PYTHON" -m pip install --quiet -r "$requirements" || exit 1
+        "$PYTHON" -m pip install --quiet --no-compile -r "$requirements" || exit 1
     fi
     cp "$requirements" "$mark"
 done
