@@ -64,7 +64,7 @@ def simulate(dataroot: Path, preset: str, options: PreprocessOptions) -> Manifes
     output, benchmark = options.output, options.benchmark
     return write_benchmark(
         dataroot,
-        preset,
+        benchmark.preset(preset),
         n_train=benchmark.n_train,
         n_val=benchmark.n_val,
         n_test=benchmark.n_test,
@@ -72,6 +72,7 @@ def simulate(dataroot: Path, preset: str, options: PreprocessOptions) -> Manifes
         bits=output.bits,
         workers=output.workers,
         matrix=benchmark.matrix,
+        nifti=benchmark.nifti,
     )
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from data.preprocessing.nifti import SLICE_AXES
 from data.preprocessing.slicing import DEFAULT_PERCENTILES
-from data.simulation.presets import PRESETS
+from data.simulation.presets import PRESETS, PROTOCOLS, Preset, adapted, find_preset, find_protocol
 from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
 
 DEFAULT_PRESET = "same-contrast"
+TIMINGS = ("tr_ms", "te_ms", "ti_ms", "flip_deg")  # of a sequence; the flags are --tr_A and so on
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,36 @@ class BenchmarkOptions:
     n_val: int = flag(4, "validation subjects, each in both domains", group="simulation", low=0)
     n_test: int = flag(12, "test subjects, each in both domains", group="simulation", low=0)
     matrix: int = flag(224, "pixels a side of a slice", group="simulation", low=32, high=512)
+    protocol_A: str | None = flag(
+        None, "scanner and sequence of A instead of the preset's", group="simulation", choices=tuple(PROTOCOLS)
+    )
+    protocol_B: str | None = flag(
+        None, "scanner and sequence of B instead of the preset's", group="simulation", choices=tuple(PROTOCOLS)
+    )
+    tr_A: float | None = flag(None, "repetition time of A in ms; none: the protocol's", group="simulation", low=0)
+    te_A: float | None = flag(None, "echo time of A in ms", group="simulation", low=0)
+    ti_A: float | None = flag(None, "inversion time of A in ms", group="simulation", low=0)
+    flip_A: float | None = flag(None, "flip angle of A in degrees", group="simulation", low=0, high=180)
+    tr_B: float | None = flag(None, "repetition time of B in ms; none: the protocol's", group="simulation", low=0)
+    te_B: float | None = flag(None, "echo time of B in ms", group="simulation", low=0)
+    ti_B: float | None = flag(None, "inversion time of B in ms", group="simulation", low=0)
+    flip_B: float | None = flag(None, "flip angle of B in degrees", group="simulation", low=0, high=180)
+    nifti: bool = flag(
+        False, "write whole volumes too: both fields, truth, labels, lesions, under OUT/nifti", group="simulation"
+    )
+
+    def preset(self, name: str) -> Preset:
+        """The preset of that name with the protocols and timings asked for.
+
+        Raises: UserError for a timing that the sequence does not have or cannot take.
+        """
+        chosen = find_preset(name)
+        protocols = []
+        for domain, protocol, other in (("A", chosen.low, self.protocol_A), ("B", chosen.high, self.protocol_B)):
+            timings = {key: getattr(self, f"{key.split('_')[0]}_{domain}") for key in TIMINGS}
+            flags = ", ".join(f"--{key.split('_')[0]}_{domain}" for key in TIMINGS if timings[key] is not None)
+            protocols.append(adapted(find_protocol(other) if other else protocol, flags, **timings))
+        return Preset(chosen.name, *protocols)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from data.manifest import DOMAINS, MANIFEST_NAME, SPLITS
 from util.errors import UserError
 
 FILES = (MANIFEST_NAME, "simulation.json")
+NIFTI_FOLDER = "nifti"  # whole simulated volumes
+SIMULATED = re.compile(rf"({'|'.join(SPLITS)})_sim\d{{6}}_[AB](_[a-z]+)?\.nii\.gz")  # nothing else there is ours
 SUFFIXES = ("", "_mask", "_truth", "_truth_mask", "_labels", "_lesions")
 
 
@@ -54,3 +57,10 @@ def _remove_outputs(dataroot: Path) -> None:
         (dataroot / name).unlink(missing_ok=True)
     for folder in _slice_folders(dataroot):
         shutil.rmtree(folder)
+    volumes = dataroot / NIFTI_FOLDER
+    if volumes.is_dir():
+        for path in volumes.iterdir():
+            if SIMULATED.fullmatch(path.name):
+                path.unlink()
+        if not any(volumes.iterdir()):
+            volumes.rmdir()

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import torch
+from numpy.typing import NDArray
 
 from data.manifest import Manifest, VolumeEntry, write_manifest
-from data.preprocessing.folder import fresh_folder
+from data.preprocessing.folder import NIFTI_FOLDER, fresh_folder
 from data.preprocessing.geometry import SourceGeometry
 from data.preprocessing.parallel import run_jobs
 from data.preprocessing.slicing import write_volume
-from data.simulation.presets import find_preset
-from data.simulation.subject import simulate_scan
+from data.simulation.presets import Preset
+from data.simulation.subject import Scan, simulate_scan
 from util.errors import UserError
 
 DRAWN_NAME = "simulation.json"
@@ -31,17 +33,32 @@ class ScanJob:
     """One scan to simulate and slice."""
 
     dataroot: Path
-    preset: str
+    preset: Preset
     seed: int
     subject: int
     split: str
     domain: str
     bits: int
     matrix: int
+    nifti: bool
+
+    @property
+    def name(self) -> str:
+        """The subject's name in file names."""
+        return f"sim{self.subject:06d}"
 
 
 def plan_scans(
-    dataroot: Path, preset: str, *, n_train: int, n_val: int, n_test: int, seed: int, bits: int, matrix: int
+    dataroot: Path,
+    preset: Preset,
+    *,
+    n_train: int,
+    n_val: int,
+    n_test: int,
+    seed: int,
+    bits: int,
+    matrix: int,
+    nifti: bool = False,
 ) -> list[ScanJob]:
     """Every scan of the benchmark.
 
@@ -49,9 +66,8 @@ def plan_scans(
     split counts its subjects from a number of its own: more training subjects leave the test subjects what they were.
 
     Raises:
-        UserError: an unknown preset, a matrix that is odd or out of range, or no subject in A or B to train with.
+        UserError: a matrix that is odd or out of range, or no subject in A or B to train with.
     """
-    find_preset(preset)
     if not MIN_MATRIX <= matrix <= MAX_MATRIX or matrix % 2:
         raise UserError(f"--matrix {matrix}: must be even and between {MIN_MATRIX} and {MAX_MATRIX}")
     counts = {"trainA": n_train, "trainB": n_train, "val": n_val, "test": n_test}
@@ -61,7 +77,7 @@ def plan_scans(
             f"at most {MAX_SUBJECTS}"
         )
     return [
-        ScanJob(dataroot, preset, seed, FIRST_SUBJECT[group] + number, group.rstrip("AB"), domain, bits, matrix)
+        ScanJob(dataroot, preset, seed, FIRST_SUBJECT[group] + number, group.rstrip("AB"), domain, bits, matrix, nifti)
         for group, count in counts.items()
         for number in range(count)
         for domain in (group[-1] if group[-1] in "AB" else "AB")
@@ -72,16 +88,16 @@ def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
     """Simulate one scan, write its slices; return its manifest entry and what was drawn for it."""
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # workers share the processors among themselves
-    scan = simulate_scan(
-        find_preset(job.preset), job.seed, job.subject, job.domain, matrix=job.matrix, with_truth=job.domain == "A"
-    )
+    scan = simulate_scan(job.preset, job.seed, job.subject, job.domain, matrix=job.matrix, with_truth=job.domain == "A")
+    if job.nifti:
+        write_nifti(job, scan)
     shape = (scan.image.shape[0], scan.image.shape[1], scan.image.shape[2])
     entry = write_volume(
         job.dataroot,
         split=job.split,
         domain=job.domain,
-        subject=f"sim{job.subject:06d}",
-        source=f"simulated:{job.preset}:{job.seed}:{job.subject}",
+        subject=job.name,
+        source=f"simulated:{job.preset.name}:{job.seed}:{job.subject}",
         volume=scan.image,
         affine_ras=scan.affine,
         geometry=SourceGeometry(shape, scan.affine, scan.affine, scan.affine, 1, 1),
@@ -95,9 +111,24 @@ def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
     return entry, {"split": job.split, **scan.drawn}
 
 
+def write_nifti(job: ScanJob, scan: Scan) -> None:
+    """The whole volumes of one scan in scanner mm, RAS: image, labels, and on A's grid the truth.
+
+    Split and domain are part of the name: `nifti/test_sim300000_A.nii.gz`.
+    """
+    folder = job.dataroot / NIFTI_FOLDER
+    folder.mkdir(exist_ok=True)
+    volumes: dict[str, NDArray[Any] | None] = {"": scan.image, "_truth": scan.truth, "_labels": scan.labels}
+    for suffix, volume in volumes.items():
+        if volume is not None:
+            image = nibabel.Nifti1Image(volume, scan.affine)
+            image.header.set_xyzt_units("mm")
+            nibabel.save(image, folder / f"{job.split}_{job.name}_{job.domain}{suffix}.nii.gz")
+
+
 def write_benchmark(
     dataroot: Path,
-    preset: str,
+    preset: Preset,
     *,
     n_train: int,
     n_val: int,
@@ -106,15 +137,24 @@ def write_benchmark(
     bits: int,
     workers: int,
     matrix: int,
+    nifti: bool = False,
 ) -> Manifest:
     """Simulate and write the whole folder: slices, masks, truth, labels, manifest and every drawn parameter.
 
     The same arguments give the same bytes on any number of `workers`.
     """
     jobs = plan_scans(
-        dataroot, preset, n_train=n_train, n_val=n_val, n_test=n_test, seed=seed, bits=bits, matrix=matrix
+        dataroot, preset, n_train=n_train, n_val=n_val, n_test=n_test, seed=seed, bits=bits, matrix=matrix, nifti=nifti
     )
-    settings = {"preset": preset, "n_train": n_train, "n_val": n_val, "n_test": n_test, "seed": seed, "matrix": matrix}
+    settings = {
+        "preset": preset.name,
+        "protocols": [preset.low.name, preset.high.name],
+        "n_train": n_train,
+        "n_val": n_val,
+        "n_test": n_test,
+        "seed": seed,
+        "matrix": matrix,
+    }
     with fresh_folder(dataroot):
         results = run_jobs(write_scan, jobs, workers=workers, title="simulating subjects")
         manifest = Manifest("simulated", [entry for entry, _ in results], {**settings, "bits": bits})

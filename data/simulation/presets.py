@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from data.simulation.sequences import MPRAGE, Sequence, SpinEcho
+from data.simulation.sequences import MPRAGE, FastSpinEcho, Sequence, SpinEcho
 from util.errors import UserError
 
 
@@ -12,8 +13,14 @@ from util.errors import UserError
 class Protocol:
     """One scan: field, sequence, and what the scanner does to the image.
 
-    `resolution_mm`: acquired in-plane voxel, zero-filled to the pixel grid (None: the pixel grid itself).
+    `resolution_mm`: acquired voxel along both axes of a slice, zero-filled to the pixel grid (None: the pixel grid
+    itself); `phase_mm`: along phase encoding (anterior-posterior), where it is coarser than that.
+    `thickness_mm`: full width at half maximum of the slice profile; `gap_mm`: from slice to slice beyond it.
+    `partial_fourier`: share of the phase-encoding lines that is measured, from 0.5; the rest is left zero.
+    `coils`: receivers, combined by the root of the sum of squares; 0 for one with the same sensitivity everywhere.
     `snr_wm`: white matter's signal over the standard deviation of one noise channel. `bias_std`: log receive field.
+    `transmit_drop`: how much lower the flip angle is at the edge of the head than in its centre (0 to 1).
+    `bandwidth_hz`: readout bandwidth of one acquired voxel, which sets the shift of fat; None: no shift.
     """
 
     name: str
@@ -23,6 +30,12 @@ class Protocol:
     thickness_mm: float
     snr_wm: float
     bias_std: float
+    phase_mm: float | None = None
+    gap_mm: float = 0.0
+    partial_fourier: float = 1.0
+    coils: int = 0
+    transmit_drop: float = 0.0
+    bandwidth_hz: float | None = None
 
 
 @dataclass(frozen=True)
@@ -34,18 +47,61 @@ class Preset:
     high: Protocol
 
 
-# Hyperfine-like: 1.6 x 1.6 x 5 mm FSE [V2, Leiden paired set], TR/TE 2000/200 [M]. A train of some 400 ms refocused
-# well under 180 degrees has the contrast of TE ~130 [I]: CSF, GM and WM then stand to each other as in the published
-# 0.055 T FSE slices, which a plain TE of 200 overdoes. SNR as at the low end of the 10 to 17 of these (post-processed)
-# slices [I]; receive roll-off [I].
-LOW_T2W = Protocol("0.064T T2w", 0.064, SpinEcho(2000, 130, train_ms=400), 1.6, 5.0, snr_wm=11.0, bias_std=0.10)
-# Clinical 3 T T2w TSE, TR/TE 4000/90 [M], 15 echoes 10 ms apart [I].
-HIGH_T2W = Protocol("3T T2w", 3.0, SpinEcho(4000, 90, train_ms=150), None, 5.0, snr_wm=40.0, bias_std=0.12)
+# Hyperfine Swoop, as LISA has it: 1.6 x 1.6 x 5 mm FSE [V2, Leiden paired set], TR/TE 2000/200 [M]. A train of 400 ms
+# refocused well under 180 degrees has the contrast of TE ~130 [I], which is what stands here: CSF, GM and WM are then
+# to each other as in the published 0.055 T FSE slices, which a plain TE of 200 overdoes. SNR as at the low end of the
+# 10 to 17 of these (post-processed) slices [I]; receive roll-off [I].
+LOW_T2W = Protocol("0.064T-T2w", 0.064, FastSpinEcho(2000, 130, 40, 10), 1.6, 5.0, snr_wm=11.0, bias_std=0.10)
+# The same scanner: TR/TE/TI 1500/6/300 and 4000/190/1400 [M], trains [I]; 1.7 x 1.7 x 5 mm FLAIR [V2].
+LOW_T1W = Protocol(
+    "0.064T-T1w", 0.064, FastSpinEcho(1500, 6, 16, 6, 120, ti_ms=300), 1.6, 5.0, snr_wm=11.0, bias_std=0.10
+)
+LOW_FLAIR = Protocol(
+    "0.064T-FLAIR", 0.064, FastSpinEcho(4000, 190, 40, 10, 120, ti_ms=1400), 1.7, 5.0, snr_wm=9.0, bias_std=0.10
+)
+# M4Raw, 0.3 T, four coils: 18 slices of 5 mm every 6 mm, 240 mm field of view, 195 of 256 phase lines; T2w FSE
+# 5500/128, 15 echoes 16 ms apart, refocused by 160 degrees, one average, 31.25 kHz over 256 points [V]. SNR calibrated
+# to the published repetitions. T1w 500/18.4 [M]. FLAIR 7500/93.6 [M] with TI 2290 that nulls CSF at 0.3 T: the
+# remembered 1655 would leave it at 0.19 of its magnetisation.
+M4RAW_T2W = Protocol(
+    "0.3T-T2w", 0.3, FastSpinEcho(5500, 128, 15, 16, 160), None, 5.0, snr_wm=7.8, bias_std=0.10,
+    phase_mm=240 / 195, gap_mm=1.0, coils=4, bandwidth_hz=31_250 / 256,
+)  # fmt: skip
+M4RAW_T1W = Protocol(
+    "0.3T-T1w", 0.3, SpinEcho(500, 18.4), None, 5.0, snr_wm=8.0, bias_std=0.10,
+    phase_mm=240 / 195, gap_mm=1.0, coils=4, bandwidth_hz=31_250 / 256,
+)  # fmt: skip
+M4RAW_FLAIR = Protocol(
+    "0.3T-FLAIR", 0.3, FastSpinEcho(7500, 93.6, 15, 15.6, 160, ti_ms=2290), None, 5.0, snr_wm=7.0, bias_std=0.10,
+    phase_mm=240 / 195, gap_mm=1.0, coils=4, bandwidth_hz=31_250 / 256,
+)  # fmt: skip
+# Clinical T2w TSE as in fastMRI, TR/TE 4000/90 [M], 15 echoes 10 ms apart [I].
+CLINICAL_T2W = Protocol("1.5T-T2w", 1.5, FastSpinEcho(4000, 90, 15, 10), None, 5.0, snr_wm=25.0, bias_std=0.10)
+HIGH_T2W = Protocol("3T-T2w", 3.0, FastSpinEcho(4000, 90, 15, 10), None, 5.0, snr_wm=40.0, bias_std=0.12)
 # HCP-like MPRAGE 2400/2.14, TI 1000, flip 8 [M], echo spacing 7.6 ms and 176 echoes a train [M].
-HIGH_T1W = Protocol("3T T1w", 3.0, MPRAGE(2400, 1000, 2.14, 8.0, 7.6, 176), None, 5.0, snr_wm=40.0, bias_std=0.12)
+HIGH_T1W = Protocol("3T-T1w", 3.0, MPRAGE(2400, 1000, 2.14, 8.0, 7.6, 176), None, 5.0, snr_wm=40.0, bias_std=0.12)
+# The same in thin slices, and at 7 T: TR 2500, TI 1100, TE 3, flip 7 [M], 160 echoes 7 ms apart [I]. Transmit field
+# 42 % lower at the edge [V, Vaughan 2001]; SNR a factor 2.3 above 3 T (linear in B0, facts' cautious exponent) [C].
+THIN_T1W = Protocol("3T-T1w-thin", 3.0, MPRAGE(2400, 1000, 2.14, 8.0, 7.6, 176), None, 2.0, snr_wm=20.0, bias_std=0.12)
+ULTRA_T1W = Protocol(
+    "7T-T1w", 7.0, MPRAGE(2500, 1100, 3.0, 7.0, 7.0, 160), None, 2.0, snr_wm=46.0, bias_std=0.15, transmit_drop=0.42
+)
 
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        LOW_T2W, LOW_T1W, LOW_FLAIR, M4RAW_T2W, M4RAW_T1W, M4RAW_FLAIR, CLINICAL_T2W, HIGH_T2W, HIGH_T1W, THIN_T1W,
+        ULTRA_T1W,
+    )
+}  # fmt: skip
 PRESETS = {
-    preset.name: preset for preset in (Preset("same-contrast", LOW_T2W, HIGH_T2W), Preset("paper", LOW_T2W, HIGH_T1W))
+    preset.name: preset
+    for preset in (
+        Preset("same-contrast", LOW_T2W, HIGH_T2W),
+        Preset("paper", LOW_T2W, HIGH_T1W),
+        Preset("m4raw-to-3T", M4RAW_T2W, HIGH_T2W),
+        Preset("3T-to-7T", THIN_T1W, ULTRA_T1W),
+    )
 }
 
 
@@ -58,3 +114,32 @@ def find_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise UserError(f"--simulate {name}: unknown preset, choose from {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        UserError: no such protocol.
+    """
+    if name not in PROTOCOLS:
+        raise UserError(f"protocol {name}: unknown, choose from {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def adapted(protocol: Protocol, flags: str, **timings: float | None) -> Protocol:
+    """The protocol with other timings: `tr_ms`, `te_ms`, `ti_ms`, `flip_deg`, as far as they are not None.
+
+    Raises:
+        UserError: the sequence has no such timing, or refuses its value; `flags` tells where the timings came from.
+    """
+    sequence: Any = protocol.sequence
+    given = {name: value for name, value in timings.items() if value is not None}
+    known = {field.name for field in fields(sequence)}
+    for name in given.keys() - known:
+        kind = type(sequence).__name__
+        raise UserError(f"{flags}: {protocol.name} is a {kind}, which has no {name}; it has {', '.join(sorted(known))}")
+    if not given:
+        return protocol
+    label = ",".join(f"{name.split('_')[0]}={value:g}" for name, value in given.items())
+    return replace(protocol, name=f"{protocol.name}[{label}]", sequence=replace(sequence, **given))

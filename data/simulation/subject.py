@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,22 @@ from data.simulation.geometry import (
     slice_head,
 )
 from data.simulation.presets import Preset, Protocol
-from data.simulation.scanner import band_limit, noise, receive_field, to_image
+from data.simulation.scanner import (
+    Sampling,
+    band_limit,
+    coil_sensitivities,
+    combined,
+    fat_shift_mm,
+    noise,
+    receive_field,
+    to_image,
+    transmit_field,
+)
 from data.simulation.tissue import Tissue, draw_jitter, tissues_at
 
 HETEROGENEITY_MM, HETEROGENEITY_STD = 25.0, 0.03
 SNR_JITTER = 0.15
+TRANSMIT_STEPS = 24  # flip angles at which a signal is computed, linear between
 PURPOSES = ("head", "scan A", "scan B")
 
 Volume = NDArray[np.float32]
@@ -84,7 +96,7 @@ class Scanner:
         centre = HEAD_CENTRE_MM.reshape(3, 1, 1, 1)
         self.variation = head.variation.at(self.sliced.coarse_template - centre).astype(np.float32)
 
-    def _fine(self, coarse: Volume) -> Volume:
+    def _fine(self, coarse: NDArray[Any]) -> NDArray[Any]:
         """Bring a smooth (n, y, x) field from the coarse to the fine in-plane grid."""
         fine_mm, coarse_mm = fine_axis_mm(self.geometry.matrix), self.sliced.coarse_mm
         return interpolate(interpolate(coarse, fine_mm, coarse_mm, axis=1), fine_mm, coarse_mm, axis=2)
@@ -93,36 +105,71 @@ class Scanner:
         """This subject's tissue parameters at the protocol's field."""
         return tissues_at(protocol.b0_t, self.head.jitter)
 
-    def signal(self, protocol: Protocol) -> Volume:
-        """Signed signal (n, N, N) on the fine grid: sum over tissues of fraction times signal."""
+    def signal(self, protocol: Protocol, *, ideal: bool = False) -> Volume:
+        """Signed signal (n, N, N) on the fine grid: sum over tissues of fraction times signal.
+
+        `ideal`: the nominal flip angle everywhere, and fat where it is.
+        """
         total = np.zeros(self.sliced.fractions.shape[1:], np.float32)
         tissues = self.tissues(protocol)
+        transmit = None
+        if protocol.transmit_drop and not ideal:
+            transmit = transmit_field(protocol.transmit_drop, self.geometry.z_mm, self.sliced.coarse_mm)
         for number, name in enumerate(TISSUES):
-            strength = np.float32(protocol.sequence.signal(tissues[name]))
-            varied = strength * (1 + self._fine(self.variation[number]))
-            total += self.sliced.fractions[number] * varied
+            fraction = self.sliced.fractions[number]
+            if name == "fat" and protocol.bandwidth_hz and not ideal:
+                fraction = self._shifted(fraction, protocol)
+            variation = 1 + self._fine(self.variation[number])
+            if transmit is None:
+                strength: Any = np.float32(protocol.sequence.signal(tissues[name])[0])
+            else:
+                angles = np.linspace(transmit.min(), transmit.max(), TRANSMIT_STEPS)
+                at_angles = protocol.sequence.signal(tissues[name], angles)
+                strength = self._fine(np.interp(transmit, angles, at_angles).astype(np.float32))
+            total += fraction * (strength * variation)
         return total
 
-    def acquired_lines(self, protocol: Protocol) -> float:
-        """k-space lines measured over the field of view."""
+    def _shifted(self, fraction: Volume, protocol: Protocol) -> Volume:
+        """Fat as the readout sees it, off by its chemical shift towards the right."""
+        assert protocol.bandwidth_hz is not None
+        shift = fat_shift_mm(protocol.b0_t, protocol.bandwidth_hz, protocol.resolution_mm or self.geometry.pixel_mm)
+        x = fine_axis_mm(self.geometry.matrix)
+        return interpolate(fraction, x - shift, x, axis=2)
+
+    def sampling(self, protocol: Protocol) -> Sampling:
+        """What is measured of k-space."""
         pixel = self.geometry.pixel_mm
-        return FOV_MM / max(protocol.resolution_mm or pixel, pixel)
+        read = FOV_MM / max(protocol.resolution_mm or pixel, pixel)
+        phase = FOV_MM / max(protocol.phase_mm or protocol.resolution_mm or pixel, pixel)
+        return Sampling(phase, read, protocol.partial_fourier)
 
     def ideal(self, protocol: Protocol) -> Volume:
         """Magnitude (n, matrix, matrix) with the protocol's contrast and sharpness, free of noise and bias."""
-        kspace = band_limit(self.signal(protocol), self.geometry.matrix, self.acquired_lines(protocol))
+        sampling = replace(self.sampling(protocol), partial=1.0)
+        kspace = band_limit(self.signal(protocol, ideal=True), self.geometry.matrix, sampling)
         return np.abs(to_image(kspace)).astype(np.float32)
 
     def image(self, protocol: Protocol, rng: np.random.Generator) -> tuple[Volume, dict[str, float]]:
         """Magnitude (n, matrix, matrix) as the scanner delivers it, and what was drawn for it."""
         bias = receive_field(rng, protocol.bias_std, self.geometry.z_mm, self.sliced.coarse_mm).astype(np.float32)
         snr = protocol.snr_wm * (1 + SNR_JITTER * float(rng.uniform(-1, 1)))
-        sigma = abs(protocol.sequence.signal(tissues_at(protocol.b0_t)["wm"])) / snr
-        lines = self.acquired_lines(protocol)
+        sigma = abs(float(protocol.sequence.signal(tissues_at(protocol.b0_t)["wm"])[0])) / snr
         received = self.signal(protocol) * self._fine(bias)
-        kspace = band_limit(received, self.geometry.matrix, lines)
-        kspace += noise(rng, kspace.shape, lines, sigma)
-        return np.abs(to_image(kspace)).astype(np.float32), {"snr_wm": snr, "sigma": sigma}
+        return self.acquire(received, protocol, sigma, rng), {"snr_wm": snr, "sigma": sigma}
+
+    def acquire(self, received: Volume, protocol: Protocol, sigma: float, rng: np.random.Generator) -> Volume:
+        """One repetition: magnitude (n, matrix, matrix) of a signal on the fine grid, with noise of its own."""
+        sampling, coil_images = self.sampling(protocol), []
+        for sensitivity in self._sensitivities(protocol.coils):
+            seen = received if sensitivity is None else received * self._fine(sensitivity)
+            kspace = band_limit(seen, self.geometry.matrix, sampling)
+            kspace += noise(rng, kspace.shape, sampling, sigma)
+            coil_images.append(to_image(kspace))
+        return combined(coil_images)
+
+    def _sensitivities(self, coils: int) -> Sequence[NDArray[np.complex64] | None]:
+        """Of each receiver, (n, y, x) on the coarse grid; None for one that sees everything alike."""
+        return [*coil_sensitivities(coils, self.geometry.z_mm, self.sliced.coarse_mm)] if coils else [None]
 
     def labels(self) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
         """Head mask and largest tissue (0 air), each (n, matrix, matrix)."""
