@@ -59,21 +59,22 @@ def slice_volumes(dataroot: Path, volumes: VolumeOptions, output: OutputOptions)
 
 def simulate(dataroot: Path, preset: str, options: PreprocessOptions) -> Manifest:
     """Write the embedded paired benchmark."""
-    from data.simulation.benchmark import write_benchmark  # its anatomy is only loaded when asked for
+    from data.simulation.benchmark import Benchmark, write_benchmark  # its anatomy is only loaded when asked for
 
-    output, benchmark = options.output, options.benchmark
-    return write_benchmark(
-        dataroot,
-        benchmark.preset(preset),
-        n_train=benchmark.n_train,
-        n_val=benchmark.n_val,
-        n_test=benchmark.n_test,
+    chosen, output = options.benchmark, options.output
+    benchmark = Benchmark(
+        chosen.preset(preset),
+        chosen.n_train,
+        chosen.n_val,
+        chosen.n_test,
         seed=output.seed,
         bits=output.bits,
-        workers=output.workers,
-        matrix=benchmark.matrix,
-        nifti=benchmark.nifti,
+        matrix=chosen.matrix,
+        nifti=chosen.nifti,
+        faults=chosen.fault_names,
+        fault_probability=chosen.fault_probability,
     )
+    return write_benchmark(dataroot, benchmark, workers=output.workers)
 
 
 def summary(dataroot: Path, manifest: Manifest) -> Table:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from data.preprocessing.nifti import SLICE_AXES
 from data.preprocessing.slicing import DEFAULT_PERCENTILES
+from data.simulation.faults import FAULTS
 from data.simulation.presets import PRESETS, PROTOCOLS, Preset, adapted, find_preset, find_protocol
 from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
@@ -79,6 +80,27 @@ class BenchmarkOptions:
     nifti: bool = flag(
         False, "write whole volumes too: both fields, truth, labels, lesions, under OUT/nifti", group="simulation"
     )
+
+    faults: str | None = flag(
+        None,
+        f"faults that scans of A may have, separated by commas, or all: {', '.join(FAULTS)}",
+        group="simulation",
+    )
+    fault_probability: float = flag(
+        0.3, "probability of each of --faults in a scan of A", group="simulation", low=0, high=1
+    )
+
+    @property
+    def fault_names(self) -> tuple[str, ...]:
+        """The faults asked for.
+
+        Raises: UserError for an unknown one.
+        """
+        names = FAULTS if self.faults == "all" else tuple(self.faults.split(",")) if self.faults else ()
+        for name in names:
+            if name not in FAULTS:
+                raise UserError(f"--faults {name}: unknown, choose from {', '.join(FAULTS)}, or all")
+        return names
 
     def preset(self, name: str) -> Preset:
         """The preset of that name with the protocols and timings asked for.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from skimage.morphology import convex_hull_image
 
 from data.manifest import read_manifest
 from data.simulation.anatomy import TISSUES, Anatomy, load_anatomy, save_anatomy
-from data.simulation.benchmark import plan_scans, write_benchmark, write_scan
+from data.simulation.benchmark import Benchmark, plan_scans, write_benchmark, write_scan
 from data.simulation.deformation import SmoothField, draw_shape, rotation
 from data.simulation.geometry import MAX_CROP, Pose, ScanGeometry, draw_geometry, head_extent_mm, slice_head
 from data.simulation.presets import (
@@ -52,7 +54,7 @@ from data.simulation.tissue import FIELDS_T, draw_jitter, tissues_at
 from util.errors import UserError
 
 MATRIX = 48
-PAPER = find_preset("paper")
+SMALL = Benchmark(find_preset("paper"), n_train=1, n_val=1, n_test=0, seed=5, bits=16, matrix=32)
 CSF, GM, WM, FAT, BONE, SOFT = range(6)
 
 
@@ -394,7 +396,7 @@ def _digest(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("benchmark")
-    write_benchmark(root, PAPER, n_train=1, n_val=1, n_test=0, seed=5, bits=16, workers=1, matrix=32)
+    write_benchmark(root, SMALL, workers=1)
     return root
 
 
@@ -413,7 +415,7 @@ def test_benchmark_folder_is_complete(folder: Path) -> None:
 
 
 def test_same_seed_same_bytes_whatever_was_simulated_before(folder: Path, tmp_path: Path) -> None:
-    jobs = plan_scans(tmp_path, PAPER, n_train=1, n_val=1, n_test=0, seed=5, bits=16, matrix=32)
+    jobs = plan_scans(tmp_path, SMALL)
     for job in reversed(jobs[1:3]):
         write_scan(job)
     again, first = _digest(tmp_path), _digest(folder)
@@ -422,15 +424,14 @@ def test_same_seed_same_bytes_whatever_was_simulated_before(folder: Path, tmp_pa
 
 @pytest.mark.slow
 def test_same_bytes_on_any_number_of_workers(folder: Path, tmp_path: Path) -> None:
-    write_benchmark(tmp_path, PAPER, n_train=1, n_val=1, n_test=0, seed=5, bits=16, workers=2, matrix=32)
+    write_benchmark(tmp_path, SMALL, workers=2)
     assert _digest(tmp_path) == _digest(folder)
 
 
 def test_seeds_subjects_and_purposes_are_independent() -> None:
-    preset = find_preset("same-contrast")
-    a = plan_scans(Path("x"), preset, n_train=2, n_val=1, n_test=2, seed=0, bits=16, matrix=64)
-    more = plan_scans(Path("x"), preset, n_train=9, n_val=1, n_test=2, seed=0, bits=16, matrix=64)
-    assert [job for job in a if job.split == "test"] == [job for job in more if job.split == "test"]
+    a, more = (plan_scans(Path("x"), replace(SMALL, n_train=n, n_test=2)) for n in (2, 9))
+    tests = [[(job.subject, job.domain) for job in jobs if job.split == "test"] for jobs in (a, more)]
+    assert tests[0] == tests[1] and len(tests[0]) == 4
     owners = {(job.subject, job.split) for job in more}
     assert len(owners) == len({subject for subject, _ in owners}), "no subject in two splits"
     matrices = [draw_head(seed, subject).shape.matrix for seed, subject in ((0, 0), (0, 1), (1, 0), (0, 0))]
@@ -441,9 +442,40 @@ def test_seeds_subjects_and_purposes_are_independent() -> None:
 def test_presets_and_refusals() -> None:
     assert set(PRESETS) == {"same-contrast", "paper", "m4raw-to-3T", "3T-to-7T"}
     assert PRESETS["same-contrast"].low == PRESETS["paper"].low
-    numbers = {"n_train": 1, "n_val": 0, "n_test": 0, "seed": 0, "bits": 16, "matrix": 64}
     with pytest.raises(UserError, match="--simulate other"):
         find_preset("other")
     for wrong in ({"matrix": 65}, {"matrix": 8}, {"n_train": 0}, {"n_test": -1}):
         with pytest.raises(UserError, match=f"--{next(iter(wrong))}"):
-            plan_scans(Path("x"), PAPER, **{**numbers, **wrong})
+            plan_scans(Path("x"), replace(SMALL, **wrong))
+
+
+def test_faults_change_the_scan_and_are_recorded_but_leave_the_truth() -> None:
+    preset = find_preset("same-contrast")
+    clean = simulate_scan(preset, 0, 3, "A", matrix=MATRIX, with_truth=True)
+    for faults in (("noise",), ("zipper", "banding"), ("motion",), ("contrast",), ("distortion",)):
+        worse = simulate_scan(preset, 0, 3, "A", matrix=MATRIX, with_truth=True, faults=faults, fault_probability=1.0)
+        assert set(worse.drawn["faults"]) == set(faults)
+        assert all(0 < f["severity"] <= 1 and f["grade"] in (1, 2) for f in worse.drawn["faults"].values())
+        assert np.array_equal(worse.truth, clean.truth) and not np.allclose(worse.image, clean.image)
+    misplaced = simulate_scan(
+        preset, 0, 3, "A", matrix=MATRIX, with_truth=True, faults=("positioning",), fault_probability=1.0
+    )
+    assert misplaced.image.shape == clean.image.shape and not np.array_equal(misplaced.truth_mask, clean.truth_mask)
+    assert clean.drawn["faults"] == {}
+
+
+def test_whole_volumes_as_nifti_are_written_and_replaced(tmp_path: Path) -> None:
+    tiny = replace(SMALL, n_val=0, nifti=True, faults=("noise",), fault_probability=1.0)
+    write_benchmark(tmp_path, tiny, workers=1)
+    folder, other = tmp_path / "nifti", tmp_path / "nifti" / "mine.nii.gz"
+    names = {path.name for path in folder.iterdir()}
+    low = [f"train_sim000000_A{suffix}.nii.gz" for suffix in ("", "_truth", "_labels")]
+    assert names == {*low, *(f"train_sim100000_B{suffix}.nii.gz" for suffix in ("", "_labels"))}
+    image, truth, labels = (nibabel.load(folder / name) for name in low)
+    assert image.shape == truth.shape == labels.shape and image.header.get_zooms() == (7.5, 7.5, 5.0)
+    assert labels.get_data_dtype() == np.uint8 and nibabel.aff2axcodes(image.affine) == ("R", "A", "S")
+    drawn = json.loads((tmp_path / "simulation.json").read_text())
+    assert {scan["domain"]: bool(scan["faults"]) for scan in drawn} == {"A": True, "B": False}
+    other.write_text("not ours")
+    write_benchmark(tmp_path, replace(tiny, nifti=False), workers=1)
+    assert [path.name for path in folder.iterdir()] == ["mine.nii.gz"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,36 @@ MAX_SUBJECTS = 100_000
 
 
 @dataclass(frozen=True)
+class Benchmark:
+    """What is to be simulated: the task, how many subjects, how their slices are written, what may go wrong in A."""
+
+    preset: Preset
+    n_train: int
+    n_val: int
+    n_test: int
+    seed: int
+    bits: int
+    matrix: int
+    nifti: bool = False
+    faults: tuple[str, ...] = ()
+    fault_probability: float = 0.0
+
+    def recorded(self) -> dict[str, Any]:
+        """As the manifest keeps it."""
+        chosen = {field.name: getattr(self, field.name) for field in fields(self)}
+        protocols = [self.preset.low.name, self.preset.high.name]
+        return {**chosen, "preset": self.preset.name, "protocols": protocols, "faults": list(self.faults)}
+
+
+@dataclass(frozen=True)
 class ScanJob:
     """One scan to simulate and slice."""
 
     dataroot: Path
-    preset: Preset
-    seed: int
+    benchmark: Benchmark
     subject: int
     split: str
     domain: str
-    bits: int
-    matrix: int
-    nifti: bool
 
     @property
     def name(self) -> str:
@@ -48,18 +66,7 @@ class ScanJob:
         return f"sim{self.subject:06d}"
 
 
-def plan_scans(
-    dataroot: Path,
-    preset: Preset,
-    *,
-    n_train: int,
-    n_val: int,
-    n_test: int,
-    seed: int,
-    bits: int,
-    matrix: int,
-    nifti: bool = False,
-) -> list[ScanJob]:
+def plan_scans(dataroot: Path, benchmark: Benchmark) -> list[ScanJob]:
     """Every scan of the benchmark.
 
     `n_train` subjects a domain, A's and B's being different ones; `n_val` and `n_test` subjects that have both. Each
@@ -68,16 +75,17 @@ def plan_scans(
     Raises:
         UserError: a matrix that is odd or out of range, or no subject in A or B to train with.
     """
-    if not MIN_MATRIX <= matrix <= MAX_MATRIX or matrix % 2:
-        raise UserError(f"--matrix {matrix}: must be even and between {MIN_MATRIX} and {MAX_MATRIX}")
-    counts = {"trainA": n_train, "trainB": n_train, "val": n_val, "test": n_test}
-    if n_train < 1 or not all(0 <= count <= MAX_SUBJECTS for count in counts.values()):
+    b = benchmark
+    if not MIN_MATRIX <= b.matrix <= MAX_MATRIX or b.matrix % 2:
+        raise UserError(f"--matrix {b.matrix}: must be even and between {MIN_MATRIX} and {MAX_MATRIX}")
+    counts = {"trainA": b.n_train, "trainB": b.n_train, "val": b.n_val, "test": b.n_test}
+    if b.n_train < 1 or not all(0 <= count <= MAX_SUBJECTS for count in counts.values()):
         raise UserError(
-            f"--n_train {n_train}, --n_val {n_val}, --n_test {n_test}: need at least 1, 0 and 0 subjects, "
+            f"--n_train {b.n_train}, --n_val {b.n_val}, --n_test {b.n_test}: need at least 1, 0 and 0 subjects, "
             f"at most {MAX_SUBJECTS}"
         )
     return [
-        ScanJob(dataroot, preset, seed, FIRST_SUBJECT[group] + number, group.rstrip("AB"), domain, bits, matrix, nifti)
+        ScanJob(dataroot, benchmark, FIRST_SUBJECT[group] + number, group.rstrip("AB"), domain)
         for group, count in counts.items()
         for number in range(count)
         for domain in (group[-1] if group[-1] in "AB" else "AB")
@@ -88,8 +96,18 @@ def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
     """Simulate one scan, write its slices; return its manifest entry and what was drawn for it."""
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # workers share the processors among themselves
-    scan = simulate_scan(job.preset, job.seed, job.subject, job.domain, matrix=job.matrix, with_truth=job.domain == "A")
-    if job.nifti:
+    b, low = job.benchmark, job.domain == "A"
+    scan = simulate_scan(
+        b.preset,
+        b.seed,
+        job.subject,
+        job.domain,
+        matrix=b.matrix,
+        with_truth=low,
+        faults=b.faults if low else (),
+        fault_probability=b.fault_probability,
+    )
+    if b.nifti:
         write_nifti(job, scan)
     shape = (scan.image.shape[0], scan.image.shape[1], scan.image.shape[2])
     entry = write_volume(
@@ -97,12 +115,12 @@ def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
         split=job.split,
         domain=job.domain,
         subject=job.name,
-        source=f"simulated:{job.preset.name}:{job.seed}:{job.subject}",
+        source=f"simulated:{b.preset.name}:{b.seed}:{job.subject}",
         volume=scan.image,
         affine_ras=scan.affine,
         geometry=SourceGeometry(shape, scan.affine, scan.affine, scan.affine, 1, 1),
         slice_axis=SLICE_AXIS,
-        bits=job.bits,
+        bits=b.bits,
         level_mm=scan.level_mm,
         truth=scan.truth,
         truth_mask=scan.truth_mask if scan.truth is not None else None,
@@ -126,38 +144,15 @@ def write_nifti(job: ScanJob, scan: Scan) -> None:
             nibabel.save(image, folder / f"{job.split}_{job.name}_{job.domain}{suffix}.nii.gz")
 
 
-def write_benchmark(
-    dataroot: Path,
-    preset: Preset,
-    *,
-    n_train: int,
-    n_val: int,
-    n_test: int,
-    seed: int,
-    bits: int,
-    workers: int,
-    matrix: int,
-    nifti: bool = False,
-) -> Manifest:
+def write_benchmark(dataroot: Path, benchmark: Benchmark, *, workers: int) -> Manifest:
     """Simulate and write the whole folder: slices, masks, truth, labels, manifest and every drawn parameter.
 
     The same arguments give the same bytes on any number of `workers`.
     """
-    jobs = plan_scans(
-        dataroot, preset, n_train=n_train, n_val=n_val, n_test=n_test, seed=seed, bits=bits, matrix=matrix, nifti=nifti
-    )
-    settings = {
-        "preset": preset.name,
-        "protocols": [preset.low.name, preset.high.name],
-        "n_train": n_train,
-        "n_val": n_val,
-        "n_test": n_test,
-        "seed": seed,
-        "matrix": matrix,
-    }
+    jobs = plan_scans(dataroot, benchmark)
     with fresh_folder(dataroot):
         results = run_jobs(write_scan, jobs, workers=workers, title="simulating subjects")
-        manifest = Manifest("simulated", [entry for entry, _ in results], {**settings, "bits": bits})
+        manifest = Manifest("simulated", [entry for entry, _ in results], benchmark.recorded())
         drawn = json.dumps([drawn for _, drawn in results], indent=1, sort_keys=True)
         (dataroot / DRAWN_NAME).write_text(drawn + "\n", encoding="utf-8")
         write_manifest(dataroot, manifest)

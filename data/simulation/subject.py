@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +12,18 @@ from scipy import ndimage
 
 from data.simulation.anatomy import TISSUES, Anatomy, load_anatomy
 from data.simulation.deformation import HEAD_CENTRE_MM, HeadShape, SmoothField, draw_field, draw_shape
+from data.simulation.faults import (
+    FAULTS,
+    banding,
+    distortion,
+    draw_severities,
+    extra_noise,
+    flattened,
+    grade,
+    misplaced,
+    motion,
+    zipper,
+)
 from data.simulation.geometry import (
     FOV_MM,
     ScanGeometry,
@@ -34,12 +46,13 @@ from data.simulation.scanner import (
     to_image,
     transmit_field,
 )
+from data.simulation.sequences import FastSpinEcho
 from data.simulation.tissue import Tissue, draw_jitter, tissues_at
 
 HETEROGENEITY_MM, HETEROGENEITY_STD = 25.0, 0.03
 SNR_JITTER = 0.15
 TRANSMIT_STEPS = 24  # flip angles at which a signal is computed, linear between
-PURPOSES = ("head", "scan A", "scan B")
+PURPOSES = ("head", "scan A", "scan B", "faults A", "faults B")
 
 Volume = NDArray[np.float32]
 
@@ -75,6 +88,24 @@ def generator(seed: int, subject: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(subject, PURPOSES.index(purpose))))
 
 
+@dataclass(frozen=True)
+class ScanFaults:
+    """What is wrong with one scan: `severities` in (0, 1] by fault, and a stream of random numbers for each."""
+
+    severities: Mapping[str, float]
+    seed: int = 0
+    subject: int = 0
+    domain: str = "A"
+
+    def generator(self, fault: str) -> np.random.Generator:
+        """The fault's own stream, from its beginning each time it is asked for."""
+        key = (self.subject, PURPOSES.index(f"faults {self.domain}"), FAULTS.index(fault))
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+
+NO_FAULTS = ScanFaults({})
+
+
 def draw_head(seed: int, subject: int) -> Head:
     """The subject's head, from (seed, subject) alone."""
     rng = generator(seed, subject, "head")
@@ -90,8 +121,8 @@ def _to_volume(stack: NDArray[Any]) -> NDArray[Any]:
 class Scanner:
     """One head placed in one scan geometry: fractions are resampled once, then any protocol can be imaged."""
 
-    def __init__(self, head: Head, geometry: ScanGeometry, anatomy: Anatomy) -> None:
-        self.head, self.geometry = head, geometry
+    def __init__(self, head: Head, geometry: ScanGeometry, anatomy: Anatomy, faults: ScanFaults = NO_FAULTS) -> None:
+        self.head, self.geometry, self.faults = head, geometry, faults
         self.sliced: SlicedHead = slice_head(anatomy, head.shape, geometry)
         centre = HEAD_CENTRE_MM.reshape(3, 1, 1, 1)
         self.variation = head.variation.at(self.sliced.coarse_template - centre).astype(np.float32)
@@ -111,23 +142,27 @@ class Scanner:
         `ideal`: the nominal flip angle everywhere, and fat where it is.
         """
         total = np.zeros(self.sliced.fractions.shape[1:], np.float32)
-        tissues = self.tissues(protocol)
-        transmit = None
-        if protocol.transmit_drop and not ideal:
-            transmit = transmit_field(protocol.transmit_drop, self.geometry.z_mm, self.sliced.coarse_mm)
+        strengths = self._strengths(protocol, ideal=ideal)
         for number, name in enumerate(TISSUES):
             fraction = self.sliced.fractions[number]
             if name == "fat" and protocol.bandwidth_hz and not ideal:
                 fraction = self._shifted(fraction, protocol)
-            variation = 1 + self._fine(self.variation[number])
-            if transmit is None:
-                strength: Any = np.float32(protocol.sequence.signal(tissues[name])[0])
-            else:
-                angles = np.linspace(transmit.min(), transmit.max(), TRANSMIT_STEPS)
-                at_angles = protocol.sequence.signal(tissues[name], angles)
-                strength = self._fine(np.interp(transmit, angles, at_angles).astype(np.float32))
-            total += fraction * (strength * variation)
+            strength = strengths[name].astype(np.float32)
+            varied = (self._fine(strength) if strength.ndim else strength) * (1 + self._fine(self.variation[number]))
+            total += fraction * varied
         return total
+
+    def _strengths(self, protocol: Protocol, *, ideal: bool) -> dict[str, NDArray[np.float64]]:
+        """Signed signal of every tissue: a number, or (n, y, x) on the coarse grid where the flip angle varies."""
+        tissues, sequence = self.tissues(protocol), protocol.sequence
+        if ideal or not protocol.transmit_drop:
+            strengths = {name: sequence.signal(tissues[name])[0] for name in TISSUES}
+        else:
+            transmit = transmit_field(protocol.transmit_drop, self.geometry.z_mm, self.sliced.coarse_mm)
+            angles = np.linspace(transmit.min(), transmit.max(), TRANSMIT_STEPS)
+            strengths = {name: np.interp(transmit, angles, sequence.signal(tissues[name], angles)) for name in TISSUES}
+        severity = self.faults.severities.get("contrast", 0.0)
+        return flattened(strengths, severity) if severity and not ideal else strengths
 
     def _shifted(self, fraction: Volume, protocol: Protocol) -> Volume:
         """Fat as the readout sees it, off by its chemical shift towards the right."""
@@ -155,17 +190,37 @@ class Scanner:
         snr = protocol.snr_wm * (1 + SNR_JITTER * float(rng.uniform(-1, 1)))
         sigma = abs(float(protocol.sequence.signal(tissues_at(protocol.b0_t)["wm"])[0])) / snr
         received = self.signal(protocol) * self._fine(bias)
+        if severity := self.faults.severities.get("distortion"):
+            received = distortion(received, severity, self.faults.generator("distortion"), z_mm=self.geometry.z_mm)
         return self.acquire(received, protocol, sigma, rng), {"snr_wm": snr, "sigma": sigma}
 
     def acquire(self, received: Volume, protocol: Protocol, sigma: float, rng: np.random.Generator) -> Volume:
         """One repetition: magnitude (n, matrix, matrix) of a signal on the fine grid, with noise of its own."""
         sampling, coil_images = self.sampling(protocol), []
+        more_noise = self.faults.generator("noise")
         for sensitivity in self._sensitivities(protocol.coils):
             seen = received if sensitivity is None else received * self._fine(sensitivity)
-            kspace = band_limit(seen, self.geometry.matrix, sampling)
+            kspace = self._encoded(seen, protocol, sampling)
             kspace += noise(rng, kspace.shape, sampling, sigma)
+            if severity := self.faults.severities.get("noise"):
+                kspace = extra_noise(kspace, severity, more_noise, sampling=sampling, sigma=sigma)
             coil_images.append(to_image(kspace))
         return combined(coil_images)
+
+    def _encoded(self, seen: NDArray[Any], protocol: Protocol, sampling: Sampling) -> NDArray[np.complex64]:
+        """k-space without noise; what is wrong with it is the same for every coil."""
+        faults, matrix = self.faults, self.geometry.matrix
+        if severity := faults.severities.get("motion"):
+            echoes = protocol.sequence.n_echoes if isinstance(protocol.sequence, FastSpinEcho) else 1
+            stream = faults.generator("motion")
+            kspace = motion(seen, severity, stream, matrix=matrix, sampling=sampling, echoes=echoes)
+        else:
+            kspace = band_limit(seen, matrix, sampling)
+        if severity := faults.severities.get("zipper"):
+            kspace = zipper(kspace, severity, faults.generator("zipper"), sampling=sampling)
+        if severity := faults.severities.get("banding"):
+            kspace = banding(kspace, severity, faults.generator("banding"))
+        return kspace
 
     def _sensitivities(self, coils: int) -> Sequence[NDArray[np.complex64] | None]:
         """Of each receiver, (n, y, x) on the coarse grid; None for one that sees everything alike."""
@@ -193,6 +248,10 @@ def _record(scanner: Scanner, protocol: Protocol, drawn: dict[str, Any]) -> dict
         "n_slices": len(geometry.z_mm),
         "shape_matrix": scanner.head.shape.matrix.tolist(),
         "tissues": {name: asdict(tissue) for name, tissue in scanner.tissues(protocol).items()},
+        "faults": {
+            name: {"severity": severity, "grade": grade(severity)}
+            for name, severity in scanner.faults.severities.items()
+        },
         **drawn,
     }
 
@@ -206,14 +265,24 @@ def simulate_scan(
     matrix: int,
     with_truth: bool,
     anatomy: Anatomy | None = None,
+    faults: Sequence[str] = (),
+    fault_probability: float = 0.0,
 ) -> Scan:
-    """Scan `subject` in domain `A` (low field) or `B` (high field) of the preset."""
+    """Scan `subject` in domain `A` (low field) or `B` (high field) of the preset.
+
+    Each of `faults` befalls the scan with `fault_probability`. Its truth, mask and labels show what a scan without
+    faults would, where the head lies.
+    """
     anatomy = anatomy or load_anatomy()
     protocol = preset.low if domain == "A" else preset.high
     head = draw_head(seed, subject)
     rng = generator(seed, subject, f"scan {domain}")
     geometry = draw_geometry(rng, anatomy, head.shape, matrix=matrix, thickness_mm=protocol.thickness_mm)
-    scanner = Scanner(head, geometry, anatomy)
+    drawn_faults = draw_severities(generator(seed, subject, f"faults {domain}"), faults, fault_probability)
+    wrong = ScanFaults(drawn_faults, seed, subject, domain)
+    if severity := wrong.severities.get("positioning"):
+        geometry = replace(geometry, pose=misplaced(geometry.pose, severity, wrong.generator("positioning")))
+    scanner = Scanner(head, geometry, anatomy, wrong)
     image, drawn = scanner.image(protocol, rng)
     mask, label = scanner.labels()
     return Scan(
