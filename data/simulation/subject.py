@@ -230,10 +230,12 @@ class Scanner:
         """Head mask and largest tissue (0 air), each (n, matrix, matrix)."""
         step = fine_factor(self.geometry.matrix)
         fractions = self.sliced.fractions[:, :, ::step, ::step]
-        air = 1 - fractions.sum(0, keepdims=True)
-        label = np.concatenate([air, fractions]).argmax(0).astype(np.uint8)
-        solid = fractions.sum(0) > 0.5
-        return np.stack([ndimage.binary_fill_holes(plane) for plane in solid]), label
+        head = fractions.sum(0)
+        most, label = 1 - head, np.zeros(head.shape, np.uint8)
+        for number, fraction in enumerate(fractions, start=1):
+            more = fraction > most
+            label[more], most = number, np.maximum(most, fraction)
+        return np.stack([ndimage.binary_fill_holes(plane) for plane in head > 0.5]), label
 
 
 def _record(scanner: Scanner, protocol: Protocol, drawn: dict[str, Any]) -> dict[str, Any]:
