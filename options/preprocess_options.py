@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from data.preprocessing.nifti import SLICE_AXES
 from data.preprocessing.slicing import DEFAULT_PERCENTILES
 from data.simulation.faults import FAULTS
-from data.simulation.presets import PRESETS, PROTOCOLS, Preset, adapted, find_preset, find_protocol
+from data.simulation.presets import PRESETS, PROTOCOLS, Preset, adapted, find_preset
 from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
 
@@ -112,7 +112,7 @@ class BenchmarkOptions:
         for domain, protocol, other in (("A", chosen.low, self.protocol_A), ("B", chosen.high, self.protocol_B)):
             timings = {key: getattr(self, f"{key.split('_')[0]}_{domain}") for key in TIMINGS}
             flags = ", ".join(f"--{key.split('_')[0]}_{domain}" for key in TIMINGS if timings[key] is not None)
-            protocols.append(adapted(find_protocol(other) if other else protocol, flags, **timings))
+            protocols.append(adapted(PROTOCOLS[other] if other else protocol, flags, **timings))
         return Preset(chosen.name, *protocols)
 
 

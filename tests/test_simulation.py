@@ -35,7 +35,6 @@ from data.simulation.presets import (
     Protocol,
     adapted,
     find_preset,
-    find_protocol,
 )
 from data.simulation.scanner import (
     Sampling,
@@ -162,8 +161,6 @@ def test_timings_by_option_and_what_a_sequence_cannot_take() -> None:
         adapted(LOW_T1W, "--ti_A", ti_ms=1450.0)
     with pytest.raises(UserError, match="must be below tr_ms"):
         adapted(LOW_T1W, "--ti_A", ti_ms=3000.0)
-    with pytest.raises(UserError, match="protocol 9T: unknown, choose from"):
-        find_protocol("9T")
 
 
 # --- scanner -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""One subject's head shape: an affine and a smooth random displacement of the embedded head.
+"""One subject's head shape: an affine and a smooth random displacement of the template head.
 
-All maps pull back: a point of the subject's head in mm (origin at the head's centre) goes to template mm, where the
-tissue fractions are read.
+All maps pull back: a point of the subject's head in mm goes to the template's, where the tissue fractions are read.
+Both count from the head's centre, so that one shape fits any anatomy.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-HEAD_CENTRE_MM = np.array([0.0, -17.0, 12.0])  # of the embedded head, in template mm
+from data.simulation.anatomy import HEAD_CENTRE_MM as HEAD_CENTRE_MM
+from util.errors import UserError
+
 CONTROL_MM = 40.0  # distance of control points: nothing sharper can bend, so outlines stay smooth
 REACH_MM = 200.0  # fields are defined within this distance of the centre, constant beyond
 DISPLACEMENT_MM = 1.8  # standard deviation at the control points
 SCALE_STD, SHEAR_STD = 0.05, 0.03
+MAX_AMOUNT = 2.0  # heads up to 20 % longer or shorter a side; beyond, outlines dent and the field of view cuts them
 
 Points = NDArray[np.float64]
 
@@ -51,23 +54,33 @@ def draw_field(rng: np.random.Generator, channels: int, spacing_mm: float, std: 
 
 @dataclass(frozen=True)
 class HeadShape:
-    """Pull-back from subject to template: x -> matrix (x + displacement(x)) + HEAD_CENTRE_MM."""
+    """Pull-back from subject to template, both from the head's centre: x -> matrix (x + displacement(x))."""
 
     matrix: NDArray[np.float64]
     displacement: SmoothField
 
     def to_template(self, points_mm: Points) -> Points:
-        """Template mm (3, ...) of subject `points_mm` (3, ...)."""
+        """Where `points_mm` (3, ...) of the subject lie in the template, in mm from its centre."""
         moved = points_mm + self.displacement.at(points_mm)
-        return transform(self.matrix, HEAD_CENTRE_MM, moved)
+        return transform(self.matrix, np.zeros(3), moved)
 
 
-def draw_shape(rng: np.random.Generator) -> HeadShape:
-    """A random head: overall and per-axis scale, a little shear, a smooth displacement."""
-    scale = np.clip(rng.normal(1, SCALE_STD, 3), 1 - 2 * SCALE_STD, 1 + 2 * SCALE_STD)
+def draw_shape(rng: np.random.Generator, amount: float = 1.0) -> HeadShape:
+    """A random head: overall and per-axis scale, a little shear, a smooth displacement.
+
+    `amount` in [0, 2] multiplies every spread: 0 is the template itself, 1 the usual variety. Any amount draws the same
+    numbers from `rng`, so whatever is drawn next does not depend on it.
+
+    Raises:
+        UserError: an amount out of range.
+    """
+    if not 0 <= amount <= MAX_AMOUNT:
+        raise UserError(f"amount of deformation {amount}: must be between 0 (the template) and {MAX_AMOUNT:g}")
+    reach = 2 * SCALE_STD * amount
+    scale = np.clip(rng.normal(1, SCALE_STD * amount, 3), 1 - reach, 1 + reach)
     matrix = np.diag(1 / scale)
-    matrix[np.triu_indices(3, 1)] = rng.normal(0, SHEAR_STD, 3)
-    return HeadShape(matrix, draw_field(rng, 3, CONTROL_MM, DISPLACEMENT_MM))
+    matrix[np.triu_indices(3, 1)] = rng.normal(0, SHEAR_STD * amount, 3)
+    return HeadShape(matrix, draw_field(rng, 3, CONTROL_MM, DISPLACEMENT_MM * amount))
 
 
 def rotation(angles_deg: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from data.simulation.anatomy import Anatomy
+from data.simulation.anatomy import HEAD_CENTRE_MM, Anatomy
 from data.simulation.deformation import HeadShape, rotation, transform
 
 FOV_MM = 240.0
@@ -66,9 +66,9 @@ class ScanGeometry:
 class SlicedHead:
     """What a scan sees, without any signal yet.
 
-    `fractions` (6, n, Y, X) float32 in [0, 1], averaged over the slice profile on a fine in-plane grid;
+    `fractions` (T, n, Y, X) float32 in [0, 1], averaged over the slice profile on a fine in-plane grid;
     `coarse_template` (3, n, y, x) template mm on the coarse in-plane grid `coarse_mm`; `level_mm` (n,) mean template z
-    over each slice's head.
+    over each slice's head, counted as in the embedded head whatever the origin of the anatomy is.
     """
 
     fractions: Array
@@ -90,10 +90,15 @@ def _grid(z: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]
     return np.stack(planes[::-1])
 
 
+def _template_mm(anatomy: Anatomy, shape: HeadShape, pose: Pose, scan_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Template mm (3, Z, Y, X) of `scan_mm` of the same shape."""
+    return shape.to_template(pose.to_head(scan_mm)) + anatomy.centre_mm.reshape(3, 1, 1, 1)
+
+
 def head_extent_mm(anatomy: Anatomy, shape: HeadShape, pose: Pose) -> tuple[float, float]:
-    """Lowest and highest scan z in mm that hold head, as far as the embedded head goes (its neck is cut off)."""
+    """Lowest and highest scan z in mm that hold head, as far as the anatomy goes (its neck is cut off)."""
     axis = np.arange(-HEAD_BOX_MM, HEAD_BOX_MM + 1, 4.0)
-    template = shape.to_template(pose.to_head(_grid(axis, axis[::2], axis[::2])))
+    template = _template_mm(anatomy, shape, pose, _grid(axis, axis[::2], axis[::2]))
     index = np.rint(_to_index(anatomy, template)).astype(int)
     size = np.array(anatomy.fractions.shape[1:]).reshape(3, 1, 1, 1)
     inside = ((index >= 0) & (index < size)).all(0)
@@ -147,7 +152,7 @@ def interpolate(values: NDArray, at: NDArray[np.float64], nodes: NDArray[np.floa
 
 
 def _sample(fractions: torch.Tensor, index: Array) -> Array:
-    """Trilinear fractions (6, Z, Y, X) at voxel `index` (3, Z, Y, X); the lowest plane goes on below (the neck)."""
+    """Trilinear fractions (T, Z, Y, X) at voxel `index` (3, Z, Y, X); the lowest plane goes on below (the neck)."""
     size = np.array(fractions.shape[:1:-1], np.float32)  # X, Y, Z
     index[2] = np.maximum(index[2], 0)
     grid = np.stack([2 * index[k] / (size[k] - 1) - 1 for k in range(3)], -1)
@@ -158,12 +163,12 @@ def _sample(fractions: torch.Tensor, index: Array) -> Array:
 
 
 def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> SlicedHead:
-    """Resample the head once for a scan; every sequence's image is then a weighted sum of the six fractions."""
+    """Resample the head once for a scan; every sequence's image is then a weighted sum of the fractions."""
     fine, coarse = fine_axis_mm(scan.matrix), np.arange(-FOV_MM / 2, FOV_MM / 2 + COARSE_MM, COARSE_MM)
     step = scan.thickness_mm / PLANES_PER_SLICE
     planes = scan.z_mm[0] + step * (np.arange(len(scan.z_mm) * PLANES_PER_SLICE + 1) - PLANES_PER_SLICE / 2)
     nodes = np.arange(planes[0], planes[-1] + COARSE_MM, COARSE_MM)
-    template = shape.to_template(scan.pose.to_head(_grid(nodes, coarse, coarse)))
+    template = _template_mm(anatomy, shape, scan.pose, _grid(nodes, coarse, coarse))
     index = _to_index(anatomy, template).astype(np.float32)
     rows = _window(index[1], anatomy.fractions.shape[2], (0, 2), coarse, fine)
     columns = _window(index[0], anatomy.fractions.shape[1], (0, 1), coarse, fine)
@@ -179,13 +184,14 @@ def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> Sliced
             seen = sampled[:, k : k + PLANES_PER_SLICE * len(slices) : PLANES_PER_SLICE]
             fractions[:, slices[0] : slices[-1] + 1, rows, columns] += weight * seen
     at_slices = interpolate(template, scan.z_mm, nodes, axis=1)
-    return SlicedHead(fractions, at_slices, coarse, _levels(fractions, at_slices[2], coarse, fine))
+    height = at_slices[2] + (HEAD_CENTRE_MM[2] - anatomy.centre_mm[2])
+    return SlicedHead(fractions, at_slices, coarse, _levels(fractions, height, coarse, fine))
 
 
 def _window(
     index: Array, size: int, axes: tuple[int, int], coarse: NDArray[np.float64], fine: NDArray[np.float64]
 ) -> slice:
-    """Fine rows or columns that may hold head: elsewhere the map leaves the embedded volume."""
+    """Fine rows or columns that may hold head: elsewhere the map leaves the anatomy's volume."""
     inside = coarse[((index > -2) & (index < size + 1)).any(axes)]
     wanted = np.flatnonzero((fine > inside[0] - COARSE_MM) & (fine < inside[-1] + COARSE_MM))
     return slice(int(wanted[0]), int(wanted[-1]) + 1)

@@ -116,17 +116,6 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def find_protocol(name: str) -> Protocol:
-    """The protocol of that name.
-
-    Raises:
-        UserError: no such protocol.
-    """
-    if name not in PROTOCOLS:
-        raise UserError(f"protocol {name}: unknown, choose from {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
-
-
 def adapted(protocol: Protocol, flags: str, **timings: float | None) -> Protocol:
     """The protocol with other timings: `tr_ms`, `te_ms`, `ti_ms`, `flip_deg`, as far as they are not None.
 
