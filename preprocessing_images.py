@@ -71,6 +71,13 @@ def simulate(dataroot: Path, preset: str, options: PreprocessOptions) -> Manifes
         bits=output.bits,
         matrix=chosen.matrix,
         nifti=chosen.nifti,
+        anatomy=chosen.anatomy,
+        deformation=chosen.deformation,
+        ventricles=chosen.ventricles,
+        sulci_mm=chosen.sulci_mm,
+        lesions=chosen.lesions,
+        n_lesions=chosen.n_lesions,
+        lesions_in=chosen.lesions_in,
         faults=chosen.fault_names,
         fault_probability=chosen.fault_probability,
     )

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from data.preprocessing.nifti import SLICE_AXES
 from data.preprocessing.slicing import DEFAULT_PERCENTILES
+from data.simulation.atrophy import MAX_SULCI_MM, MAX_VENTRICLES
+from data.simulation.deformation import MAX_AMOUNT
 from data.simulation.faults import FAULTS
+from data.simulation.lesions import KINDS, MAX_COUNT
 from data.simulation.presets import PRESETS, PROTOCOLS, Preset, adapted, find_preset
 from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
@@ -81,6 +84,31 @@ class BenchmarkOptions:
         False, "write whole volumes too: both fields, truth, labels, lesions, under OUT/nifti", group="simulation"
     )
 
+    anatomy: str | None = flag(
+        None,
+        "head to scan instead of the embedded one: NIfTI of six tissue fractions, or of FreeSurfer or SynthSeg labels",
+        group="simulation",
+    )
+    deformation: float = flag(
+        1.0, "how much heads differ in shape; 0: not at all", group="simulation", low=0, high=MAX_AMOUNT
+    )
+    ventricles: float = flag(
+        1.0, "volume of the lateral ventricles, times what it is", group="simulation", low=1, high=MAX_VENTRICLES
+    )
+    sulci_mm: float = flag(
+        0.0,
+        "mm that CSF eats into the cortex from either bank of a sulcus",
+        group="simulation",
+        low=0,
+        high=MAX_SULCI_MM,
+    )
+    lesions: str | None = flag(
+        None, "kind of lesions, the same in both fields", group="simulation", choices=tuple(KINDS)
+    )
+    n_lesions: int = flag(3, "lesions a subject, with --lesions", group="simulation", low=1, high=MAX_COUNT)
+    lesions_in: str = flag(
+        "test", "whose heads have them: a split's, or all", group="simulation", choices=("test", "val", "train", "all")
+    )
     faults: str | None = flag(
         None,
         f"faults that scans of A may have, separated by commas, or all: {', '.join(FAULTS)}",

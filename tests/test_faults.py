@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.simulation.anatomy import load_anatomy
-from data.simulation.deformation import HEAD_CENTRE_MM, rotation
+from data.simulation.anatomy import HEAD_CENTRE_MM, load_anatomy
+from data.simulation.deformation import rotation
 from data.simulation.faults import (
     CONTRAST_LOST,
     DISPLACEMENT_MM,

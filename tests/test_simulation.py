@@ -12,13 +12,15 @@ import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage, stats
+from scipy.integrate import trapezoid
 from skimage.metrics import structural_similarity
 from skimage.morphology import convex_hull_image
 
 from data.manifest import read_manifest
-from data.simulation.anatomy import TISSUES, Anatomy, load_anatomy, save_anatomy
-from data.simulation.benchmark import Benchmark, plan_scans, write_benchmark, write_scan
+from data.simulation.anatomy import HEAD_CENTRE_MM, LABELS, TISSUES, Anatomy, load_anatomy, save_anatomy
+from data.simulation.benchmark import Benchmark, plan_scans, template, write_benchmark, write_scan
 from data.simulation.deformation import SmoothField, draw_shape, rotation
 from data.simulation.geometry import MAX_CROP, Pose, ScanGeometry, draw_geometry, head_extent_mm, slice_head
 from data.simulation.presets import (
@@ -239,21 +241,23 @@ def test_edge_width_through_the_slice(anatomy: Anatomy) -> None:
     fractions[WM, :, :, 200:] = 1
     affine = np.diag([4.0, 4.0, 0.25, 1.0])
     affine[:3, 3] = (-120, -137, -38)
-    step = Anatomy(fractions, affine)
+    step = Anatomy(fractions, affine, known_centre_mm=HEAD_CENTRE_MM)
     shape = replace(draw_head(0, 0).shape, matrix=np.eye(3), displacement=SmoothField(np.zeros((3, 11, 11, 11)), 40.0))
     pose = Pose(np.zeros(3), np.zeros(3))
     for thickness in (2.0, 5.0, 8.0):
         z, seen = [], []
-        for offset in np.arange(0, thickness, 0.25):
+        for offset in np.arange(0, thickness, thickness / 10):
             geometry = ScanGeometry(pose, 32, thickness, np.arange(-24 + offset, 24, thickness), (0.0, 0.0))
             sliced = slice_head(step, shape, geometry)
             middle = sliced.fractions.shape[-1] // 2
             z += list(geometry.z_mm)
             seen += list(sliced.fractions[WM, :, middle, middle])
         order = np.argsort(z)
-        height = np.interp(np.arange(-20, 20, 0.05), np.array(z)[order], np.array(seen)[order])
-        tenths = [float(np.interp(share, height, np.arange(-20, 20, 0.05))) for share in (0.125, 0.875)]
-        assert tenths[1] - tenths[0] == pytest.approx(0.75 * thickness, rel=0.05)
+        fine = np.arange(-20, 20, 0.02)
+        height = np.interp(fine, np.array(z)[order], np.array(seen)[order])
+        middle_mm = 20 - trapezoid(height, fine)
+        # of a uniform profile this integral is a quarter of its width
+        assert 4 * trapezoid(np.abs(height - (fine > middle_mm)), fine) == pytest.approx(thickness, rel=0.05)
 
 
 def test_transmit_field_acts_on_the_flip_angle(anatomy: Anatomy) -> None:
@@ -476,3 +480,45 @@ def test_whole_volumes_as_nifti_are_written_and_replaced(tmp_path: Path) -> None
     other.write_text("not ours")
     write_benchmark(tmp_path, replace(tiny, nifti=False), workers=1)
     assert [path.name for path in folder.iterdir()] == ["mine.nii.gz"]
+
+
+def test_slices_with_a_gap_see_what_slices_without_do_at_their_places(anatomy: Anatomy) -> None:
+    head = draw_head(0, 3)
+    wide = draw_geometry(np.random.default_rng(0), anatomy, head.shape, matrix=MATRIX, thickness_mm=5.0, gap_mm=1.0)
+    assert np.allclose(np.diff(wide.z_mm), 6) and wide.affine[2, 2] == 6
+    apart = Scanner(head, wide, anatomy).sliced.fractions
+    alone = Scanner(head, replace(wide, gap_mm=0.0, z_mm=wide.z_mm[7:8]), anatomy).sliced.fractions
+    assert np.abs(apart[:, 7:8] - alone).mean() < 1e-3  # the smooth map between them is interpolated from other nodes
+    assert find_preset("m4raw-to-3T").low.gap_mm == 1
+
+
+def test_lesions_are_in_the_test_subjects_of_both_fields_and_in_no_others(tmp_path: Path) -> None:
+    ill = replace(SMALL, n_val=0, n_test=1, nifti=True, lesions="tumour", n_lesions=1, matrix=48)
+    write_benchmark(tmp_path, ill, workers=1)
+    folders = sorted(path.name for path in tmp_path.glob("*_lesions"))
+    assert folders == ["testA_lesions", "testB_lesions"]
+    volumes = {}
+    for domain in "AB":
+        stem = tmp_path / "nifti" / f"test_sim300000_{domain}"
+        mask, labels = (nibabel.load(f"{stem}_{kind}.nii.gz").get_fdata() for kind in ("lesions", "labels"))
+        assert np.isin(labels[mask > 0], [LABELS["tumour"], LABELS["oedema"]]).mean() > 0.9
+        volumes[domain] = mask.sum() * 25e-3  # ml of 5 mm cubes
+        slices = [np.asarray(Image.open(path)) for path in sorted((tmp_path / f"test{domain}_lesions").iterdir())]
+        assert any(plane.any() for plane in slices) and set(np.unique(slices)) == {0, 255}
+    assert volumes["A"] > 1 and volumes["A"] == pytest.approx(volumes["B"], rel=0.35)
+    assert sorted(path.name for path in tmp_path.glob("nifti/train*lesions*")) == []
+
+
+def test_another_head_and_atrophy_reach_the_scan(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no_such"):
+        write_benchmark(tmp_path / "a", replace(SMALL, anatomy=str(tmp_path / "no_such.nii.gz")), workers=1)
+    assert not (tmp_path / "a").exists()
+    csf = []
+    for ventricles in (1.0, 3.0):
+        job = plan_scans(tmp_path, replace(SMALL, ventricles=ventricles, deformation=0.0))[0]
+        scan = simulate_scan(
+            job.benchmark.preset, 5, 0, "A", matrix=MATRIX, with_truth=False, deformation=0.0,
+            anatomy=template(None, ventricles, 0.0),
+        )  # fmt: skip
+        csf.append(int((scan.labels == LABELS["csf"]).sum()))
+    assert csf[1] > 1.05 * csf[0]

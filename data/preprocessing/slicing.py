@@ -63,6 +63,7 @@ def write_volume(
     truth: NDArray[np.float32] | None = None,
     truth_mask: NDArray[np.bool_] | None = None,
     labels: NDArray[np.uint8] | None = None,
+    lesions: NDArray[np.bool_] | None = None,
 ) -> VolumeEntry:
     """Write the slices of one volume under `dataroot` and return its manifest entry.
 
@@ -75,7 +76,7 @@ def write_volume(
         percentiles: intensities inside the head that become 0 and 1.
         level_mm: (number of slices,) template level in mm, where known (simulated volumes).
         truth: (X, Y, Z) the high-field volume on the same grid, where known; truth_mask: its head, else computed.
-        labels: (X, Y, Z) uint8 class ids on the same grid, where known.
+        labels: (X, Y, Z) uint8 class ids on the same grid, where known; lesions: where they are, where there are any.
     Raises: UserError naming `source` if no head is found, the head has one intensity only, or the truth's grid differs.
     """
     mask = head_mask_volume(volume)
@@ -96,6 +97,8 @@ def write_volume(
     writer.masks(mask, "_mask")
     if labels is not None:
         writer.labels(labels, "_labels")
+    if lesions is not None:
+        writer.masks(lesions, "_lesions")
     levels = [None] * volume.shape[slice_axis] if level_mm is None else [float(level) for level in level_mm]
     places = zip(kept, relative_levels(kept), strict=True)
     return VolumeEntry(

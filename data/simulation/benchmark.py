@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import nibabel
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -17,8 +19,12 @@ from data.preprocessing.folder import NIFTI_FOLDER, fresh_folder
 from data.preprocessing.geometry import SourceGeometry
 from data.preprocessing.parallel import run_jobs
 from data.preprocessing.slicing import write_volume
+from data.simulation.anatomy import Anatomy, load_anatomy
+from data.simulation.atrophy import widened
+from data.simulation.label_maps import read_anatomy
+from data.simulation.lesions import draw_lesions, with_lesions
 from data.simulation.presets import Preset
-from data.simulation.subject import Scan, simulate_scan
+from data.simulation.subject import Scan, generator, simulate_scan
 from util.errors import UserError
 
 DRAWN_NAME = "simulation.json"
@@ -30,7 +36,11 @@ MAX_SUBJECTS = 100_000
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is to be simulated: the task, how many subjects, how their slices are written, what may go wrong in A."""
+    """What is to be simulated: the task, how many subjects, how they are written, their heads, what goes wrong in A.
+
+    `anatomy` is a file for `read_anatomy` (None: the embedded head); `lesions` a kind of `lesions.KINDS`, of which the
+    subjects of the split `lesions_in` (or of `all`) have `n_lesions` each, the same in A and B.
+    """
 
     preset: Preset
     n_train: int
@@ -40,6 +50,13 @@ class Benchmark:
     bits: int
     matrix: int
     nifti: bool = False
+    anatomy: str | None = None
+    deformation: float = 1.0
+    ventricles: float = 1.0
+    sulci_mm: float = 0.0
+    lesions: str | None = None
+    n_lesions: int = 3
+    lesions_in: str = "test"
     faults: tuple[str, ...] = ()
     fault_probability: float = 0.0
 
@@ -92,11 +109,21 @@ def plan_scans(dataroot: Path, benchmark: Benchmark) -> list[ScanJob]:
     ]
 
 
+@lru_cache(maxsize=1)
+def template(path: str | None, ventricles: float, sulci_mm: float) -> Anatomy:
+    """The head that all subjects of a benchmark are made from; kept, for each process reads and widens it once."""
+    return widened(read_anatomy(Path(path)) if path else load_anatomy(), ventricles=ventricles, sulci_mm=sulci_mm)
+
+
 def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
     """Simulate one scan, write its slices; return its manifest entry and what was drawn for it."""
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # workers share the processors among themselves
     b, low = job.benchmark, job.domain == "A"
+    anatomy = template(b.anatomy, b.ventricles, b.sulci_mm)
+    if b.lesions and b.lesions_in in ("all", job.split):
+        drawn = draw_lesions(generator(b.seed, job.subject, "lesions"), anatomy, b.lesions, b.n_lesions)
+        anatomy = with_lesions(anatomy, drawn)
     scan = simulate_scan(
         b.preset,
         b.seed,
@@ -104,6 +131,8 @@ def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
         job.domain,
         matrix=b.matrix,
         with_truth=low,
+        anatomy=anatomy,
+        deformation=b.deformation,
         faults=b.faults if low else (),
         fault_probability=b.fault_probability,
     )
@@ -125,18 +154,21 @@ def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
         truth=scan.truth,
         truth_mask=scan.truth_mask if scan.truth is not None else None,
         labels=scan.labels,
+        lesions=scan.lesions,
     )
     return entry, {"split": job.split, **scan.drawn}
 
 
 def write_nifti(job: ScanJob, scan: Scan) -> None:
-    """The whole volumes of one scan in scanner mm, RAS: image, labels, and on A's grid the truth.
+    """The whole volumes of one scan in scanner mm, RAS: image, labels, lesions if any, and on A's grid the truth.
 
     Split and domain are part of the name: `nifti/test_sim300000_A.nii.gz`.
     """
     folder = job.dataroot / NIFTI_FOLDER
     folder.mkdir(exist_ok=True)
+    lesions = None if scan.lesions is None else scan.lesions.astype(np.uint8)
     volumes: dict[str, NDArray[Any] | None] = {"": scan.image, "_truth": scan.truth, "_labels": scan.labels}
+    volumes["_lesions"] = lesions
     for suffix, volume in volumes.items():
         if volume is not None:
             image = nibabel.Nifti1Image(volume, scan.affine)
@@ -150,6 +182,7 @@ def write_benchmark(dataroot: Path, benchmark: Benchmark, *, workers: int) -> Ma
     The same arguments give the same bytes on any number of `workers`.
     """
     jobs = plan_scans(dataroot, benchmark)
+    template(benchmark.anatomy, benchmark.ventricles, benchmark.sulci_mm)  # a bad map is refused before anything else
     with fresh_folder(dataroot):
         results = run_jobs(write_scan, jobs, workers=workers, title="simulating subjects")
         manifest = Manifest("simulated", [entry for entry, _ in results], benchmark.recorded())

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from data.simulation.anatomy import HEAD_CENTRE_MM as HEAD_CENTRE_MM
 from util.errors import UserError
 
 CONTROL_MM = 40.0  # distance of control points: nothing sharper can bend, so outlines stay smooth

@@ -15,10 +15,9 @@ from data.simulation.deformation import HeadShape, rotation, transform
 FOV_MM = 240.0
 FINE_MM = 1.25  # sampling in plane is at least this fine before k-space cuts it to the matrix asked for
 COARSE_MM = 8.0  # the (smooth) map from scan to template is evaluated this far apart, linear between
-PLANES_PER_SLICE = 4
-PROFILE = (
-    np.array([0.5, 1.0, 1.0, 1.0, 0.5], np.float32) / PLANES_PER_SLICE
-)  # on planes thickness/4 apart: full width at half = thickness
+PLANES_PER_SLICE = 4  # intervals in which a slice's thickness is sampled,
+PLANES_PER_THIN_SLICE = 2  # and that of slices about as thin as the embedded map's voxels
+THIN_MM = 1.5
 SLAB = 4  # slices resampled at once: neighbours share their outermost plane
 MAX_CROP = 0.25
 HEAD_BOX_MM = 130.0
@@ -41,13 +40,17 @@ class Pose:
 
 @dataclass(frozen=True)
 class ScanGeometry:
-    """Axial slices: `z_mm` (n,) centres in scan space, ascending; square field of view of `matrix` pixels."""
+    """Axial slices: `z_mm` (n,) centres in scan space, ascending; square field of view of `matrix` pixels.
+
+    Between a slice of `thickness_mm` and the next lie `gap_mm` that neither shows.
+    """
 
     pose: Pose
     matrix: int
     thickness_mm: float
     z_mm: NDArray[np.float64]
     crop: tuple[float, float]
+    gap_mm: float = 0.0
 
     @property
     def pixel_mm(self) -> float:
@@ -57,7 +60,7 @@ class ScanGeometry:
     @property
     def affine(self) -> NDArray[np.float64]:
         """(4, 4) RAS affine of the volume (X, Y, Z) in scan mm."""
-        affine = np.diag([self.pixel_mm, self.pixel_mm, self.thickness_mm, 1.0])
+        affine = np.diag([self.pixel_mm, self.pixel_mm, self.thickness_mm + self.gap_mm, 1.0])
         affine[:3, 3] = (-FOV_MM / 2, -FOV_MM / 2, self.z_mm[0])
         return affine
 
@@ -109,15 +112,22 @@ def head_extent_mm(anatomy: Anatomy, shape: HeadShape, pose: Pose) -> tuple[floa
 
 
 def draw_geometry(
-    rng: np.random.Generator, anatomy: Anatomy, shape: HeadShape, *, matrix: int, thickness_mm: float
+    rng: np.random.Generator,
+    anatomy: Anatomy,
+    shape: HeadShape,
+    *,
+    matrix: int,
+    thickness_mm: float,
+    gap_mm: float = 0.0,
 ) -> ScanGeometry:
     """Random pose; coverage cropped by 0 to 25 % of the head at each end; the first slice anywhere within one slice."""
     pose = draw_pose(rng)
     low, high = head_extent_mm(anatomy, shape, pose)
     crop = (float(rng.uniform(0, MAX_CROP)), float(rng.uniform(0, MAX_CROP)))
-    first = low + crop[0] * (high - low) + float(rng.uniform(0, 1)) * thickness_mm
+    spacing = thickness_mm + gap_mm
+    first = low + crop[0] * (high - low) + float(rng.uniform(0, 1)) * spacing
     last = high - crop[1] * (high - low)
-    return ScanGeometry(pose, matrix, thickness_mm, np.arange(first, last, thickness_mm), crop)
+    return ScanGeometry(pose, matrix, thickness_mm, np.arange(first, last, spacing), crop, gap_mm)
 
 
 def fine_factor(matrix: int) -> int:
@@ -162,11 +172,25 @@ def _sample(fractions: torch.Tensor, index: Array) -> Array:
     return found[0].numpy()
 
 
+def _planes(scan: ScanGeometry) -> tuple[NDArray[np.float64], int, Array]:
+    """Where slices are sampled along z, how many samples lie from slice to slice, and the weights of a slice's own.
+
+    A trapezium, flat but for its ends: its full width at half maximum is the thickness. Slices without a gap share
+    their outermost plane.
+    """
+    parts = PLANES_PER_THIN_SLICE if scan.thickness_mm <= THIN_MM else PLANES_PER_SLICE
+    profile = np.array([0.5, *[1.0] * (parts - 1), 0.5], np.float32) / np.float32(parts)
+    step = scan.thickness_mm / parts
+    if not scan.gap_mm:
+        return scan.z_mm[0] + step * (np.arange(len(scan.z_mm) * parts + 1) - parts / 2), parts, profile
+    own = step * (np.arange(parts + 1) - parts / 2)
+    return (scan.z_mm[:, None] + own).ravel(), parts + 1, profile
+
+
 def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> SlicedHead:
     """Resample the head once for a scan; every sequence's image is then a weighted sum of the fractions."""
     fine, coarse = fine_axis_mm(scan.matrix), np.arange(-FOV_MM / 2, FOV_MM / 2 + COARSE_MM, COARSE_MM)
-    step = scan.thickness_mm / PLANES_PER_SLICE
-    planes = scan.z_mm[0] + step * (np.arange(len(scan.z_mm) * PLANES_PER_SLICE + 1) - PLANES_PER_SLICE / 2)
+    planes, stride, profile = _planes(scan)
     nodes = np.arange(planes[0], planes[-1] + COARSE_MM, COARSE_MM)
     template = _template_mm(anatomy, shape, scan.pose, _grid(nodes, coarse, coarse))
     index = _to_index(anatomy, template).astype(np.float32)
@@ -177,11 +201,11 @@ def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> Sliced
     fractions = np.zeros((len(anatomy.fractions), len(scan.z_mm), len(fine), len(fine)), np.float32)
     for first in range(0, len(scan.z_mm), SLAB):
         slices = range(first, min(first + SLAB, len(scan.z_mm)))
-        slab = by_plane[:, slices[0] * PLANES_PER_SLICE : (slices[-1] + 1) * PLANES_PER_SLICE + 1]
+        slab = by_plane[:, slices[0] * stride : slices[-1] * stride + len(profile)]
         part = interpolate(slab, fine[rows], coarse, axis=2)
         sampled = _sample(source, interpolate(part, fine[columns], coarse, axis=3))
-        for k, weight in enumerate(PROFILE):
-            seen = sampled[:, k : k + PLANES_PER_SLICE * len(slices) : PLANES_PER_SLICE]
+        for k, weight in enumerate(profile):
+            seen = sampled[:, k : k + stride * len(slices) : stride]
             fractions[:, slices[0] : slices[-1] + 1, rows, columns] += weight * seen
     at_slices = interpolate(template, scan.z_mm, nodes, axis=1)
     height = at_slices[2] + (HEAD_CENTRE_MM[2] - anatomy.centre_mm[2])

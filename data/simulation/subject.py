@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from data.simulation.anatomy import TISSUES, Anatomy, load_anatomy
-from data.simulation.deformation import HEAD_CENTRE_MM, HeadShape, SmoothField, draw_field, draw_shape
+from data.simulation.deformation import HeadShape, SmoothField, draw_field, draw_shape
 from data.simulation.faults import (
     FAULTS,
     banding,
@@ -52,7 +52,7 @@ from data.simulation.tissue import Tissue, draw_jitter, tissues_at
 HETEROGENEITY_MM, HETEROGENEITY_STD = 25.0, 0.03
 SNR_JITTER = 0.15
 TRANSMIT_STEPS = 24  # flip angles at which a signal is computed, linear between
-PURPOSES = ("head", "scan A", "scan B", "faults A", "faults B")
+PURPOSES = ("head", "scan A", "scan B", "faults A", "faults B", "lesions")
 
 Volume = NDArray[np.float32]
 
@@ -71,13 +71,15 @@ class Scan:
     """One scan as volumes (X, Y, Z) in RAS.
 
     `image` is what the scanner delivers; `truth` is another protocol's image on the same grid without noise and bias
-    (None in domain B); `truth_mask` is the head; `labels` the largest tissue of each voxel (0 air, then `TISSUES`).
+    (None in domain B); `truth_mask` is the head; `labels` the largest tissue of each voxel by its number in `LABELS`;
+    `lesions` where most of a voxel is lesion (None if the head has none).
     """
 
     image: Volume
     truth: Volume | None
     truth_mask: NDArray[np.bool_]
     labels: NDArray[np.uint8]
+    lesions: NDArray[np.bool_] | None
     level_mm: NDArray[np.float64]
     affine: NDArray[np.float64]
     drawn: dict[str, Any]
@@ -106,11 +108,11 @@ class ScanFaults:
 NO_FAULTS = ScanFaults({})
 
 
-def draw_head(seed: int, subject: int) -> Head:
-    """The subject's head, from (seed, subject) alone."""
+def draw_head(seed: int, subject: int, tissues: Sequence[str] = TISSUES, deformation: float = 1.0) -> Head:
+    """The subject's head, from (seed, subject) alone; `deformation` as for `draw_shape`."""
     rng = generator(seed, subject, "head")
-    shape, jitter = draw_shape(rng), draw_jitter(rng)
-    return Head(shape, jitter, draw_field(rng, len(TISSUES), HETEROGENEITY_MM, HETEROGENEITY_STD))
+    shape, jitter = draw_shape(rng, deformation), draw_jitter(rng)
+    return Head(shape, jitter, draw_field(rng, len(tissues), HETEROGENEITY_MM, HETEROGENEITY_STD))
 
 
 def _to_volume(stack: NDArray[Any]) -> NDArray[Any]:
@@ -122,9 +124,9 @@ class Scanner:
     """One head placed in one scan geometry: fractions are resampled once, then any protocol can be imaged."""
 
     def __init__(self, head: Head, geometry: ScanGeometry, anatomy: Anatomy, faults: ScanFaults = NO_FAULTS) -> None:
-        self.head, self.geometry, self.faults = head, geometry, faults
+        self.head, self.geometry, self.anatomy, self.faults = head, geometry, anatomy, faults
         self.sliced: SlicedHead = slice_head(anatomy, head.shape, geometry)
-        centre = HEAD_CENTRE_MM.reshape(3, 1, 1, 1)
+        centre = anatomy.centre_mm.reshape(3, 1, 1, 1)
         self.variation = head.variation.at(self.sliced.coarse_template - centre).astype(np.float32)
 
     def _fine(self, coarse: NDArray[Any]) -> NDArray[Any]:
@@ -134,7 +136,7 @@ class Scanner:
 
     def tissues(self, protocol: Protocol) -> dict[str, Tissue]:
         """This subject's tissue parameters at the protocol's field."""
-        return tissues_at(protocol.b0_t, self.head.jitter)
+        return tissues_at(protocol.b0_t, self.head.jitter, self.anatomy.tissues)
 
     def signal(self, protocol: Protocol, *, ideal: bool = False) -> Volume:
         """Signed signal (n, N, N) on the fine grid: sum over tissues of fraction times signal.
@@ -143,7 +145,7 @@ class Scanner:
         """
         total = np.zeros(self.sliced.fractions.shape[1:], np.float32)
         strengths = self._strengths(protocol, ideal=ideal)
-        for number, name in enumerate(TISSUES):
+        for number, name in enumerate(self.anatomy.tissues):
             fraction = self.sliced.fractions[number]
             if name == "fat" and protocol.bandwidth_hz and not ideal:
                 fraction = self._shifted(fraction, protocol)
@@ -156,11 +158,11 @@ class Scanner:
         """Signed signal of every tissue: a number, or (n, y, x) on the coarse grid where the flip angle varies."""
         tissues, sequence = self.tissues(protocol), protocol.sequence
         if ideal or not protocol.transmit_drop:
-            strengths = {name: sequence.signal(tissues[name])[0] for name in TISSUES}
+            strengths = {name: sequence.signal(tissue)[0] for name, tissue in tissues.items()}
         else:
             transmit = transmit_field(protocol.transmit_drop, self.geometry.z_mm, self.sliced.coarse_mm)
             angles = np.linspace(transmit.min(), transmit.max(), TRANSMIT_STEPS)
-            strengths = {name: np.interp(transmit, angles, sequence.signal(tissues[name], angles)) for name in TISSUES}
+            strengths = {n: np.interp(transmit, angles, sequence.signal(t, angles)) for n, t in tissues.items()}
         severity = self.faults.severities.get("contrast", 0.0)
         return flattened(strengths, severity) if severity and not ideal else strengths
 
@@ -226,16 +228,17 @@ class Scanner:
         """Of each receiver, (n, y, x) on the coarse grid; None for one that sees everything alike."""
         return [*coil_sensitivities(coils, self.geometry.z_mm, self.sliced.coarse_mm)] if coils else [None]
 
-    def labels(self) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-        """Head mask and largest tissue (0 air), each (n, matrix, matrix)."""
+    def labels(self) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.bool_]]:
+        """Head mask, largest tissue by its number in `LABELS`, and where lesions are, each (n, matrix, matrix)."""
         step = fine_factor(self.geometry.matrix)
         fractions = self.sliced.fractions[:, :, ::step, ::step]
         head = fractions.sum(0)
         most, label = 1 - head, np.zeros(head.shape, np.uint8)
-        for number, fraction in enumerate(fractions, start=1):
+        for number, fraction in zip(self.anatomy.label_numbers[1:], fractions, strict=True):
             more = fraction > most
             label[more], most = number, np.maximum(most, fraction)
-        return np.stack([ndimage.binary_fill_holes(plane) for plane in head > 0.5]), label
+        mask = np.stack([ndimage.binary_fill_holes(plane) for plane in head > 0.5])
+        return mask, label, fractions[len(TISSUES) :].sum(0) > 0.5
 
 
 def _record(scanner: Scanner, protocol: Protocol, drawn: dict[str, Any]) -> dict[str, Any]:
@@ -267,6 +270,7 @@ def simulate_scan(
     matrix: int,
     with_truth: bool,
     anatomy: Anatomy | None = None,
+    deformation: float = 1.0,
     faults: Sequence[str] = (),
     fault_probability: float = 0.0,
 ) -> Scan:
@@ -277,21 +281,24 @@ def simulate_scan(
     """
     anatomy = anatomy or load_anatomy()
     protocol = preset.low if domain == "A" else preset.high
-    head = draw_head(seed, subject)
+    head = draw_head(seed, subject, anatomy.tissues, deformation)
     rng = generator(seed, subject, f"scan {domain}")
-    geometry = draw_geometry(rng, anatomy, head.shape, matrix=matrix, thickness_mm=protocol.thickness_mm)
+    geometry = draw_geometry(
+        rng, anatomy, head.shape, matrix=matrix, thickness_mm=protocol.thickness_mm, gap_mm=protocol.gap_mm
+    )
     drawn_faults = draw_severities(generator(seed, subject, f"faults {domain}"), faults, fault_probability)
     wrong = ScanFaults(drawn_faults, seed, subject, domain)
     if severity := wrong.severities.get("positioning"):
         geometry = replace(geometry, pose=misplaced(geometry.pose, severity, wrong.generator("positioning")))
     scanner = Scanner(head, geometry, anatomy, wrong)
     image, drawn = scanner.image(protocol, rng)
-    mask, label = scanner.labels()
+    mask, label, lesions = scanner.labels()
     return Scan(
         image=_to_volume(image),
         truth=_to_volume(scanner.ideal(preset.high)) if with_truth else None,
         truth_mask=_to_volume(mask),
         labels=_to_volume(label),
+        lesions=_to_volume(lesions) if len(anatomy.tissues) > len(TISSUES) else None,
         level_mm=scanner.sliced.level_mm,
         affine=geometry.affine,
         drawn=_record(scanner, protocol, {"subject": subject, "domain": domain, **drawn}),
