@@ -18,6 +18,7 @@ from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
 
 DEFAULT_PRESET = "same-contrast"
+NEEDS = {"n_lesions": "lesions", "lesions_in": "lesions", "fault_probability": "faults"}  # the first is idle without
 TIMINGS = ("tr_ms", "te_ms", "ti_ms", "flip_deg")  # of a sequence; the flags are --tr_A and so on
 
 
@@ -189,6 +190,9 @@ def _check_together(options: PreprocessOptions) -> None:
         raise UserError("--out is missing: name the data folder to write")
     if options.simulate is not None:
         _check_unused(volumes, "is for volumes of one's own, it cannot stand beside --simulate")
+        for name, needed in NEEDS.items():
+            if _given(options.benchmark, name) and not _given(options.benchmark, needed):
+                raise UserError(f"--{name} {getattr(options.benchmark, name)}: says something about --{needed}, add it")
         return
     if not volumes.input_A and not volumes.input_B:
         raise UserError("nothing to do: give --input_A and --input_B, or --simulate")
@@ -205,5 +209,10 @@ def _check_together(options: PreprocessOptions) -> None:
 
 def _check_unused(options: VolumeOptions | BenchmarkOptions, reason: str) -> None:
     for field in dataclasses.fields(options):
-        if getattr(options, field.name) != field.default:
+        if _given(options, field.name):
             raise UserError(f"--{field.name} {reason}")
+
+
+def _given(options: VolumeOptions | BenchmarkOptions, name: str) -> bool:
+    """Whether an option is not what it is by default."""
+    return bool(getattr(options, name) != type(options).__dataclass_fields__[name].default)

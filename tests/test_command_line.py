@@ -180,6 +180,15 @@ def test_volumes_that_cannot_be_sliced(tmp_path: Path, refusal: Run) -> None:
         ("--simulate", "--matrix=33"): ["--matrix 33", "even"],
         ("--simulate", "--matr=64"): ["--matr=64"],
         ("--simulate", "--bits=7"): ["--bits", "7", "8, 16"],
+        ("--simulate", "--protocol_A=9T"): ["--protocol_A", "'9T'", "0.3T-T1w"],
+        ("--simulate", "--tr_A=-5"): ["--tr_A", "-5", "at least 0"],
+        ("--simulate", "--tr_A=100"): ["do not fit", "100"],
+        ("--simulate=paper", "--ti_B=2300"): ["ti_ms = 2300", "2400"],
+        ("--simulate", "--faults=noise,spark"): ["--faults spark", "banding"],
+        ("--simulate", "--ventricles=9"): ["--ventricles", "9", "between 1 and 4"],
+        ("--simulate", "--lesions=scar"): ["--lesions", "'scar'", "tumour"],
+        ("--simulate", "--n_lesions=5"): ["--n_lesions 5", "--lesions"],
+        ("--simulate", f"--anatomy={tmp_path / 'none.nii.gz'}"): ["none.nii.gz"],
         (): ["--input_A", "--simulate"],
     }
     for arguments, words in cases.items():
