@@ -263,7 +263,10 @@ class CycleGANModel(BaseModel):
         return list(zip(images.split(sizes), each_logits, strict=True))
 
     def total(self, L: Mapping[str, Tensor]) -> Tensor:
-        """L = lambda_syn L_syn + lambda_idt L_idt + lambda_cycle L_cycle + lambda_adv L_adv + lambda_seg L_seg."""
+        """L = lambda_syn L_syn + lambda_idt L_idt + lambda_cycle L_cycle + lambda_adv L_adv + lambda_seg L_seg.
+
+        Ours beside these: `syn_A`, L_syn of the other direction, and `ssim` beside the refinement's L1.
+        """
         lambdas = {**asdict(self.weights), "ssim": self.weights.cycle * self.options.refine_ssim}
         return torch.stack([lambdas[name] * full(term) for name, term in L.items()]).sum()
 

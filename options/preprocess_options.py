@@ -84,7 +84,6 @@ class BenchmarkOptions:
     nifti: bool = flag(
         False, "write whole volumes too: both fields, truth, labels, lesions, under OUT/nifti", group="simulation"
     )
-
     anatomy: str | None = flag(
         None,
         "head to scan instead of the embedded one: NIfTI of six tissue fractions, or of FreeSurfer or SynthSeg labels",

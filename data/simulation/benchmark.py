@@ -166,9 +166,12 @@ def write_nifti(job: ScanJob, scan: Scan) -> None:
     """
     folder = job.dataroot / NIFTI_FOLDER
     folder.mkdir(exist_ok=True)
-    lesions = None if scan.lesions is None else scan.lesions.astype(np.uint8)
-    volumes: dict[str, NDArray[Any] | None] = {"": scan.image, "_truth": scan.truth, "_labels": scan.labels}
-    volumes["_lesions"] = lesions
+    volumes: dict[str, NDArray[Any] | None] = {
+        "": scan.image,
+        "_truth": scan.truth,
+        "_labels": scan.labels,
+        "_lesions": None if scan.lesions is None else scan.lesions.astype(np.uint8),
+    }
     for suffix, volume in volumes.items():
         if volume is not None:
             image = nibabel.Nifti1Image(volume, scan.affine)
@@ -182,7 +185,8 @@ def write_benchmark(dataroot: Path, benchmark: Benchmark, *, workers: int) -> Ma
     The same arguments give the same bytes on any number of `workers`.
     """
     jobs = plan_scans(dataroot, benchmark)
-    template(benchmark.anatomy, benchmark.ventricles, benchmark.sulci_mm)  # a bad map is refused before anything else
+    if benchmark.anatomy:
+        read_anatomy(Path(benchmark.anatomy))  # refused, if it must be, before a folder is emptied
     with fresh_folder(dataroot):
         results = run_jobs(write_scan, jobs, workers=workers, title="simulating subjects")
         manifest = Manifest("simulated", [entry for entry, _ in results], benchmark.recorded())

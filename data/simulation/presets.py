@@ -67,14 +67,10 @@ M4RAW_T2W = Protocol(
     "0.3T-T2w", 0.3, FastSpinEcho(5500, 128, 15, 16, 160), None, 5.0, snr_wm=7.8, bias_std=0.10,
     phase_mm=240 / 195, gap_mm=1.0, coils=4, bandwidth_hz=31_250 / 256,
 )  # fmt: skip
-M4RAW_T1W = Protocol(
-    "0.3T-T1w", 0.3, SpinEcho(500, 18.4), None, 5.0, snr_wm=8.0, bias_std=0.10,
-    phase_mm=240 / 195, gap_mm=1.0, coils=4, bandwidth_hz=31_250 / 256,
-)  # fmt: skip
-M4RAW_FLAIR = Protocol(
-    "0.3T-FLAIR", 0.3, FastSpinEcho(7500, 93.6, 15, 15.6, 160, ti_ms=2290), None, 5.0, snr_wm=7.0, bias_std=0.10,
-    phase_mm=240 / 195, gap_mm=1.0, coils=4, bandwidth_hz=31_250 / 256,
-)  # fmt: skip
+M4RAW_T1W = replace(M4RAW_T2W, name="0.3T-T1w", sequence=SpinEcho(500, 18.4), snr_wm=8.0)
+M4RAW_FLAIR = replace(
+    M4RAW_T2W, name="0.3T-FLAIR", sequence=FastSpinEcho(7500, 93.6, 15, 15.6, 160, ti_ms=2290), snr_wm=7.0
+)
 # Clinical T2w TSE as in fastMRI, TR/TE 4000/90 [M], 15 echoes 10 ms apart [I].
 CLINICAL_T2W = Protocol("1.5T-T2w", 1.5, FastSpinEcho(4000, 90, 15, 10), None, 5.0, snr_wm=25.0, bias_std=0.10)
 HIGH_T2W = Protocol("3T-T2w", 3.0, FastSpinEcho(4000, 90, 15, 10), None, 5.0, snr_wm=40.0, bias_std=0.12)
@@ -82,7 +78,7 @@ HIGH_T2W = Protocol("3T-T2w", 3.0, FastSpinEcho(4000, 90, 15, 10), None, 5.0, sn
 HIGH_T1W = Protocol("3T-T1w", 3.0, MPRAGE(2400, 1000, 2.14, 8.0, 7.6, 176), None, 5.0, snr_wm=40.0, bias_std=0.12)
 # The same in thin slices, and at 7 T: TR 2500, TI 1100, TE 3, flip 7 [M], 160 echoes 7 ms apart [I]. Transmit field
 # 42 % lower at the edge [V, Vaughan 2001]; SNR a factor 2.3 above 3 T (linear in B0, facts' cautious exponent) [C].
-THIN_T1W = Protocol("3T-T1w-thin", 3.0, MPRAGE(2400, 1000, 2.14, 8.0, 7.6, 176), None, 2.0, snr_wm=20.0, bias_std=0.12)
+THIN_T1W = replace(HIGH_T1W, name="3T-T1w-thin", thickness_mm=2.0, snr_wm=20.0)
 ULTRA_T1W = Protocol(
     "7T-T1w", 7.0, MPRAGE(2500, 1100, 3.0, 7.0, 7.0, 160), None, 2.0, snr_wm=46.0, bias_std=0.15, transmit_drop=0.42
 )
