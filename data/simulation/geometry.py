@@ -157,17 +157,21 @@ def interpolate(values: NDArray, at: NDArray[np.float64], nodes: NDArray[np.floa
     shape = [1] * values.ndim
     shape[axis] = len(at)
     part = (position - low).astype(values.dtype).reshape(shape)
-    first = values.take(low, axis)
-    return first + (values.take(low + 1, axis) - first) * part
+    first, between = values.take(low, axis), values.take(low + 1, axis)
+    between -= first
+    between *= part
+    between += first
+    return between
 
 
-def _sample(fractions: torch.Tensor, index: Array) -> Array:
-    """Trilinear fractions (T, Z, Y, X) at voxel `index` (3, Z, Y, X); the lowest plane goes on below (the neck)."""
-    size = np.array(fractions.shape[:1:-1], np.float32)  # X, Y, Z
-    index[2] = np.maximum(index[2], 0)
-    grid = np.stack([2 * index[k] / (size[k] - 1) - 1 for k in range(3)], -1)
+def _sample(fractions: torch.Tensor, at: Array) -> Array:
+    """Trilinear fractions (T, Z, Y, X) at places `at` (Z, Y, X, 3) in -1 to 1 over the voxels' centres, x first.
+
+    The lowest plane goes on below (the neck).
+    """
+    np.maximum(at[..., 2], -1, out=at[..., 2])
     found = F.grid_sample(
-        fractions, torch.from_numpy(grid)[None], mode="bilinear", padding_mode="zeros", align_corners=True
+        fractions, torch.from_numpy(at)[None], mode="bilinear", padding_mode="zeros", align_corners=True
     )
     return found[0].numpy()
 
@@ -197,13 +201,14 @@ def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> Sliced
     rows = _window(index[1], anatomy.fractions.shape[2], (0, 2), coarse, fine)
     columns = _window(index[0], anatomy.fractions.shape[1], (0, 1), coarse, fine)
     source = torch.from_numpy(anatomy.fractions.transpose(0, 3, 2, 1))[None]  # x varies fastest, as image columns do
-    by_plane = interpolate(index, planes, nodes, axis=1)
+    places = np.stack([2 * index[k] / (size - 1) - 1 for k, size in enumerate(anatomy.fractions.shape[1:])], -1)
+    by_plane = interpolate(places, planes, nodes, axis=0)
     fractions = np.zeros((len(anatomy.fractions), len(scan.z_mm), len(fine), len(fine)), np.float32)
     for first in range(0, len(scan.z_mm), SLAB):
         slices = range(first, min(first + SLAB, len(scan.z_mm)))
-        slab = by_plane[:, slices[0] * stride : slices[-1] * stride + len(profile)]
-        part = interpolate(slab, fine[rows], coarse, axis=2)
-        sampled = _sample(source, interpolate(part, fine[columns], coarse, axis=3))
+        slab = by_plane[slices[0] * stride : slices[-1] * stride + len(profile)]
+        part = interpolate(slab, fine[rows], coarse, axis=1)
+        sampled = _sample(source, interpolate(part, fine[columns], coarse, axis=2))
         for k, weight in enumerate(profile):
             seen = sampled[:, k : k + stride * len(slices) : stride]
             fractions[:, slices[0] : slices[-1] + 1, rows, columns] += weight * seen

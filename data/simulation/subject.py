@@ -38,6 +38,7 @@ from data.simulation.presets import Preset, Protocol
 from data.simulation.scanner import (
     Sampling,
     band_limit,
+    blocks,
     coil_sensitivities,
     combined,
     fat_shift_mm,
@@ -146,12 +147,13 @@ class Scanner:
         total = np.zeros(self.sliced.fractions.shape[1:], np.float32)
         strengths = self._strengths(protocol, ideal=ideal)
         for number, name in enumerate(self.anatomy.tissues):
-            fraction = self.sliced.fractions[number]
-            if name == "fat" and protocol.bandwidth_hz and not ideal:
-                fraction = self._shifted(fraction, protocol)
-            strength = strengths[name].astype(np.float32)
-            varied = (self._fine(strength) if strength.ndim else strength) * (1 + self._fine(self.variation[number]))
-            total += fraction * varied
+            strength = np.broadcast_to(strengths[name].astype(np.float32), self.variation[number].shape)
+            varied = strength * (1 + self.variation[number])
+            for part in blocks(len(total)):
+                fraction = self.sliced.fractions[number, part]
+                if name == "fat" and protocol.bandwidth_hz and not ideal:
+                    fraction = self._shifted(fraction, protocol)
+                total[part] += fraction * self._fine(varied[part])
         return total
 
     def _strengths(self, protocol: Protocol, *, ideal: bool) -> dict[str, NDArray[np.float64]]:
