@@ -13,13 +13,14 @@ from data.simulation.atrophy import MAX_SULCI_MM, MAX_VENTRICLES
 from data.simulation.deformation import MAX_AMOUNT
 from data.simulation.faults import FAULTS
 from data.simulation.lesions import KINDS, MAX_COUNT
-from data.simulation.presets import PRESETS, PROTOCOLS, Preset, adapted, find_preset
+from data.simulation.presets import PRESETS, PROTOCOLS, Preset, acquired, adapted, find_preset
 from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
 
 DEFAULT_PRESET = "same-contrast"
 NEEDS = {"n_lesions": "lesions", "lesions_in": "lesions", "fault_probability": "faults"}  # the first is idle without
-TIMINGS = ("tr_ms", "te_ms", "ti_ms", "flip_deg")  # of a sequence; the flags are --tr_A and so on
+TIMINGS = {"tr": "tr_ms", "te": "te_ms", "ti": "ti_ms", "flip": "flip_deg"}  # of a sequence, by flag: --tr_A and so on
+SETTINGS = {"thickness": "thickness_mm", "partial_fourier": "partial_fourier", "snr": "snr_wm"}  # of a protocol
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,28 @@ class BenchmarkOptions:
     te_A: float | None = flag(None, "echo time of A in ms", group="simulation", low=0)
     ti_A: float | None = flag(None, "inversion time of A in ms", group="simulation", low=0)
     flip_A: float | None = flag(None, "flip angle of A in degrees", group="simulation", low=0, high=180)
+    thickness_A: float | None = flag(
+        None, "thickness of A's slices in mm; SNR changes in proportion", group="simulation", low=0.5, high=20
+    )
+    partial_fourier_A: float | None = flag(
+        None, "share of A's phase-encoding lines that is measured", group="simulation", low=0.5, high=1
+    )
+    snr_A: float | None = flag(
+        None, "white matter's signal in A over the noise of one channel", group="simulation", low=0.1
+    )
     tr_B: float | None = flag(None, "repetition time of B in ms; none: the protocol's", group="simulation", low=0)
     te_B: float | None = flag(None, "echo time of B in ms", group="simulation", low=0)
     ti_B: float | None = flag(None, "inversion time of B in ms", group="simulation", low=0)
     flip_B: float | None = flag(None, "flip angle of B in degrees", group="simulation", low=0, high=180)
+    thickness_B: float | None = flag(
+        None, "thickness of B's slices in mm; SNR changes in proportion", group="simulation", low=0.5, high=20
+    )
+    partial_fourier_B: float | None = flag(
+        None, "share of B's phase-encoding lines that is measured", group="simulation", low=0.5, high=1
+    )
+    snr_B: float | None = flag(
+        None, "white matter's signal in B over the noise of one channel", group="simulation", low=0.1
+    )
     nifti: bool = flag(
         False, "write whole volumes too: both fields, truth, labels, lesions, under OUT/nifti", group="simulation"
     )
@@ -138,9 +157,10 @@ class BenchmarkOptions:
         chosen = find_preset(name)
         protocols = []
         for domain, protocol, other in (("A", chosen.low, self.protocol_A), ("B", chosen.high, self.protocol_B)):
-            timings = {key: getattr(self, f"{key.split('_')[0]}_{domain}") for key in TIMINGS}
-            flags = ", ".join(f"--{key.split('_')[0]}_{domain}" for key in TIMINGS if timings[key] is not None)
-            protocols.append(adapted(PROTOCOLS[other] if other else protocol, flags, **timings))
+            timings = {key: getattr(self, f"{name}_{domain}") for name, key in TIMINGS.items()}
+            flags = ", ".join(f"--{name}_{domain}" for name, key in TIMINGS.items() if timings[key] is not None)
+            settings = {key: getattr(self, f"{name}_{domain}") for name, key in SETTINGS.items()}
+            protocols.append(acquired(adapted(PROTOCOLS[other] if other else protocol, flags, **timings), **settings))
         return Preset(chosen.name, *protocols)
 
 

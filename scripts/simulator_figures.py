@@ -24,8 +24,7 @@ from data.masks import head_mask_volume
 from data.simulation.anatomy import load_anatomy
 from data.simulation.faults import FAULTS, misplaced
 from data.simulation.geometry import draw_geometry
-from data.simulation.presets import LOW_T2W, PRESETS, Preset, Protocol
-from data.simulation.sequences import SpoiledGRE
+from data.simulation.presets import LIU_T1W, LIU_T2W, LOW_T2W, PRESETS, Preset
 from data.simulation.subject import ScanFaults, Scanner, draw_head, simulate_scan
 from util.errors import UserError, run_cli
 from util.schema import CommandLine
@@ -34,15 +33,7 @@ SUBJECT, SEED = 3, 0
 SEVERITIES = (0.4, 1.0)
 RAYLEIGH_MEAN = 1.2533  # of a background of unit noise
 AIR_MARGIN = 8  # pixels around the head that are not counted as air
-REFERENCE_T = 0.055
-# Liu et al. 2021: 3D GRE TR/TE 52/13, flip 40, slices of 10 mm [M]; the FSE as at 0.064 T. Acquired voxels from where
-# the real spectra fall off, if a pixel is a millimetre, and SNR from the air of these post-processed slices [C].
-REFERENCES = {
-    "T2w-FSE": replace(LOW_T2W, name="0.055T-T2w", b0_t=REFERENCE_T, resolution_mm=2.0, thickness_mm=10.0, snr_wm=14.0),
-    "T1w-GRE": Protocol(
-        "0.055T-T1w", REFERENCE_T, SpoiledGRE(52, 13, 40), 1.3, 10.0, snr_wm=26.0, bias_std=LOW_T2W.bias_std
-    ),
-}
+REFERENCES = {"T2w-FSE": LIU_T2W, "T1w-GRE": LIU_T1W}
 
 Volume = NDArray[np.float32]
 

@@ -14,18 +14,18 @@ from skimage.metrics import structural_similarity
 
 from data.simulation.anatomy import HEAD_CENTRE_MM, Anatomy, load_anatomy
 from data.simulation.deformation import SmoothField
-from data.simulation.geometry import Pose, ScanGeometry, draw_geometry, slice_head
+from data.simulation.geometry import Pose, ScanGeometry, draw_geometry, fine_factor, slice_head
 from data.simulation.presets import HIGH_T2W, M4RAW_T2W, ULTRA_T1W, find_preset
 from data.simulation.scanner import (
     Sampling,
     band_limit,
+    centre_bright,
     coil_sensitivities,
     combined,
     fat_shift_mm,
     noise,
     receive_field,
     to_image,
-    transmit_field,
 )
 from data.simulation.subject import Scanner, draw_head
 from data.simulation.tissue import tissues_at
@@ -133,7 +133,7 @@ def test_edge_width_through_the_slice(anatomy: Anatomy) -> None:
 
 def test_transmit_field_acts_on_the_flip_angle(anatomy: Anatomy) -> None:
     axis = np.arange(-96, 97, 8.0)
-    field = transmit_field(0.42, np.array([-10.0, 0.0, 10.0]), axis)
+    field = centre_bright(0.42, np.array([-10.0, 0.0, 10.0]), axis)
     centre, edge = field[1, 12, 12], field[1, 12, np.abs(axis - 88).argmin()]
     assert centre == field.max() and centre - edge == pytest.approx(0.42, rel=0.06)
     head = draw_head(0, 3)
@@ -146,6 +146,22 @@ def test_transmit_field_acts_on_the_flip_angle(anatomy: Anatomy) -> None:
     rim = np.r_[ratio[:, n // 8 : n // 4].ravel(), ratio[:, -n // 4 : -n // 8].ravel()]
     assert np.nanmedian(ratio[n // 3 : -n // 3, n // 3 : -n // 3]) > 1.05 and np.nanmedian(rim) < 1
     assert np.allclose(scanner.signal(ULTRA_T1W, ideal=True), flat)
+
+
+def test_receivers_at_7_tesla_are_brighter_in_the_centre(anatomy: Anatomy) -> None:
+    head = draw_head(0, 3)
+    geometry = draw_geometry(np.random.default_rng(0), anatomy, head.shape, matrix=MATRIX, thickness_mm=5.0)
+    scanner = Scanner(head, geometry, anatomy)
+    quiet = replace(ULTRA_T1W, snr_wm=1e9, bias_std=0.0)
+    shaded, flat = (
+        scanner.image(replace(quiet, receive_drop=drop), np.random.default_rng(0))[0][len(geometry.z_mm) // 2]
+        for drop in (0.21, 0.0)
+    )
+    white = scanner.sliced.fractions[WM, len(geometry.z_mm) // 2, :: fine_factor(MATRIX), :: fine_factor(MATRIX)] > 0.9
+    ratio, inner = shaded / flat, np.s_[MATRIX // 3 : -MATRIX // 3]
+    outer = white.copy()
+    outer[inner, inner] = False
+    assert np.median(ratio[inner, inner][white[inner, inner]]) > 1.05 > np.median(ratio[outer]) > 0.9
 
 
 def test_fat_moves_along_the_readout(anatomy: Anatomy) -> None:

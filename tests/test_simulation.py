@@ -22,6 +22,7 @@ from data.simulation.benchmark import Benchmark, plan_scans, template, write_ben
 from data.simulation.deformation import draw_shape, rotation
 from data.simulation.geometry import MAX_CROP, draw_geometry, head_extent_mm
 from data.simulation.presets import (
+    CLINICAL_FLAIR,
     HIGH_T1W,
     HIGH_T2W,
     LOW_FLAIR,
@@ -32,6 +33,7 @@ from data.simulation.presets import (
     PRESETS,
     ULTRA_T1W,
     Protocol,
+    acquired,
     adapted,
     find_preset,
 )
@@ -133,7 +135,7 @@ def test_flair_and_grey_white_contrast_by_field() -> None:
     def signals(protocol: Protocol) -> dict[str, float]:
         return {n: abs(float(protocol.sequence.signal(t)[0])) for n, t in tissues_at(protocol.b0_t).items()}
 
-    for flair in (LOW_FLAIR, M4RAW_FLAIR):
+    for flair in (LOW_FLAIR, M4RAW_FLAIR, CLINICAL_FLAIR):
         assert signals(flair)["csf"] <= 0.3 * signals(flair)["wm"]
     ratio = {p.b0_t: signals(p)["gm"] / signals(p)["wm"] for p in (M4RAW_T1W, HIGH_T1W, ULTRA_T1W)}
     assert abs(math.log(ratio[0.3])) < abs(math.log(ratio[3.0])) and ratio[3.0] < 0.8 and ratio[7.0] < 0.8
@@ -149,6 +151,27 @@ def test_timings_by_option_and_what_a_sequence_cannot_take() -> None:
         adapted(LOW_T1W, "--ti_A", ti_ms=1450.0)
     with pytest.raises(UserError, match="must be below tr_ms"):
         adapted(LOW_T1W, "--ti_A", ti_ms=3000.0)
+
+
+def test_thickness_partial_fourier_and_snr_by_option() -> None:
+    thin = acquired(HIGH_T1W, thickness_mm=1.0, partial_fourier=0.75, snr_wm=None)
+    assert thin.name == "3T-T1w[thickness=1,partial=0.75]" and thin.partial_fourier == 0.75
+    assert thin.snr_wm == pytest.approx(HIGH_T1W.snr_wm / 5), "a fifth of the voxel"
+    assert acquired(HIGH_T1W, thickness_mm=1.0, snr_wm=40.0).snr_wm == 40
+    assert acquired(HIGH_T1W, thickness_mm=None) is HIGH_T1W
+
+
+def test_truth_has_the_high_field_slice_profile_at_the_low_field_places(anatomy: Anatomy) -> None:
+    head = draw_head(0, 3)
+    geometry = draw_geometry(np.random.default_rng(0), anatomy, head.shape, matrix=MATRIX, thickness_mm=5.0)
+    scanner = Scanner(head, geometry, anatomy)
+    for thickness in (2.0, 8.0):
+        truth = scanner.with_slices_of(replace(HIGH_T2W, thickness_mm=thickness)).ideal(HIGH_T2W)
+        k = len(truth) // 2
+        alone = replace(geometry, thickness_mm=thickness, z_mm=geometry.z_mm[k : k + 1])
+        assert np.allclose(truth[k], Scanner(head, alone, anatomy).ideal(HIGH_T2W)[0], atol=0.02)
+        assert np.abs(truth[k] - scanner.ideal(HIGH_T2W)[k]).max() > 0.05, "another profile is another image"
+    assert scanner.with_slices_of(HIGH_T2W) is scanner
 
 
 def test_truth_is_the_high_field_signal_without_noise_and_bias(anatomy: Anatomy, scan: Scan) -> None:

@@ -209,9 +209,10 @@ def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> Sliced
         slab = by_plane[slices[0] * stride : slices[-1] * stride + len(profile)]
         part = interpolate(slab, fine[rows], coarse, axis=1)
         sampled = _sample(source, interpolate(part, fine[columns], coarse, axis=2))
-        for k, weight in enumerate(profile):
-            seen = sampled[:, k : k + stride * len(slices) : stride]
-            fractions[:, slices[0] : slices[-1] + 1, rows, columns] += weight * seen
+        seen = profile[0] * sampled[:, : stride * len(slices) : stride]
+        for k, weight in enumerate(profile[1:], start=1):
+            seen += weight * sampled[:, k : k + stride * len(slices) : stride]
+        fractions[:, slices[0] : slices[-1] + 1, rows, columns] = seen
     at_slices = interpolate(template, scan.z_mm, nodes, axis=1)
     height = at_slices[2] + (HEAD_CENTRE_MM[2] - anatomy.centre_mm[2])
     return SlicedHead(fractions, at_slices, coarse, _levels(fractions, height, coarse, fine))

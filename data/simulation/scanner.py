@@ -15,7 +15,7 @@ from data.simulation.deformation import draw_field
 
 BIAS_CONTROL_MM = 100.0
 TAPER = 0.25  # outer part of k-space that rolls off (Tukey window), as vendors filter against ringing
-HEAD_RADIUS_MM = 90.0  # where a transmit field has fallen by the whole `transmit_drop`
+HEAD_RADIUS_MM = 90.0  # where a field has fallen by the whole `drop` of `centre_bright`
 COIL_RING_MM = 140.0  # receivers stand on a circle of this radius around the head [I]
 COIL_REACH_MM = 90.0  # distance over which a receiver's sensitivity falls off [I]
 COIL_PHASE_RAD = 1.0  # how far its phase turns over that distance [I]
@@ -54,11 +54,11 @@ def receive_field(
     return np.asarray(np.exp(field.at(points)[0]))
 
 
-def transmit_field(drop: float, z_mm: NDArray[np.float64], in_plane_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Factor (n, y, x) on the flip angle: a parabola, brightest in the head's centre and 1 half-way down to its edge.
+def centre_bright(drop: float, z_mm: NDArray[np.float64], in_plane_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Factor (n, y, x) on flip angle or signal: a parabola, highest in the head's centre, 1 half-way down to its edge.
 
-    `drop` is the difference from centre to edge: 0.42 at 7 T, 0.23 at 4 T (Vaughan et al., MRM 2001) [V]. It goes on
-    falling outside the head, but not below a fifth.
+    `drop` is the difference from centre to edge; of the transmit field 0.42 at 7 T, 0.23 at 4 T (Vaughan et al., MRM
+    2001) [V]. It goes on falling outside the head, but not below a fifth.
     """
     z, y, x = np.meshgrid(z_mm - z_mm.mean(), in_plane_mm, in_plane_mm, indexing="ij")
     return np.maximum(1 + drop * (0.5 - (x**2 + y**2 + z**2) / HEAD_RADIUS_MM**2), 0.2)

@@ -39,13 +39,13 @@ from data.simulation.scanner import (
     Sampling,
     band_limit,
     blocks,
+    centre_bright,
     coil_sensitivities,
     combined,
     fat_shift_mm,
     noise,
     receive_field,
     to_image,
-    transmit_field,
 )
 from data.simulation.sequences import FastSpinEcho
 from data.simulation.tissue import Tissue, draw_jitter, tissues_at
@@ -139,6 +139,15 @@ class Scanner:
         """This subject's tissue parameters at the protocol's field."""
         return tissues_at(protocol.b0_t, self.head.jitter, self.anatomy.tissues)
 
+    def with_slices_of(self, protocol: Protocol) -> Scanner:
+        """The same head with as thick slices as the protocol's, centred where this scan's are."""
+        here = self.geometry
+        if protocol.thickness_mm == here.thickness_mm:
+            return self
+        gap = here.thickness_mm + here.gap_mm - protocol.thickness_mm  # below 0: slices overlap
+        geometry = replace(here, thickness_mm=protocol.thickness_mm, gap_mm=gap)
+        return Scanner(self.head, geometry, self.anatomy, self.faults)
+
     def signal(self, protocol: Protocol, *, ideal: bool = False) -> Volume:
         """Signed signal (n, N, N) on the fine grid: sum over tissues of fraction times signal.
 
@@ -162,7 +171,7 @@ class Scanner:
         if ideal or not protocol.transmit_drop:
             strengths = {name: sequence.signal(tissue)[0] for name, tissue in tissues.items()}
         else:
-            transmit = transmit_field(protocol.transmit_drop, self.geometry.z_mm, self.sliced.coarse_mm)
+            transmit = centre_bright(protocol.transmit_drop, self.geometry.z_mm, self.sliced.coarse_mm)
             angles = np.linspace(transmit.min(), transmit.max(), TRANSMIT_STEPS)
             strengths = {n: np.interp(transmit, angles, sequence.signal(t, angles)) for n, t in tissues.items()}
         severity = self.faults.severities.get("contrast", 0.0)
@@ -190,10 +199,13 @@ class Scanner:
 
     def image(self, protocol: Protocol, rng: np.random.Generator) -> tuple[Volume, dict[str, float]]:
         """Magnitude (n, matrix, matrix) as the scanner delivers it, and what was drawn for it."""
-        bias = receive_field(rng, protocol.bias_std, self.geometry.z_mm, self.sliced.coarse_mm).astype(np.float32)
+        places = self.geometry.z_mm, self.sliced.coarse_mm
+        bias = receive_field(rng, protocol.bias_std, *places) * centre_bright(protocol.receive_drop, *places)
         snr = protocol.snr_wm * (1 + SNR_JITTER * float(rng.uniform(-1, 1)))
         sigma = abs(float(protocol.sequence.signal(tissues_at(protocol.b0_t)["wm"])[0])) / snr
-        received = self.signal(protocol) * self._fine(bias)
+        received = self.signal(protocol)
+        for part in blocks(len(received)):
+            received[part] *= self._fine(bias[part].astype(np.float32))
         if severity := self.faults.severities.get("distortion"):
             received = distortion(received, severity, self.faults.generator("distortion"), z_mm=self.geometry.z_mm)
         return self.acquire(received, protocol, sigma, rng), {"snr_wm": snr, "sigma": sigma}
@@ -297,7 +309,7 @@ def simulate_scan(
     mask, label, lesions = scanner.labels()
     return Scan(
         image=_to_volume(image),
-        truth=_to_volume(scanner.ideal(preset.high)) if with_truth else None,
+        truth=_to_volume(scanner.with_slices_of(preset.high).ideal(preset.high)) if with_truth else None,
         truth_mask=_to_volume(mask),
         labels=_to_volume(label),
         lesions=_to_volume(lesions) if len(anatomy.tissues) > len(TISSUES) else None,
