@@ -106,6 +106,8 @@ def test_grey_white_t1_ratio_grows_with_field() -> None:
     assert ratio[0.064] <= 1.25 and 1.4 <= ratio[3.0] <= 1.8
     between = tissues_at(math.sqrt(0.3 * 1.5))["wm"]
     assert between.t1_ms == pytest.approx((400 + 660) / 2), "linear in log B0: the geometric mean lies halfway"
+    with pytest.raises(UserError, match="tissue 'liver': unknown, choose from csf"):
+        tissues_at(3.0, names=("wm", "liver"))
     for b0 in (0.01, 9.4, math.nan):
         with pytest.raises(UserError, match="known from"):
             tissues_at(b0)
@@ -147,6 +149,8 @@ def test_timings_by_option_and_what_a_sequence_cannot_take() -> None:
     assert adapted(LOW_T2W, "", tr_ms=None) is LOW_T2W
     with pytest.raises(UserError, match="T1w is a SpinEcho, which has no ti_ms"):
         adapted(M4RAW_T1W, "--ti_A", ti_ms=300.0)
+    with pytest.raises(UserError, match="--tr_A: spin echo: tr_ms = 0, must be a positive number"):
+        adapted(M4RAW_T1W, "--tr_A", tr_ms=0)
     with pytest.raises(UserError, match="do not fit"):
         adapted(LOW_T1W, "--ti_A", ti_ms=1450.0)
     with pytest.raises(UserError, match="must be below tr_ms"):

@@ -137,7 +137,10 @@ def adapted(protocol: Protocol, flags: str, **timings: float | None) -> Protocol
     for name in given.keys() - known:
         kind = type(sequence).__name__
         raise UserError(f"{flags}: {protocol.name} is a {kind}, which has no {name}; it has {', '.join(sorted(known))}")
-    return _named(protocol, given, sequence=replace(sequence, **given))
+    try:
+        return _named(protocol, given, sequence=replace(sequence, **given))
+    except UserError as error:
+        raise UserError(f"{flags}: {error}") from error
 
 
 def acquired(protocol: Protocol, **settings: float | None) -> Protocol:

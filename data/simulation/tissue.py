@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from data.simulation.anatomy import TISSUES
+from data.simulation.anatomy import LESIONS, TISSUES
 from util.errors import UserError
 
 
@@ -98,8 +98,11 @@ def tissues_at(
     `jitter[tissue][parameter]` are factors around 1. A lesion follows those of wm and csf, and then its own if given.
 
     Raises:
-        UserError: a field strength outside the anchors, where nothing measured supports the values.
+        UserError: an unknown tissue, or a field strength outside the anchors, where nothing measured supports values.
     """
+    for name in names:
+        if name not in TISSUES + LESIONS:
+            raise UserError(f"tissue '{name}': unknown, choose from {', '.join(TISSUES + LESIONS)}")
     if not LOWEST_T <= b0_t <= FIELDS_T[-1]:
         raise UserError(f"field strength {b0_t} T: relaxation times are known from 0.05 to 7 T")
     found: dict[str, Tissue] = {}
