@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {
+    "benchmarks",
     "data",
     "evaluation",
     "models",
@@ -27,6 +28,7 @@ ALLOWED = {
     "options": {"options", "util", "models", "data"},
     "training": {"training", "options", "models", "data", "util"},
     "evaluation": {"evaluation", "models", "data", "util"},
+    "benchmarks": {"benchmarks", "training", "options", "models", "data", "util"},
 }
 ENTRY_POINTS = ("train.py", "test.py", "preprocessing_images.py")
 

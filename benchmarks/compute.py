@@ -1,0 +1,178 @@
+"""Speed of the training step and of inference, at full size, on random slices with a head-shaped foreground."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.machine import conv_rate, copy_rate
+from data.batch import Batch
+from models import MODELS
+from models.base_model import BaseModel, StepContext
+from models.cycle_gan_model import GAN, CycleGANModel
+from models.networks.layers import count_parameters
+from options.train_options import parse
+from training.memory import fitting_micro_batch
+from util.device import amp_dtype, choose_device
+from util.errors import UserError
+
+WARM_UP = 2  # steps before the clock runs: kernels are chosen, pools filled
+LEAST_STEPS = 5
+TERMS = ("cycle", "idt", "syn", "syn_A", "seg")  # whose cost shows when they are left out
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: the model at its default size, square slices, one number format, one device."""
+
+    model: str
+    size: int
+    batch: int
+    amp: str
+    gpu_ids: str
+    seconds: float = 20.0  # each timing takes about so long
+    train_args: tuple[str, ...] = ()
+
+
+class Bench:
+    """One model with one batch, ready for steps of its longest stage."""
+
+    def __init__(self, case: Case) -> None:
+        run = parse(["--dataroot", "-", "--model", case.model, "--load_size", str(case.size), *case.train_args])
+        torch.manual_seed(0)
+        self.case, self.device = case, choose_device(case.gpu_ids)
+        self.dtype = amp_dtype(case.amp, self.device)
+        model: BaseModel = MODELS[case.model](run.network, (case.size, case.size))  # type: ignore[call-arg]
+        self.model = model.to(self.device)
+        self.stage = next((stage for stage in model.stages if stage.name == GAN), model.stages[-1])
+        for network in (model.eval(), *model.stage_networks(self.stage)):
+            network.train(network is not model)
+        self.batch = head_batch(case.batch, case.size).to(self.device)
+        self.context = StepContext(
+            self.device, torch.Generator().manual_seed(0), micro_batch=case.batch, amp_dtype=self.dtype
+        )
+        self.context.micro_batch = self._micro_batch(run.train.micro_batch)
+
+    def _micro_batch(self, asked: str) -> int:
+        if asked != "auto":
+            return int(asked)
+        needed = self.model.activation_bytes(self.batch.rows(0, 1), self.stage, self.context)
+        return fitting_micro_batch(needed, self.case.batch, self.device)
+
+    def step(self) -> object:
+        return self.model.training_step(self.batch, self.stage, self.context)
+
+    @torch.no_grad()
+    def infer(self) -> object:
+        with self.context.autocast():
+            return self.model.synthesise(self.batch.A)
+
+    def described(self, name: str, seconds: float) -> Result:
+        """What every case of this model reports."""
+        generator = getattr(self.model, "G_AB", self.model)
+        return {
+            "case": name,
+            "model": self.case.model,
+            "size": self.case.size,
+            "batch": self.case.batch,
+            "micro_batch": self.context.micro_batch,
+            "amp": {None: "off", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype],
+            "device": self.device.type,
+            "parameters_G": count_parameters(generator),
+            "s_per_step": seconds,
+            "images_per_s": self.case.batch / seconds,
+            "peak_mb": peak_mb(self.device),
+        }
+
+
+def head_batch(n: int, size: int) -> Batch:
+    """Random intensities inside an ellipse of a head's share of the slice, background outside."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
+    mask = (((y / 0.85) ** 2 + (x / 0.7) ** 2) < 1).float().expand(n, 1, size, size).contiguous()
+    A, B = ((torch.rand(n, 1, size, size, generator=generator) * 2) * mask - 1 for _ in "AB")
+    p, index = torch.linspace(0.2, 0.8, n), torch.arange(n)
+    return Batch(A, B, mask, mask, p, p, index, index)
+
+
+def peak_mb(device: torch.device) -> int:
+    """Most memory so far in MiB: of the GPU if it is one, else of this process, Python and libraries included."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def median_seconds(work: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Median time of `work` after a warm-up, from about `seconds` of calls, five at least."""
+    for _ in range(WARM_UP):
+        work()
+    times: list[float] = []
+    while len(times) < LEAST_STEPS or sum(times) < seconds:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def train_case(case: Case) -> Result:
+    """One complete step of generators and discriminators: time, memory, FLOP as a whole and by term of the loss."""
+    bench = Bench(case)
+    found = bench.described("train", median_seconds(bench.step, bench.device, case.seconds))
+    found |= _against_machine(bench, found["s_per_step"], flop(bench.step))
+    found["flop_of"] = flop_by_term(bench)
+    return found
+
+
+def infer_case(case: Case) -> Result:
+    """Synthesis of one batch as test.py does it."""
+    bench = Bench(case)
+    if not bench.model.can_synthesise:
+        raise UserError(f"--cases infer: --model {case.model} does not synthesise")
+    found = bench.described("infer", median_seconds(bench.infer, bench.device, case.seconds))
+    return found | _against_machine(bench, found["s_per_step"], flop(bench.infer))
+
+
+def flop(work: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products and convolutions in `work` (torch.utils.flop_counter)."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def flop_by_term(bench: Bench) -> dict[str, int]:
+    """FLOP a step saves without each term of the loss; `adv` is what is left: both discriminators, R and one G pass."""
+    model = bench.model
+    if not isinstance(model, CycleGANModel):
+        return {}
+    weights, whole = model.weights, flop(bench.step)
+    saved = {}
+    for term in TERMS:
+        if getattr(weights, term):
+            model.weights = replace(weights, **{term: 0.0})
+            saved[term] = whole - flop(bench.step)
+    model.weights = weights
+    return {**saved, "adv": whole - sum(saved.values())}
+
+
+def _against_machine(bench: Bench, seconds: float, operations: int) -> Result:
+    rate = conv_rate(bench.device, bench.dtype or torch.float32)
+    return {
+        "flop_per_step": operations,
+        "flop_per_s": operations / seconds,
+        "conv_rate": rate,
+        "fraction_of_conv_rate": operations / seconds / rate,
+        "copy_rate": copy_rate(bench.device),
+    }

@@ -1,0 +1,73 @@
+"""Speed of what feeds training: decoding and preparing slices, and making slices out of volumes."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.compute import Case, peak_mb
+from data.preprocessing.geometry import SourceGeometry
+from data.preprocessing.slicing import write_volume
+from data.registry import DATASETS
+from data.simulation.benchmark import Benchmark, write_benchmark
+from data.simulation.presets import find_preset
+from data.simulation.subject import simulate_scan
+from data.unaligned_dataset import collate
+from models import MODELS
+from options.train_options import parse
+from util.device import choose_device
+
+SUBJECTS = 3  # training subjects a domain in the loaded folder
+PREPROCESS_MATRIX = 256
+
+Result = dict[str, Any]
+
+
+def load_case(case: Case) -> Result:
+    """Batches out of a simulated data folder in this process: cold (PNG files decoded) and warm (kept in memory)."""
+    with tempfile.TemporaryDirectory() as folder:
+        dataroot = Path(folder) / "data"
+        benchmark = Benchmark(find_preset("same-contrast"), SUBJECTS, 0, 0, seed=0, bits=16, matrix=case.size)
+        write_benchmark(dataroot, benchmark, workers=1)
+        run = parse(["--dataroot", str(dataroot), "--model", case.model, "--load_size", str(case.size)])
+        dataset = DATASETS[MODELS[case.model].dataset_mode](dataroot, run.data)
+        draws = dataset.batches("gan", "shuffled", 0, case.batch)
+        seconds = {}
+        for state in ("cold", "warm"):
+            start = time.perf_counter()
+            for batch in draws:
+                collate([dataset[draw] for draw in batch])
+            seconds[state] = time.perf_counter() - start
+    pairs = sum(map(len, draws))
+    return {
+        "case": "load",
+        "size": case.size,
+        "batch": case.batch,
+        **{f"slices_per_s_{state}": 2 * pairs / duration for state, duration in seconds.items()},
+        "peak_mb": peak_mb(choose_device("-1")),
+    }
+
+
+def preprocess_case(case: Case) -> Result:
+    """One simulated volume of 256 x 256 pixels made into 16-bit slices and masks, by one process."""
+    scan = simulate_scan(find_preset("same-contrast"), 0, 3, "A", matrix=PREPROCESS_MATRIX, with_truth=False)
+    volume = np.concatenate([scan.image] * 4, axis=2)  # some hundred slices, as isotropic volumes have
+    size = (volume.shape[0], volume.shape[1], volume.shape[2])
+    geometry = SourceGeometry(size, scan.affine, scan.affine, scan.affine, 1, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        entry = write_volume(
+            Path(folder), split="train", domain="A", subject="volume", source="simulated", volume=volume,
+            affine_ras=scan.affine, geometry=geometry, slice_axis=2, bits=16,
+        )  # fmt: skip
+        seconds = time.perf_counter() - start
+    return {
+        "case": "preprocess",
+        "size": PREPROCESS_MATRIX,
+        "slices_per_s": len(entry.slices) / seconds,
+        "peak_mb": peak_mb(choose_device("-1")),
+    }

@@ -1,0 +1,51 @@
+"""What the machine itself can do: rates that every measured speed is held against, taken in the same run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+CHANNELS = (64, 256, 512)  # of the convolutions whose best rate counts
+PIXELS = 56  # a side
+SECONDS = 1.0  # each rate is the best of what fits in this time
+BANDWIDTH_BYTES = 256 << 20
+
+
+def best_seconds(work: Callable[[], object], device: torch.device, seconds: float = SECONDS) -> float:
+    """The shortest of repeated calls of `work`, device finished, within about `seconds`; at least three after one."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    once()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        times.append(once())
+    return min(times)
+
+
+def conv_rate(device: torch.device, dtype: torch.dtype, batch: int = 8) -> float:
+    """FLOP/s of the best 3x3 convolution of 64, 256 and 512 channels, forward, channels last, in that number format."""
+    rates = []
+    for channels in CHANNELS:
+        x = torch.randn(batch, channels, PIXELS, PIXELS, device=device, dtype=dtype)
+        weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
+        x, weight = (tensor.to(memory_format=torch.channels_last) for tensor in (x, weight))
+        flop = 2 * batch * PIXELS**2 * channels**2 * 9
+        with torch.no_grad():
+            rates.append(flop / best_seconds(lambda x=x, weight=weight: F.conv2d(x, weight, padding=1), device))  # type: ignore[misc]
+    return max(rates)
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes/s of a large copy on the device, read and written counted."""
+    source = torch.ones(BANDWIDTH_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * BANDWIDTH_BYTES / best_seconds(lambda: target.copy_(source), device)

@@ -1,0 +1,109 @@
+"""How fast training, inference, loading and preprocessing are on this machine, beside what the machine can do.
+
+python scripts/benchmark_speed.py [--cases train,infer,load,preprocess] [--size 224] [--batch 4] [--amp auto] [--json]
+
+Every case runs in a process of its own, so that its peak memory is its own. `--compare OLD.jsonl` puts an earlier run's
+figures (its `--json` output) beside these.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.compute import Case, infer_case, train_case
+from benchmarks.data import load_case, preprocess_case
+from models import MODELS
+from util.device import AMP
+from util.errors import UserError, run_cli
+from util.schema import CommandLine
+
+CASES: dict[str, Callable[[Case], dict[str, Any]]] = {
+    "train": train_case,
+    "infer": infer_case,
+    "load": load_case,
+    "preprocess": preprocess_case,
+}
+GIGA = ("flop_per_step", "flop_per_s", "conv_rate", "copy_rate")  # shown in units of 10^9
+DESCRIBING = ("case", "model", "size", "batch", "micro_batch", "amp", "device", "parameters_G")  # no speeds
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the cases asked for and print them."""
+    parser = CommandLine(prog="benchmark_speed.py", description=__doc__)
+    parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)} [default: all]")
+    parser.add_argument("--model", choices=tuple(MODELS), default="pta_hybrid", help="[default: pta_hybrid]")
+    parser.add_argument("--size", type=int, default=224, help="side of the slices in pixels [default: 224]")
+    parser.add_argument("--batch", type=int, default=4, help="slices of either domain a step [default: 4]")
+    parser.add_argument("--amp", choices=AMP, default="auto", help="[default: auto]")
+    parser.add_argument("--gpu_ids", default="auto", help="as for train.py [default: auto]")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long a timing takes [default: 20]")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of tables")
+    parser.add_argument("--compare", metavar="OLD.jsonl", help="figures of an earlier run, by --json")
+    parser.add_argument("train_args", nargs="*", help="after --: further options of train.py, for the model")
+    options = parser.parse_args(argv)
+    names = options.cases.split(",")
+    for name in names:
+        if name not in CASES:
+            raise UserError(f"--cases {name}: unknown, choose from {', '.join(CASES)}")
+    if options.size < 16 or options.batch < 1:
+        raise UserError(f"--size {options.size}, --batch {options.batch}: need at least 16 and 1")
+    before = read_results(Path(options.compare)) if options.compare else {}
+    case = Case(
+        options.model, options.size, options.batch, options.amp, options.gpu_ids, options.seconds,
+        tuple(options.train_args),
+    )  # fmt: skip
+    for name in names:
+        with get_context("spawn").Pool(1) as pool:
+            found = pool.apply(CASES[name], (case,))
+        if options.json:
+            print(json.dumps(found), flush=True)
+        else:
+            show(found, before.get(name, {}))
+
+
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    """Earlier results by case; the last of each counts."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return {row["case"]: row for row in rows}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--compare {path}: not the --json output of an earlier run ({error})") from error
+
+
+def show(found: dict[str, Any], before: dict[str, Any]) -> None:
+    """One case as a table, with the earlier run's figures if there are any."""
+    title = ", ".join(f"{name} {found[name]}" for name in DESCRIBING if name in found)
+    table = Table("figure", "now", *(["before", "now / before"] if before else []), title=title, title_justify="left")
+    for name, value in found.items():
+        if name in DESCRIBING:
+            continue
+        for label, number in value.items() if isinstance(value, dict) else ((name, value),):
+            part = label if label == name else f"{name} {label}"
+            old = before.get(name, {}) if isinstance(value, dict) else before.get(name)
+            old = old.get(label) if isinstance(old, dict) else old
+            row = [part, shown(name, number)]
+            if before:
+                row += [shown(name, old), f"{number / old:.2f}"] if old else ["", ""]
+            table.add_row(*row)
+    Console().print(table)
+
+
+def shown(name: str, value: float | None) -> str:
+    """A number for the table; operations, bytes and their rates in 10^9."""
+    if value is None:
+        return ""
+    return f"{value / 1e9:.4g} G" if name in (*GIGA, "flop_of") else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    run_cli(main, "benchmark_speed.py")

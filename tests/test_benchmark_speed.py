@@ -1,0 +1,82 @@
+"""scripts/benchmark_speed.py: its figures belong together, and the counted FLOP are those of a known layer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL_NETWORKS, SMALL_SGP
+from torch import nn
+
+from benchmarks.compute import Bench, Case, flop, flop_by_term, head_batch
+from benchmarks.machine import conv_rate
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = (*SMALL_NETWORKS, *SMALL_SGP, "--lsc_blocks=8")
+LITTLE = Case("pta_hybrid", 32, 2, "off", "-1", 0.1, SMALL)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "scripts/benchmark_speed.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_flop_of_a_convolution() -> None:
+    layer = nn.Conv2d(3, 5, 3, padding=1, bias=False)
+    assert flop(lambda: layer(torch.zeros(2, 3, 8, 8))) == 2 * 2 * 64 * 3 * 5 * 9
+
+
+def test_terms_of_the_loss_share_the_step() -> None:
+    bench = Bench(LITTLE)
+    whole, shares = flop(bench.step), flop_by_term(bench)
+    assert sum(shares.values()) == whole and min(shares[term] for term in ("cycle", "idt", "adv")) > 0
+    assert shares["cycle"] > shares["idt"] > shares["syn"] == 0, "l1 to the partner is no matrix product"
+    assert bench.model.weights.cycle == 5, "the lambdas are as before"
+
+
+def test_heads_cover_as_much_of_a_slice_as_heads_do() -> None:
+    batch = head_batch(3, 64)
+    assert 0.35 < float(batch.mask_A.mean()) < 0.6
+    assert float(batch.A.max()) <= 1 and (batch.A[batch.mask_A == 0] == -1).all()
+
+
+def test_conv_rate_is_that_of_a_machine() -> None:
+    assert 1e8 < conv_rate(torch.device("cpu"), torch.float32, batch=1) < 1e14
+
+
+@pytest.mark.slow
+def test_every_case_reports_what_interface_md_asks_for(tmp_path: Path) -> None:
+    arguments = ["--size=32", "--batch=2", "--amp=off", "--gpu_ids=-1", "--seconds=0.1"]
+    done = run(*arguments, "--json", "--", *SMALL)
+    assert done.returncode == 0, done.stderr
+    found = {row["case"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert found.keys() == {"train", "infer", "load", "preprocess"}
+    for row in (found["train"], found["infer"]):
+        assert row["images_per_s"] == pytest.approx(row["batch"] / row["s_per_step"])
+        assert row["fraction_of_conv_rate"] == pytest.approx(
+            row["flop_per_step"] / row["s_per_step"] / row["conv_rate"]
+        )
+        assert row["parameters_G"] > 1000 and row["peak_mb"] > 100 and row["device"] == "cpu"
+    assert found["train"]["s_per_step"] > found["infer"]["s_per_step"]
+    assert found["load"]["slices_per_s_warm"] > found["load"]["slices_per_s_cold"] > 0
+    old = tmp_path / "old.jsonl"
+    old.write_text(done.stdout, encoding="utf-8")
+    again = run(*arguments, "--cases=infer", "--compare", str(old), "--", *SMALL)
+    assert again.returncode == 0 and "now / before" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--cases=train,cooking"], "--cases cooking: unknown, choose from train"),
+        (["--compare=nowhere.jsonl"], "--compare nowhere.jsonl: not the --json output"),
+        (["--batch=0"], "--batch 0"),
+    ],
+)
+def test_mistakes_are_told_at_once(arguments: list[str], sentence: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
