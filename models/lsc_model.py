@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,7 +28,9 @@ class LSCTraining:
     lsc_blocks: int = flag(24, "square blocks along the longer side (published: 24 of 5 px on 120)", group="LSC", low=2)
     rotate_ratio: float = flag(0.5, "probability that a block is rotated", group="LSC", low=0, high=1)
     mask_ratio: float = flag(0.2, "probability that a block is masked", group="LSC", low=0, high=1)
-    lsc_features: int = flag(16, "channels of R's first scale, doubled four times (published: 16)", group="LSC", low=2)
+    lsc_features: int = flag(
+        16, "channels of R's first scale, doubled four times (published: 16)", group="LSC", low=2, high=256
+    )
     lsc_steps: int | None = flag(None, f"most steps of LSC training; none: {LSC_STEPS}", group="LSC", low=1)
     lsc_batch_size: int = flag(8, "LSC's batches hold at least so many slices", group="LSC", low=1)
     lsc_lr: float = flag(1e-3, "LSC's learning rate (Adam), half a cosine", group="LSC", low=1e-9, high=1)
@@ -99,6 +101,13 @@ class LSCModel(BaseModel):
     def visuals(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
         return lsc_visuals(self.lsc, batch)
 
+    def training_state(self) -> dict[str, Any]:
+        return {**super().training_state(), "watch": self.watch.state_dict()}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        super().load_training_state(state)
+        self.watch.load_state_dict(state["watch"])
+
     def exported_networks(self) -> dict[str, nn.Module]:
         return {"LSC": self.lsc.network}
 
@@ -107,8 +116,14 @@ class MemoryWatch:
     """Compares the residual on training slices with that on unseen ones, epoch by epoch."""
 
     def __init__(self) -> None:
-        self.seen: list[Tensor] = []  # squared errors of the current epoch's steps
+        self.seen: list[Tensor] = []  # squared errors of the steps since the last comparison
         self.verdict = ""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": torch.stack(self.seen) if self.seen else torch.zeros(0), "verdict": self.verdict}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.seen, self.verdict = list(state["seen"]), state["verdict"]
 
     def figures(self, lsc: LSC, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
         """PSNR over the head in dB (range 1) of R(C(b)) on this epoch's training slices and on unseen ones."""

@@ -199,6 +199,13 @@ class PTAModel(CycleGANModel):
         u, v = (self.sgp.network(x, domain, torch.Generator().manual_seed(seed)) for x in pair)
         return losses.syn_cos_loss(u, v)
 
+    def training_state(self) -> dict[str, Any]:
+        return {**super().training_state(), "watch": self.watch.state_dict()}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        super().load_training_state(state)
+        self.watch.load_state_dict(state["watch"])
+
     def exported_networks(self) -> dict[str, nn.Module]:
         pretext = {"SGP": self.sgp, "LSC": self.lsc}
         return {**super().exported_networks(), **{name: part.network for name, part in pretext.items() if part}}

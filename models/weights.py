@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import nn
+import safetensors.torch
+from torch import Tensor, nn
 
 from util.errors import UserError
+from util.files import Writer
+from util.torch_file import read_torch, torch_writer
+
+SUFFIXES = (".pth", ".safetensors")
 
 
-def weights_name(epoch: str, network: str) -> str:
+def weights_name(epoch: str, network: str, suffix: str = SUFFIXES[0]) -> str:
     """File name of a network's weights in a run folder: `latest_net_G_AB.pth`."""
-    return f"{epoch}_net_{network}.pth"
+    return f"{epoch}_net_{network}{suffix}"
+
+
+def weights_files(run_dir: Path) -> list[Path]:
+    """All files of weights alone in a run folder."""
+    return [path for suffix in SUFFIXES for path in run_dir.glob(weights_name("*", "*", suffix))]
+
+
+def weights_writers(
+    run_dir: Path, epoch: str, networks: Mapping[str, nn.Module], checkpoint: str
+) -> dict[Path, Writer]:
+    """What writes every network's weights in both formats; safetensors also names the SHA-256 of their `checkpoint`."""
+    writers: dict[Path, Writer] = {}
+    for name, network in networks.items():
+        state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+        facts = {"format": "pt", "network": name, "checkpoint_sha256": checkpoint}
+        pth, safe = (run_dir / weights_name(epoch, name, suffix) for suffix in SUFFIXES)
+        writers[pth] = torch_writer(state)
+        writers[safe] = lambda file, state=state, facts=facts: file.write(safetensors.torch.save(state, facts))  # type: ignore[misc]
+    return writers
 
 
 def find_weights(path: str, network: str) -> Path:
@@ -24,20 +48,26 @@ def find_weights(path: str, network: str) -> Path:
     place = Path(path)
     file = place / weights_name("latest", network) if place.is_dir() else place
     if not file.is_file():
-        raise UserError(f"--{network.lower()}_weights {path}: no file {file}, give a run folder or a .pth file")
+        kinds = " or ".join(SUFFIXES)
+        raise UserError(f"--{network.lower()}_weights {path}: no file {file}, give a run folder or a {kinds} file")
     return file
 
 
+def _read(file: Path) -> dict[str, Tensor]:
+    if file.suffix == ".safetensors":
+        return safetensors.torch.load_file(file)
+    return read_torch(file)[0]
+
+
 def load_weights(network: nn.Module, path: str, name: str) -> None:
-    """Fill `network` from a run folder or a .pth file of weights.
+    """Fill `network` from a run folder or a .pth or .safetensors file of weights.
 
     Raises:
         UserError: no such file, not a file of weights, or weights of another architecture.
     """
     file = find_weights(path, name)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        network.load_state_dict(state)
-    except Exception as error:  # torch raises many kinds; every one of them means the file does not fit
+        network.load_state_dict(_read(file))
+    except Exception as error:  # both libraries raise many kinds; every one of them means the file does not fit
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"--{name.lower()}_weights {file}: not weights of this {name} network ({reason})") from error

@@ -26,6 +26,8 @@ class TrainOptions:
     dataroot: str = flag("", "data folder, made by preprocessing_images.py (required)", group="run")
     name: str = flag("experiment", "name of the run: its folder in --checkpoints_dir", group="run")
     checkpoints_dir: str = flag("./checkpoints", "folder of all runs", group="run")
+    check_data: bool = flag(False, "list all bad files of --dataroot, and do nothing else", group="run")
+    skip_bad: bool = flag(False, "leave bad files out instead of refusing them", group="run")
     gpu_ids: str = flag("auto", "auto: CUDA if there is any; -1: the CPU; 0, 1, …: that GPU", group="run")
     seed: int = flag(0, "seed of everything random", group="run", low=0, high=2**31 - 1)
     batch_size: int = flag(16, "images of either domain a step", group="run", low=1)
@@ -36,6 +38,7 @@ class TrainOptions:
     overwrite: bool = flag(False, "start afresh over an earlier run of that name", group="run")
     save_epoch_freq: int = flag(5, "keep EPOCH.pt every so many epochs", group="run", low=1)
     save_latest_freq: int = flag(5000, "write latest.pt every so many images", group="run", low=1)
+    keep_last: int = flag(0, "keep only so many of the newest EPOCH.pt and their weights; 0: all", group="run", low=0)
     val_epoch_freq: int = flag(5, "measure on valA, valB every so many epochs", group="run", low=1)
 
 

@@ -30,7 +30,7 @@ class ImagePool:
             exchange, place = torch.rand(2, generator=self.generator).tolist()
             if exchange < 0.5:
                 slot = min(int(place * self.size), self.size - 1)
-                returned.append(self.images[slot])
+                returned.append(self.images[slot].to(image.device))
                 self.images[slot] = image.clone()
             else:
                 returned.append(image)

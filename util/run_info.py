@@ -15,7 +15,9 @@ import numpy as np
 import torch
 import torchvision
 
+from util.errors import UserError
 from util.files import replace_text
+from util.reading import read_json
 
 RUN_INFO_NAME = "run.json"
 
@@ -43,6 +45,15 @@ def git_commit(folder: Path) -> str | None:
     return found.group(1) if found else None
 
 
+def _earlier(path: Path) -> dict[str, Any]:
+    """What the first start wrote; nothing if that is lost: a run goes on without it."""
+    try:
+        content = read_json(path)
+    except UserError:
+        return {}
+    return content if isinstance(content, dict) and isinstance(content.get("resumed", []), list) else {}
+
+
 def write_run_info(
     run_dir: Path,
     *,
@@ -52,8 +63,8 @@ def write_run_info(
     device: torch.device,
     resumed: bool = False,
     extra: Mapping[str, Any] | None = None,
-) -> None:
-    """Write `run.json`. Resuming keeps what the first start wrote and adds an entry to its list `resumed`.
+) -> dict[str, Any]:
+    """Write `run.json` and return it. Resuming keeps what the first start wrote and adds to its list `resumed`.
 
     Args:
         command: the command line, program first.
@@ -81,9 +92,10 @@ def write_run_info(
         **(extra or {}),
     }
     path = run_dir / RUN_INFO_NAME
-    if resumed and path.exists():
-        first = json.loads(path.read_text(encoding="utf-8"))
+    first = _earlier(path) if resumed else {}
+    if first:
         start = first | {"resumed": [*first.get("resumed", []), start]}
     with replace_text(path) as file:
         json.dump(start, file, indent=1)
         file.write("\n")
+    return start

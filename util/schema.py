@@ -103,10 +103,24 @@ def add_flags(parser: argparse.ArgumentParser, schema: type) -> None:
         )
 
 
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _fits(value: Any, kind: type, optional: bool) -> bool:
+    """Whether a value is of a field's type: whole numbers are numbers, but true and false are neither."""
+    if value is None:
+        return optional
+    return isinstance(value, int | float if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+
+
 def check(options: Any) -> None:
-    """Raise UserError for the first field whose value is outside its choices or range."""
+    """Raise UserError for the first field whose value is not of its type, or outside its choices or range."""
+    annotations = typing.get_type_hints(type(options))
     for field in dataclasses.fields(options):
         value, meta = getattr(options, field.name), field.metadata
+        kind, optional = _plain_type(annotations[field.name])
+        if kind in KINDS and not _fits(value, kind, optional):
+            raise UserError(f"--{field.name} is {str(value)[:80]!r}, it must be {KINDS[kind]}")
         if value is None or not meta:
             continue
         if meta["choices"] is not None and value not in meta["choices"]:

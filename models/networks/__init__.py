@@ -28,7 +28,7 @@ class GeneratorOptions(HybridOptions):
         choices=("hybrid", "resnet_9blocks", "resnet_6blocks", "unet_128", "unet_256"),
         alias=("net_G",),
     )
-    ngf: int = flag(64, "generator channels in the first layer (resnet, unet)", group="networks", low=1)
+    ngf: int = flag(64, "generator channels in the first layer (resnet, unet)", group="networks", low=1, high=1024)
     norm: str = flag("instance", "normalisation in generators and discriminators", group="networks", choices=NORMS)
     dropout: bool = flag(False, "dropout in resnet and unet generators; --no_dropout is accepted", group="networks")
     init_type: str = flag("normal", "weight initialisation", group="networks", choices=INITS)
@@ -42,7 +42,7 @@ class DiscriminatorOptions:
     netD: str = flag(
         "basic", "discriminator: basic is n_layers with 3", group="networks", choices=("basic", "n_layers", "pixel")
     )
-    ndf: int = flag(64, "discriminator channels in the first layer", group="networks", low=1)
+    ndf: int = flag(64, "discriminator channels in the first layer", group="networks", low=1, high=1024)
     n_layers_D: int = flag(3, "stride-2 layers of --netD n_layers", group="networks", low=1, high=6)
     norm_D: str = flag(
         "same",

@@ -30,12 +30,12 @@ SHARP_FIRST = 1.0  # head start of the image itself before the softmax: more tha
 class HybridOptions:
     """Sizes of the hybrid generator; the defaults are the published ones (facts.md section 5)."""
 
-    hybrid_width: int = flag(768, "token width", group="hybrid generator", low=8)
-    hybrid_depth: int = flag(4, "transformer blocks", group="hybrid generator", low=1)
-    hybrid_heads: int = flag(12, "attention heads; divides the width", group="hybrid generator", low=1)
-    hybrid_mlp: int = flag(3072, "width of the MLP between attentions", group="hybrid generator", low=8)
+    hybrid_width: int = flag(768, "token width", group="hybrid generator", low=8, high=8192)
+    hybrid_depth: int = flag(4, "transformer blocks", group="hybrid generator", low=1, high=64)
+    hybrid_heads: int = flag(12, "attention heads; divides the width", group="hybrid generator", low=1, high=64)
+    hybrid_mlp: int = flag(3072, "width of the MLP between attentions", group="hybrid generator", low=8, high=32768)
     hybrid_patch: int = flag(16, "patch side in pixels", group="hybrid generator", choices=PATCHES)
-    hybrid_features: int = flag(16, "channels at full resolution", group="hybrid generator", low=2)
+    hybrid_features: int = flag(16, "channels at full resolution", group="hybrid generator", low=2, high=1024)
     hybrid_window: int = flag(7, "side of a background window, in patches", group="hybrid generator", low=1)
     hybrid_residual: bool = flag(
         True,

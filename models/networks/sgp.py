@@ -24,12 +24,12 @@ FIRST_TEMPERATURE = 0.07  # CLIP (Radford et al. 2021); published for SGP too
 class SGPSizes:
     """Sizes of the slice encoders; the defaults are the published ones (facts.md section 5)."""
 
-    sgp_input: int = flag(120, "slices are resized to this side", group="SGP", low=32)
-    sgp_patch: int = flag(16, "patch side; the input is cropped to a multiple of it", group="SGP", low=4)
-    sgp_width: int = flag(256, "token width", group="SGP", low=16)
-    sgp_depth: int = flag(6, "transformer layers", group="SGP", low=1)
-    sgp_heads: int = flag(4, "attention heads; divides the width", group="SGP", low=1)
-    sgp_embedding: int = flag(512, "embedding length", group="SGP", low=8)
+    sgp_input: int = flag(120, "slices are resized to this side", group="SGP", low=32, high=1024)
+    sgp_patch: int = flag(16, "patch side; the input is cropped to a multiple of it", group="SGP", low=4, high=256)
+    sgp_width: int = flag(256, "token width", group="SGP", low=16, high=8192)
+    sgp_depth: int = flag(6, "transformer layers", group="SGP", low=1, high=64)
+    sgp_heads: int = flag(4, "attention heads; divides the width", group="SGP", low=1, high=64)
+    sgp_embedding: int = flag(512, "embedding length", group="SGP", low=8, high=8192)
 
 
 class SGPNetwork(nn.Module):

@@ -1,0 +1,33 @@
+"""Where a training stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from util.errors import UserError
+
+# the stage, the epoch in it, batches done in the epoch, steps and images of the stage, and its images computed at once
+PARTS = ("stage", "epoch", "batch", "step", "images", "micro_batch")
+
+
+def start_of(stage: int) -> dict[str, int]:
+    """The position before a stage's first step; its micro-batch is not known yet."""
+    return {**dict.fromkeys(PARTS, 0), "stage": stage}
+
+
+def position_in(content: Mapping[str, Any], path: Path) -> dict[str, int]:
+    """The position in a checkpoint's content.
+
+    Raises:
+        UserError: there is none; the message names the file, `path`.
+    """
+    position = content.get("position")
+    if (
+        not isinstance(position, dict)
+        or tuple(position) != PARTS
+        or not all(type(value) is int and value >= 0 for value in position.values())
+    ):
+        raise UserError(f"{path}: cannot be continued, it does not say where the training stood")
+    return dict(position)

@@ -1,0 +1,53 @@
+"""`run.lock`: one run folder, one training at a time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+from util.errors import UserError, warn
+
+LOCK_NAME = "run.lock"
+HELD = (errno.EACCES, errno.EAGAIN)
+
+
+@contextmanager
+def run_lock(run_dir: Path) -> Iterator[None]:
+    """Hold the folder's lock within the block. It ends with the process, whatever ends that.
+
+    A record lock (fcntl), which, unlike flock's, the workers of a DataLoader do not inherit: they outlive a killed
+    training by seconds. Where the file system has no locks, a warning says so and the block runs without one.
+
+    Raises:
+        UserError: another process holds it; the message says who.
+        OSError: the file cannot be written.
+    """
+    with (run_dir / LOCK_NAME).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in HELD:
+                raise UserError(f"{run_dir} is in use by {_holder(file)}; stop it, or give another --name") from error
+            warn(f"{run_dir}: no lock there ({error.strerror}); a second run in this folder would not be noticed")
+        file.truncate(0)
+        started = datetime.now().astimezone().isoformat(timespec="seconds")
+        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": started}, file)
+        file.flush()
+        yield
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    try:
+        found = json.load(file)
+        return f"process {found['pid']} on {found['host']} since {found['started']}"
+    except (ValueError, KeyError, TypeError):  # it has the lock and has not written its name yet
+        return "another process"

@@ -1,0 +1,72 @@
+"""Files that anybody may have written: opened without waiting, read within bounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from util.errors import UserError
+
+MAX_JSON_BYTES = 64 * 2**20
+MAX_JSON_VALUES = 2_000_000  # texts, numbers, lists and objects; a manifest has five a slice. Below 1 GB and 5 s
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file; a pipe or device is refused, for it could make the program wait for ever.
+
+    Raises: UserError naming what is no regular file; OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(f"{path}: cannot be read, it is no regular file")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether `path`, all links followed, is in `folder` or below it."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises: UserError naming the file if it is larger, is no regular file, or cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise UserError(f"{path}: {size} bytes, at most {most} are read")
+            return file.read(size)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file in UTF-8; NaN and Infinity, which JSON does not know, are refused.
+
+    Raises: UserError naming the file if it cannot be read, is too large, or is not JSON.
+    """
+    content = read_bounded(path, MAX_JSON_BYTES)
+    if sum(map(content.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
+        raise UserError(f"{path}: more than {MAX_JSON_VALUES} values")
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (at byte {error.start})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
