@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from data.check import check_data, report, told
 from evaluation.encoder import grid_of, load_encoder
 from evaluation.evaluate import DEFINITIONS, Evaluation
 from evaluation.folders import TestData, open_test_data
@@ -16,14 +16,14 @@ from evaluation.paired import MEASURES
 from evaluation.predict import Device
 from evaluation.record import write_csv, write_json
 from evaluation.report import write_report
+from evaluation.results import fresh_folder
 from evaluation.summary import print_summary
 from models import BaseModel, load_trained
 from options.test_options import TestOptions, parse
 from util.device import choose_device
-from util.errors import UserError, run_cli
+from util.errors import run_cli, warn
 from util.metrics.inception import FIDInception, find_weights
 
-OUTPUTS = {"images", "volumes", "metrics.json", "metrics.csv", "index.html"}
 __test__ = False  # for pytest: a programme, whatever the name
 
 
@@ -33,7 +33,12 @@ def make_evaluation(options: TestOptions) -> Evaluation:
     torch.manual_seed(options.seed)
     model = load_trained(options.run_dir, options.epoch, device)
     data = open_test_data(
-        Path(options.dataroot), options.phase, direction=model.run["direction"], limit=options.num_test
+        Path(options.dataroot),
+        options.phase,
+        table_in=options.results,
+        direction=model.run["direction"],
+        limit=options.num_test,
+        skip_bad=options.skip_bad,
     )
     given = options.eval_encoder
     weights = find_weights(None if options.inception_weights is None else Path(options.inception_weights))
@@ -51,47 +56,38 @@ def make_evaluation(options: TestOptions) -> Evaluation:
     )
 
 
-def fresh_folder(results: Path) -> None:
-    """Make the results folder; pictures and volumes of an earlier test there are removed.
-
-    Raises: UserError if it holds something else, or cannot be written.
-    """
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        foreign = {path.name for path in results.iterdir()} - OUTPUTS
-        if foreign:
-            raise UserError(f"{results}: holds other files ({min(foreign)}), choose another --results_dir")
-        for name in ("images", "volumes"):
-            shutil.rmtree(results / name, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"--results_dir: {results} cannot be written ({error.strerror})") from error
-
-
 def facts(options: TestOptions, model: BaseModel, data: TestData) -> dict[str, str]:
     """What was tested on what, for the head of the report."""
     run = model.run
     network = f", {run['netG']}" if "netG" in run else ""
+    left_out = f"; {len(data.skipped)} bad files were left out, see metrics.json" if data.skipped else ""
     return {
         "run": f"{options.run_dir}, epoch {options.epoch}" + ", mirror average" * options.average_mirrored,
         "model": f"{run['model']}{network}, seed {run['seed']}",
-        "data": f"{data.source.folder}: {data.n_slices} slices of {len(data.subjects)} subjects",
+        "data": f"{data.source.folder}: {data.n_slices} slices of {len(data.subjects)} subjects{left_out}",
     }
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run the test, write its results folder and print a table."""
+def main(argv: Sequence[str]) -> int:
+    """Run the test, write its results folder and print a table; or check the data folder."""
     options = parse(argv)
+    if options.check_data:
+        return report(check_data(Path(options.dataroot)), table_in=options.results)
     evaluation = make_evaluation(options)
+    skipped = evaluation.data.skipped
+    if skipped:
+        warn(f"--skip_bad left out {told(skipped, options.results)}")
     fresh_folder(options.results)
     record, table = evaluation.run()
     write_json(options.results / "metrics.json", record.as_json(DEFINITIONS))
     write_csv(options.results / "metrics.csv", table.rows, MEASURES)
     stems = evaluation.stems() if evaluation.model.can_synthesise else {}
-    report = options.results / "index.html"
+    page = options.results / "index.html"
     shown = facts(options, evaluation.model, evaluation.data)
-    write_report(report, record, title=options.name, facts=shown, stems=stems, definitions=DEFINITIONS)
+    write_report(page, record, title=options.name, facts=shown, stems=stems, definitions=DEFINITIONS)
     print_summary(record)
-    print(f"report: {report}")
+    print(f"report: {page}")
+    return 0
 
 
 if __name__ == "__main__":

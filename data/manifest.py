@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from data.slices import SLICE_SUFFIXES, clean_subject
 from util.errors import UserError
+from util.reading import lies_in, read_json
+from util.structure import structured
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
 SPLITS = ("train", "val", "test")
 DOMAINS = ("A", "B")
+ORIGINS = ("nifti", "simulated")
+MAX_NAME = 230  # characters of a subject's name: with index, kind of picture and suffix it must be a file name
+MAX_VOXELS = 2**26  # of a volume: putting together more takes more than 1 GB
+MAX_MM = 1e6  # nothing in an affine is larger
 
 Matrix = list[list[float]]
 
@@ -74,33 +85,102 @@ def write_manifest(dataroot: Path, manifest: Manifest) -> None:
     (dataroot / MANIFEST_NAME).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _volume(row: dict[str, Any]) -> VolumeEntry:
-    return VolumeEntry(**{**row, "slices": [SliceEntry(**entry) for entry in row["slices"]]})
-
-
 def read_manifest(dataroot: Path) -> Manifest | None:
     """Read and check the manifest; None if the folder has none (slices made by hand).
 
     Raises:
-        UserError: not JSON, another format, a missing or unknown field, a split or domain that does not exist, or a
-            file name that is not a plain name.
+        UserError: no JSON of this format; a field that is missing, unknown, of another type or out of its range; a file
+            name that is no plain name; a volume, a file or a slice index given twice. It names the field's place.
     """
     path = dataroot / MANIFEST_NAME
-    if not path.exists():
-        return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise UserError(f"{path}: format {content['format']}, this version reads format {FORMAT}")
-        manifest = Manifest(content["origin"], [_volume(row) for row in content["volumes"]], content["settings"])
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a manifest ({type(error).__name__}: {error})") from error
-    for volume in manifest.volumes:
-        if volume.split not in SPLITS or volume.domain not in DOMAINS:
-            raise UserError(f"{path}: volume {volume.subject} has split '{volume.split}', domain '{volume.domain}'")
-        for entry in volume.slices:
-            if Path(entry.file).name != entry.file or entry.file.startswith("."):
-                raise UserError(f"{path}: slice file '{entry.file}' is not a plain file name")
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return _read(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, version: tuple[int, ...]) -> Manifest:
+    """The manifest at `path`, parsed once for all slice folders; a file that was changed has another `version`."""
+    if not lies_in(path, path.parent):
+        raise UserError(f"{path}: leads out of the data folder, need the file itself")
+    content = read_json(path)
+    try:
+        if not isinstance(content, dict):
+            raise ValueError("the file holds no object")
+        if content.get("format") != FORMAT:
+            raise ValueError(f"format {str(content.get('format'))[:20]}, this version reads format {FORMAT}")
+        manifest = structured(Manifest, {name: value for name, value in content.items() if name != "format"}, "")
+        _check(manifest)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
     return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise ValueError for the first value that no manifest of ours can have."""
+    _need(manifest.origin in ORIGINS, "origin", manifest.origin, " or ".join(ORIGINS))
+    known: set[tuple[str, str]] = set()
+    for i, volume in enumerate(manifest.volumes):
+        _check_volume(volume, f"volumes[{i}]")
+        key = (volume.folder, clean_subject(volume.subject).casefold())
+        _need(
+            key not in known, f"volumes[{i}].subject", volume.subject, f"another name: {volume.folder} has it already"
+        )
+        known.add(key)
+
+
+def _check_volume(volume: VolumeEntry, place: str) -> None:
+    subject = volume.subject
+    named = 0 < len(subject) <= MAX_NAME and subject.isprintable()
+    _need(named, f"{place}.subject", subject, f"1 to {MAX_NAME} printable characters")
+    _need(volume.split in SPLITS, f"{place}.split", volume.split, " or ".join(SPLITS))
+    _need(volume.domain in DOMAINS, f"{place}.domain", volume.domain, " or ".join(DOMAINS))
+    sized = len(volume.shape) == 3 and min(volume.shape) > 0 and math.prod(volume.shape) <= MAX_VOXELS
+    _need(sized, f"{place}.shape", volume.shape, f"3 positive numbers, at most {MAX_VOXELS} voxels")
+    _need(0 <= volume.slice_axis <= 2, f"{place}.slice_axis", volume.slice_axis, "0, 1 or 2")
+    spaced = len(volume.spacing_mm) == 3 and min(volume.spacing_mm) > 0
+    _need(spaced, f"{place}.spacing_mm", volume.spacing_mm, "3 positive numbers")
+    for name in ("affine", "sform", "qform"):
+        matrix = getattr(volume, name)
+        _need(matrix is None or _is_affine(matrix), f"{place}.{name}", matrix, "a 4 x 4 affine that is not singular")
+    for name in ("sform_code", "qform_code"):
+        _need(0 <= getattr(volume, name) < 2**15, f"{place}.{name}", getattr(volume, name), "a NIfTI code")
+    for name in ("window", "truth_window"):
+        window = getattr(volume, name)
+        _need(window is None or (len(window) == 2 and window[0] < window[1]), f"{place}.{name}", window, "[low, high]")
+    _check_slices(volume, place)
+
+
+def _check_slices(volume: VolumeEntry, place: str) -> None:
+    files: set[str] = set()
+    indices: set[int] = set()
+    for i, entry in enumerate(volume.slices):
+        here, file = f"{place}.slices[{i}]", Path(entry.file)
+        plain = file.name == entry.file and entry.file.isprintable() and not entry.file.startswith(".")
+        plain = plain and "\\" not in entry.file and file.suffix.lower() in SLICE_SUFFIXES
+        _need(plain, f"{here}.file", entry.file, f"a plain file name that ends in {' or '.join(SLICE_SUFFIXES)}")
+        _need(entry.file not in files, f"{here}.file", entry.file, "another name: the volume has it already")
+        _need(0 <= entry.index < max(volume.shape), f"{here}.index", entry.index, "a slice that the shape has")
+        _need(entry.index not in indices, f"{here}.index", entry.index, "another number: the volume has it already")
+        _need(0 <= entry.p <= 1, f"{here}.p", entry.p, "between 0 and 1")
+        files.add(entry.file)
+        indices.add(entry.index)
+
+
+def _is_affine(matrix: Matrix) -> bool:
+    if [len(row) for row in matrix] != [4] * 4 or matrix[3] != [0, 0, 0, 1]:
+        return False
+    if np.abs(matrix).max() > MAX_MM:
+        return False
+    linear = np.array(matrix)[:3, :3]
+    lengths = np.linalg.norm(linear, axis=0)
+    return bool((lengths > 0).all() and abs(np.linalg.det(linear / lengths)) > 1e-6)
+
+
+def _need(holds: bool, place: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{place} is {str(value)[:80]!r}, need {allowed}")

@@ -32,6 +32,7 @@ EDGE_SHIFT = 1.0  # how far a blurred outline moves outwards, in units of the bl
 MIN_AIR = 0.02  # fraction of the volume that must be air for its level to be trusted
 AIR_SIGMAS = 4.0  # the threshold lies this many standard deviations of smoothed air above air,
 AIR_TO_HEAD = 0.10  # and at least this far on the way from air to the head's median
+SLAB = 16  # planes that are enlarged at once
 MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation, normal distribution
 
 
@@ -153,11 +154,21 @@ def _block_means(volume: FloatArray, factors: list[int]) -> FloatArray:
 def _enlarge(mask: BoolArray, factors: list[int], shape: tuple[int, ...]) -> BoolArray:
     """A mask of blocks back on the full grid: linear interpolation between block centres, threshold one half."""
     soft = mask.astype(np.float32)
-    for axis, (factor, size) in enumerate(zip(factors, shape, strict=True)):
-        if factor > 1:
-            position = np.clip((np.arange(size) + 0.5) / factor - 0.5, 0, soft.shape[axis] - 1)
-            lower = np.minimum(position.astype(int), max(soft.shape[axis] - 2, 0))
-            upper = np.minimum(lower + 1, soft.shape[axis] - 1)
-            weight = (position - lower).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(3)])
-            soft = soft.take(lower, axis) * (1 - weight) + soft.take(upper, axis) * weight
-    return soft > 0.5
+    for axis in (0, 1):
+        soft = _stretched(soft, axis, factors[axis], np.arange(shape[axis]))
+    head = np.empty(shape, dtype=bool)
+    for start in range(0, shape[2], SLAB):  # here a volume would peak in memory
+        planes = np.arange(start, min(start + SLAB, shape[2]))
+        head[..., planes] = _stretched(soft, 2, factors[2], planes) > 0.5
+    return head
+
+
+def _stretched(soft: FloatArray, axis: int, factor: int, places: NDArray[np.intp]) -> FloatArray:
+    """Voxels `places` along an axis of blocks of `factor` voxels, between the blocks' centres linear."""
+    if factor == 1:
+        return soft.take(places, axis)
+    position = np.clip((places + 0.5) / factor - 0.5, 0, soft.shape[axis] - 1)
+    lower = np.minimum(position.astype(int), max(soft.shape[axis] - 2, 0))
+    upper = np.minimum(lower + 1, soft.shape[axis] - 1)
+    weight = (position - lower).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(3)])
+    return soft.take(lower, axis) * (1 - weight) + soft.take(upper, axis) * weight

@@ -1,4 +1,4 @@
-"""The slices of one split and domain on disk: `DATA/trainA/*.png`, their masks, and what the manifest says of them.
+"""The slices of one split and domain on disk: `DATA/trainA/*.png`, what lies beside them, and their positions.
 
 Folders made by hand work too: without masks, masks are computed; without a manifest, positions are taken from the index
 in the file name. The older layout `train_A`, `train_maskA` is recognised.
@@ -6,19 +6,28 @@ in the file name. The older layout `train_A`, `train_maskA` is recognised.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.listing import Listing, list_slices
 from data.manifest import SliceEntry, read_manifest
 from data.masks import head_mask_slice
-from data.slices import SLICE_SUFFIXES, parse_name, read_image, read_mask
+from data.slices import SLICE_SUFFIXES, parse_name, read_image, read_levels, read_mask
 from util.errors import UserError
+from util.problems import Problem
 
 KEEP_BYTES = 256 * 2**20  # a folder keeps so much of what it decoded; what is more is read from disk every time
+READERS: Mapping[str, Callable[[Path], NDArray]] = {  # kinds of files that lie beside slices
+    "mask": read_mask,
+    "truth": read_image,
+    "truth_mask": read_mask,
+    "labels": read_levels,
+    "lesions": read_mask,
+}
 
 Array = TypeVar("Array", NDArray[np.float32], NDArray[np.bool_])
 
@@ -26,18 +35,26 @@ Array = TypeVar("Array", NDArray[np.float32], NDArray[np.bool_])
 class SliceFolder:
     """Slices of `split` (train, val, test) and `domain` (A, B), in file-name order.
 
+    What is no slice by its name, or unknown to the manifest, is left out from the start; `data.check` tells of it.
+
     Attributes:
         files: paths of the slices.
+        listing: all that the folder holds; entries: subject and entry of each file that the manifest names in it.
         subjects: subject name a slice.
         index: (N,) int64 slice number within its volume.
         p: (N,) float32 relative level in [0, 1] (method.md, notation).
         level_mm: (N,) float32 template level where the simulator knew it, else None. Never read in training.
 
+    Args:
+        max_size: only the first so many.
+        use_manifest: False for positions from names alone.
     Raises:
-        UserError: the folder is missing or empty, or it and the manifest disagree.
+        UserError: the folder is missing or empty, or there is a manifest that cannot be read.
     """
 
-    def __init__(self, dataroot: Path, split: str, domain: str, *, max_size: int | None = None) -> None:
+    def __init__(
+        self, dataroot: Path, split: str, domain: str, *, max_size: int | None = None, use_manifest: bool = True
+    ) -> None:
         self.dataroot, self.split, self.domain = dataroot, split, domain
         if not dataroot.is_dir():
             raise UserError(f"--dataroot {dataroot}: no such folder")
@@ -47,29 +64,43 @@ class SliceFolder:
                 f"--dataroot {dataroot}: no folder {split}{domain} in it; preprocessing_images.py makes one"
             )
         self.folder = folder
-        self.files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SLICE_SUFFIXES)[:max_size]
-        if not self.files:
+        self.listing = list_slices(folder, dataroot)
+        if not self.listing.files and not self.listing.problems:
             raise UserError(f"{folder}: no slices, need {' or '.join('*' + s for s in SLICE_SUFFIXES)} files")
-        self.mask_folder = find_folder(dataroot, split, domain, "mask")
+        self.entries = self._manifest_entries() if use_manifest else {}
+        known = [path for path in self.listing.files if not self.entries or path.name in self.entries]
+        self.files = known[:max_size]
         self.subjects, self.index, self.p, self.level_mm = self._positions()
-        self._memory: dict[tuple[str, int], NDArray] = {}
+        self._siblings: dict[str, SiblingFolder | None] = {}
+        self._memory: dict[tuple[str, Path], NDArray] = {}
         self._room = KEEP_BYTES
 
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def mask_folder(self) -> Path | None:
+        """Where masks are stored, if they are."""
+        masks = self.sibling("mask")
+        return None if masks is None else masks.folder
+
     def image(self, i: int) -> NDArray[np.float32]:
         """Slice i, (H, W) in [0, 1]; not to be written to."""
-        return self._kept(("image", i), lambda: read_image(self.files[i]))
+        return self._kept("image", i, lambda: read_image(self.files[i]))
 
     def mask(self, i: int) -> NDArray[np.bool_]:
         """Foreground of slice i, (H, W): from the mask folder, computed where there is none; not to be written to."""
-        if self.mask_folder is None:
-            return self._kept(("mask", i), lambda: head_mask_slice(self.image(i)))
-        return self._kept(("mask", i), lambda: read_mask(self._mask_file(i)))
+        masks = self.sibling("mask")
+        if masks is None:
+            return self._kept("mask", i, lambda: head_mask_slice(self.image(i)))
+        return self._kept("mask", i, lambda: masks.read(i))
 
-    def _kept(self, key: tuple[str, int], read: Callable[[], Array]) -> Array:
-        """Decoding a PNG takes as long as a small network's step: once is enough while memory lasts."""
+    def _kept(self, kind: str, i: int, read: Callable[[], Array]) -> Array:
+        """Decoding a PNG takes as long as a small network's step: once is enough while memory lasts.
+
+        Threads that see the last room at once may keep a slice too many each, no more.
+        """
+        key = (kind, self.files[i])
         if key in self._memory:
             return self._memory[key]
         slice_ = read()
@@ -79,67 +110,49 @@ class SliceFolder:
         return slice_
 
     def sibling(self, kind: str) -> SiblingFolder | None:
-        """The folder beside this one that holds `kind` (truth, truth_mask, labels) under the same names, if any."""
-        folder = find_folder(self.dataroot, self.split, self.domain, kind)
-        return None if folder is None else SiblingFolder(folder, self.files)
+        """The folder beside this one that holds `kind` (see `READERS`) under the same names, if any."""
+        if kind not in self._siblings:
+            folder = find_folder(self.dataroot, self.split, self.domain, kind)
+            listing = None if folder is None else list_slices(folder, self.dataroot)
+            self._siblings[kind] = None if listing is None else SiblingFolder(kind, listing, self.files)
+        return self._siblings[kind]
 
-    def check(self) -> None:
-        """Decode every slice and mask once, so that a bad file is told before training and not hours into it.
+    def forget(self) -> None:
+        """Give back the memory of what was decoded."""
+        self._memory.clear()
+        self._room = KEEP_BYTES
 
-        Raises:
-            UserError: an unreadable file, an image without mask, a mask without image, a mask of another size. The
-                first one is named, further ones are counted.
+    def leave_out(self, problems: Iterable[Problem]) -> None:
+        """Go on without every slice that has a problem itself, or whose file in a folder beside has one.
+
+        Raises: UserError if none is left.
         """
-        problems = list(self._problems())
-        if problems:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise UserError(problems[0] + more)
+        bad = {(problem.path.parent, problem.path.stem) for problem in problems}
+        folders = [self.folder, *(s.folder for kind in READERS if (s := self.sibling(kind)) is not None)]
+        rows = [i for i, path in enumerate(self.files) if not any((folder, path.stem) in bad for folder in folders)]
+        if not rows:
+            raise UserError(f"{self.folder}: no slice can be used, need at least one")
+        self.files, self.subjects = [self.files[i] for i in rows], [self.subjects[i] for i in rows]
+        self.index, self.p = self.index[rows], self.p[rows]
+        self.level_mm = None if self.level_mm is None else self.level_mm[rows]
+        self._siblings.clear()
 
-    def _problems(self) -> list[str]:
-        problems = []
-        if self.mask_folder is not None:
-            stems = {path.stem for path in self.folder.iterdir()}
-            for path in sorted(self.mask_folder.iterdir()):
-                if path.suffix.lower() in SLICE_SUFFIXES and path.stem not in stems:
-                    problems.append(f"{path}: a mask without image in {self.folder}")
-        for i, path in enumerate(self.files):
-            try:
-                shape = self.image(i).shape
-                if self.mask_folder is None:
-                    continue
-                mask = self._mask_file(i)
-                if not mask.exists():
-                    problems.append(f"{path}: no mask {mask.name} in {self.mask_folder}")
-                elif (found := self.mask(i).shape) != shape:
-                    problems.append(f"{mask}: {found[0]}x{found[1]} pixels, its image has {shape[0]}x{shape[1]}")
-            except UserError as error:
-                problems.append(str(error))
-        return problems
-
-    def _mask_file(self, i: int) -> Path:
-        if self.mask_folder is None:
-            raise ValueError("no mask folder")
-        return _same_stem(self.mask_folder, self.files[i])
-
-    def _positions(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32] | None]:
+    def _manifest_entries(self) -> dict[str, tuple[str, SliceEntry]]:
+        """Subject and entry of every file that the manifest names in this folder."""
         manifest = read_manifest(self.dataroot)
-        volumes = [] if manifest is None else manifest.volumes
-        known: dict[str, tuple[str, SliceEntry]] = {
+        return {
             entry.file: (volume.subject, entry)
-            for volume in volumes
+            for volume in (manifest.volumes if manifest is not None else [])
             if volume.split == self.split and volume.domain == self.domain
             for entry in volume.slices
         }
-        if not known:
-            subjects, index = zip(*(parse_name(path.stem) for path in self.files), strict=True)
-            numbers = np.array(index, dtype=np.int64)
-            return list(subjects), numbers, _relative_levels(list(subjects), numbers), None
-        strangers = [path for path in self.files if path.name not in known]
-        if strangers:
-            raise UserError(
-                f"{strangers[0]}: not in {self.dataroot / 'manifest.json'}; remove the file or the manifest"
-            )
-        rows = [known[path.name] for path in self.files]
+
+    def _positions(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32] | None]:
+        if not self.entries:
+            parsed = [parse_name(path.stem) for path in self.files]
+            subjects, numbers = [subject for subject, _ in parsed], np.array([n for _, n in parsed], dtype=np.int64)
+            return subjects, numbers, _relative_levels(subjects, numbers), None
+        rows = [self.entries[path.name] for path in self.files]
         levels = [entry.level_mm for _, entry in rows]
         given = [level for level in levels if level is not None]
         return (
@@ -151,20 +164,20 @@ class SliceFolder:
 
 
 class SiblingFolder:
-    """Files that belong to given slices, found by name: truths, truth masks, labels."""
+    """Files of one kind that belong to given slices, found by name without suffix.
 
-    def __init__(self, folder: Path, files: list[Path]) -> None:
-        self.folder = folder
-        self.files = [_same_stem(folder, path) for path in files]
-        missing = [path for path in self.files if not path.exists()]
-        if missing:
-            raise UserError(f"{missing[0]}: missing, {folder.name} needs one file for every slice")
+    files: one a slice; where it is missing, the path that it should have.
+    """
 
-    def image(self, i: int) -> NDArray[np.float32]:
-        return read_image(self.files[i])
+    def __init__(self, kind: str, listing: Listing, slices: list[Path]) -> None:
+        self.folder, self.listing = listing.folder, listing
+        self._read = READERS[kind]
+        found = {path.stem: path for path in listing.files}
+        self.files = [found.get(path.stem, listing.folder / path.name) for path in slices]
 
-    def mask(self, i: int) -> NDArray[np.bool_]:
-        return read_mask(self.files[i])
+    def read(self, i: int) -> NDArray:
+        """What belongs to slice i: (H, W) of the kind's type."""
+        return self._read(self.files[i])
 
 
 def find_folder(dataroot: Path, split: str, domain: str, kind: str = "") -> Path | None:
@@ -174,17 +187,6 @@ def find_folder(dataroot: Path, split: str, domain: str, kind: str = "") -> Path
         if (dataroot / name).is_dir():
             return dataroot / name
     return None
-
-
-def _same_stem(folder: Path, path: Path) -> Path:
-    """The file in `folder` with the stem of `path`; its suffix may differ (an .npy slice with a .png mask)."""
-    same = folder / path.name
-    if same.exists():
-        return same
-    for suffix in SLICE_SUFFIXES:
-        if (other := folder / (path.stem + suffix)).exists():
-            return other
-    return same
 
 
 def _relative_levels(subjects: list[str], index: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data.decoding import MAX_BYTES, decode_npy, decode_png
 from util.errors import UserError
+from util.reading import read_bounded
 
 FloatImage = NDArray[np.float32]
 BoolImage = NDArray[np.bool_]
 
 SLICE_SUFFIXES = (".png", ".npy")
 SUBJECT_WITHOUT_NAME = "subject"
+INDEX_DIGITS = 15  # more of them belong to the name, not to the index
 
 
 def to_image(ras_plane: NDArray) -> NDArray:
@@ -50,10 +53,15 @@ def parse_name(stem: str) -> tuple[str, int]:
     Names made by hand: trailing digits are the index also without an underscore (`case7` gives (`case`, 7)); digits
     alone belong to the one subject `subject`; a name without trailing digits is a subject of one slice, index 0.
     """
-    match = re.fullmatch(r"(.*?)_?([0-9]+)", stem)
+    match = re.fullmatch(rf"(.*?)_?([0-9]{{1,{INDEX_DIGITS}}})", stem)
     if match is None:
         return stem, 0
     return match[1] or SUBJECT_WITHOUT_NAME, int(match[2])
+
+
+def has_subject(stem: str) -> bool:
+    """Whether a file name says whose slice it is: digits alone do not."""
+    return re.fullmatch("_?[0-9]+", stem) is None
 
 
 def write_image(path: Path, image: NDArray, bits: int) -> None:
@@ -85,31 +93,25 @@ def write_mask(path: Path, mask: BoolImage) -> None:
 
 
 def read_levels(path: Path) -> NDArray:
-    """Read (H, W) grey levels as stored, integer or float, from a PNG or .npy file.
+    """Read (H, W) grey levels as stored, integer or float, from a PNG or .npy file, whoever wrote it.
 
     Colour PNGs with equal channels count as grey; transparency is ignored.
-    Raises: UserError naming the file if it cannot be read, is no single grey plane, is empty, or is of another kind.
+    Raises: UserError naming the file: no regular file, too large, not readable, or no single grey plane.
     """
-    if path.suffix.lower() not in SLICE_SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SLICE_SUFFIXES:
         raise UserError(f"{path}: slices are read from {' or '.join(SLICE_SUFFIXES)} files")
+    content = read_bounded(path, MAX_BYTES)
     try:
-        levels = np.load(path, allow_pickle=False) if path.suffix.lower() == ".npy" else _read_png(path)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({type(error).__name__})") from error
+        levels = decode_npy(content) if suffix == ".npy" else decode_png(content)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
     if levels.ndim == 3 and levels.shape[2] == 3 and (levels == levels[..., :1]).all():
         levels = levels[..., 0]
-    if levels.ndim != 2 or levels.size == 0:
-        raise UserError(f"{path}: shape {levels.shape}, need one grey plane (H, W)")
+    if levels.ndim != 2:
+        kind = "in colour" if levels.shape[2] == 3 else f"of shape {levels.shape}"
+        raise UserError(f"{path}: {kind}, need one grey plane (H, W)")
     return levels
-
-
-def _read_png(path: Path) -> NDArray:
-    with Image.open(path, formats=("PNG",)) as image:
-        if image.mode in ("1", "LA"):
-            return np.asarray(image.convert("L"))
-        if image.mode in ("P", "PA", "RGBA"):
-            return np.asarray(image.convert("RGB"))
-        return np.asarray(image)
 
 
 def read_image(path: Path) -> FloatImage:
@@ -133,5 +135,11 @@ def read_image(path: Path) -> FloatImage:
 
 
 def read_mask(path: Path) -> BoolImage:
-    """Read a foreground mask as (H, W) bool: everything that is not 0 is foreground, so 0/1 and 0/255 both work."""
-    return read_levels(path) != 0
+    """Read a foreground mask as (H, W) bool: everything that is not 0 is foreground, so 0/1 and 0/255 both work.
+
+    Raises: UserError naming the file, see `read_levels`; also for NaN.
+    """
+    levels = read_levels(path)
+    if levels.dtype.kind == "f" and np.isnan(levels).any():
+        raise UserError(f"{path}: holds NaN, a mask is 0 in air and another number in the head")
+    return levels != 0

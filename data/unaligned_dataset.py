@@ -64,10 +64,13 @@ class UnalignedMaskDataset(Dataset[Batch]):
             flip=options.flip,
         )
 
-    def check(self) -> None:
-        """Read every file once; UserError names the first bad one."""
-        self.A.check()
-        self.B.check()
+    @property
+    def folders(self) -> tuple[SliceFolder, SliceFolder]:
+        """Both domains' slices."""
+        return self.A, self.B
+
+    def check_sizes(self) -> None:
+        """Raise UserError if slices go to the network as they are and differ in size."""
         if self.options.preprocess == "none":
             shapes = {folder.image(i).shape for folder in (self.A, self.B) for i in range(len(folder))}
             if len(shapes) > 1:

@@ -24,6 +24,7 @@ from evaluation.unpaired import UnpairedTable
 from evaluation.volumes import write_volume
 from models.base_model import BaseModel
 from util.metrics.inception import FIDInception
+from util.problems import as_rows
 
 LSC_SLICES = 64  # evenly spaced high-field slices on which restoration is scored
 DEFINITIONS = {**paired.DEFINITIONS, **unpaired.DEFINITIONS, **level_error.DEFINITIONS, **restoration.DEFINITIONS}
@@ -49,6 +50,7 @@ class Evaluation:
         record, table = Record(), PairedTable()
         record.put("n_slices", value=self.data.n_slices)
         record.put("n_subjects", value=len(self.data.subjects))
+        record.put("skipped", value=as_rows(self.data.skipped))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             if self.model.can_synthesise:
                 self._synthesis(record, table, pool)

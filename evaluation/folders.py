@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.check import find_problems, settle, subjects_in_two_splits
 from data.manifest import VolumeEntry, read_manifest
 from data.slice_folder import SliceFolder, find_folder
 from evaluation.subjects import positions_by_subject
 from evaluation.volumes import volume_entries
-from util.errors import UserError
+from util.problems import Problem
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class TestData:
     source: slices to synthesise from. target: real slices of the domain synthesised, in general of other anatomy.
     train_target: the same domain's training slices, of which opponents know the histogram.
     subjects: positions in `source` by subject. entries: manifest entries of the source volumes by subject.
+    skipped: bad files that were left out.
     """
 
     __test__ = False
@@ -31,6 +33,7 @@ class TestData:
     has_truth: bool
     subjects: Mapping[str, list[int]]
     entries: Mapping[str, VolumeEntry]
+    skipped: Sequence[Problem] = ()
 
     @property
     def n_slices(self) -> int:
@@ -41,42 +44,34 @@ def _optional(dataroot: Path, split: str, domain: str) -> SliceFolder | None:
     return None if find_folder(dataroot, split, domain) is None else SliceFolder(dataroot, split, domain)
 
 
-def _check_truth(source: SliceFolder, subjects: Mapping[str, list[int]]) -> bool:
-    """Whether there are truths; UserError where one is missing, unreadable or of another size than its slice."""
-    truths, masks = source.sibling("truth"), source.sibling("truth_mask")
-    if truths is None:
-        return False
-    for i in (position for rows in subjects.values() for position in rows):
-        shape = source.image(i).shape
-        for files, found in ((truths, truths.image(i).shape), (masks, masks.mask(i).shape if masks else shape)):
-            if files is not None and found != shape:
-                raise UserError(f"{files.files[i]}: {found[0]}x{found[1]} pixels, its slice has {shape[0]}x{shape[1]}")
-    return True
-
-
-def open_test_data(dataroot: Path, split: str, *, direction: str = "AtoB", limit: int = 0) -> TestData:
-    """Open the folders of `split`.
+def open_test_data(
+    dataroot: Path, split: str, *, table_in: Path, direction: str = "AtoB", limit: int = 0, skip_bad: bool = False
+) -> TestData:
+    """Open the folders of `split`, and check all that a test reads of them.
 
     Args:
+        table_in: folder that gets `bad_files.csv`, if there are any.
         direction: of the run; `BtoA` synthesises A from B.
         limit: use the first so many source slices; 0: all.
+        skip_bad: leave bad files out; a slice whose mask or truth is bad is left out with it.
     Raises:
-        UserError: no source folder, an unreadable slice or mask, a truth that is missing or of another size.
+        UserError: no source folder; bad files, see `settle`.
     """
     source_domain, target_domain = ("A", "B") if direction == "AtoB" else ("B", "A")
     source = SliceFolder(dataroot, split, source_domain)
-    source.check()
-    subjects = positions_by_subject(source, limit)
-    has_truth = _check_truth(source, subjects)
-    target = _optional(dataroot, split, target_domain)
-    if target is not None:
-        target.check()
+    target, train_target = (_optional(dataroot, name, target_domain) for name in (split, "train"))
+    others = [folder for folder in (target, train_target) if folder is not None]
+    read = {folder.folder for folder in (source, *others)}
+    leaks = [problem for problem in subjects_in_two_splits(dataroot) if problem.path.parent in read]
+    problems = find_problems([source], ("mask", "truth", "truth_mask")) + find_problems(others) + leaks
+    settle(problems, (source, *others), table_in=table_in, skip_bad=skip_bad)
     return TestData(
         source=source,
         target=target,
-        train_target=_optional(dataroot, "train", target_domain),
+        train_target=train_target,
         target_domain=target_domain,
-        has_truth=has_truth,
-        subjects=subjects,
+        has_truth=source.sibling("truth") is not None,
+        subjects=positions_by_subject(source, limit),
         entries=volume_entries(read_manifest(dataroot), split, source_domain),
+        skipped=problems,
     )

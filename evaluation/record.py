@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Scores = dict[str, float | None]
-Value = float | int | str | list[float] | None
+Value = float | int | str | list[float] | list[dict[str, str]] | None
 
 
 class Record:

@@ -77,10 +77,10 @@ def _read_truth(folder: SliceFolder, positions: Sequence[int], subject: str) -> 
     images, masks = folder.sibling("truth"), folder.sibling("truth_mask")
     if images is None:
         raise ValueError(f"{folder.folder} has no truth")
-    truth = _stack([images.image(i) for i in positions], images.folder.name, subject)
+    truth = _stack([images.read(i) for i in positions], images.folder.name, subject)
     if masks is None:
         return truth, np.stack([head_mask_slice(plane) for plane in truth])
-    return truth, _stack([masks.mask(i) for i in positions], masks.folder.name, subject)
+    return truth, _stack([masks.read(i) for i in positions], masks.folder.name, subject)
 
 
 def _stack(slices: list[NDArray], where: str, subject: str) -> NDArray:

@@ -24,6 +24,8 @@ class TestOptions:
     epoch: str = flag("latest", "which checkpoint: latest, or a saved epoch's number", group="run")
     phase: str = flag("test", "which split is used", group="run", choices=SPLITS)
     num_test: int = flag(0, "use the first so many slices; 0: all", group="run", low=0)
+    check_data: bool = flag(False, "list all bad files of --dataroot, and do nothing else", group="run")
+    skip_bad: bool = flag(False, "leave bad files out instead of refusing them", group="run")
     batch_size: int = flag(16, "slices computed at once; changes no result", group="computing", low=1)
     average_mirrored: bool = flag(
         False,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data import sampling
+from data.check import find_problems, settle
 from data.registry import DATASETS
 from data.slice_folder import SliceFolder
 from data.slices import write_image, write_mask
@@ -74,7 +75,7 @@ def test_masks_are_computed_where_there_are_none(phantom: Path) -> None:
 def test_bad_files_are_named(phantom: Path, spoil, message: str) -> None:
     spoil(phantom)
     with pytest.raises(UserError, match=message):
-        dataset(phantom).check()
+        settle(find_problems(dataset(phantom).folders), [], table_in=phantom, skip_bad=False)
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:

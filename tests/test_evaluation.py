@@ -38,7 +38,7 @@ def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def volume(dataroot: Path) -> SubjectSlices:
-    data = open_test_data(dataroot, "test")
+    data = open_test_data(dataroot, "test", table_in=dataroot)
     return read_subject(data.source, data.subjects["sub-2"], with_truth=True)
 
 
@@ -77,11 +77,12 @@ def test_subject_is_read_in_order_with_truth(volume: SubjectSlices) -> None:
 def test_data_folder_mistakes_are_told_before_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="testA"):
         (tmp_path / "trainB").mkdir()
-        open_test_data(tmp_path, "test")
+        open_test_data(tmp_path, "test", table_in=tmp_path)
+    (tmp_path / "trainB").rmdir()
     write_domain(tmp_path, "test", "A", ["sub-1"], truth=True)
     (tmp_path / "testA_truth" / slice_name("sub-1", 3)).unlink()
-    with pytest.raises(UserError, match="missing"):
-        open_test_data(tmp_path, "test")
+    with pytest.raises(UserError, match=r"no truth sub-1_003\.png in .*testA_truth"):
+        open_test_data(tmp_path, "test", table_in=tmp_path)
 
 
 def test_truth_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_truth_of_another_size_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "testA_truth").iterdir():
         write_image(path, np.zeros((10, 10), dtype=np.float32), 8)
     with pytest.raises(UserError, match="10x10 pixels, its slice has 44x40"):
-        open_test_data(tmp_path, "test")
+        open_test_data(tmp_path, "test", table_in=tmp_path)
 
 
 def test_synthesis_does_not_depend_on_batch_size(volume: SubjectSlices) -> None:
