@@ -10,51 +10,68 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from data.manifest import DOMAINS, SPLITS, Manifest
-from data.preprocessing.folder import check_writable
-from data.preprocessing.volumes import SlicingSettings, plan_jobs, write_dataset
+from data.manifest import Manifest
+from data.preprocessing.checking import check_volumes, refuse, require_domains, save_problems
+from data.preprocessing.folder import check_writable, summary
+from data.preprocessing.inputs import Inputs, find_inputs
+from data.preprocessing.slicing import SlicingSettings
+from data.preprocessing.volumes import SlicingPlan, split_subjects, write_dataset
 from options.preprocess_options import OutputOptions, PreprocessOptions, VolumeOptions, parse
-from util.errors import run_cli
+from util.errors import USER_ERROR_STATUS, run_cli, warn
+from util.problems import BAD_FILES_NAME, Problem, listed
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the data folder that the command line asks for and print what is in it."""
+    """Write the data folder that the command line asks for and print what is in it; or check volumes of one's own."""
     options = parse(argv)
-    dataroot = Path(options.output.out or "")
+    dataroot, volumes = Path(options.output.out or ""), options.volumes
+    if volumes.check_data:
+        return check_data(dataroot, volumes, options.output)
     check_writable(dataroot, options.output.overwrite)
+    left_out: list[Problem] = []
     if options.simulate is None:
-        manifest = slice_volumes(dataroot, options.volumes, options.output)
+        manifest, left_out = slice_volumes(dataroot, volumes, options.output)
     else:
         manifest = simulate(dataroot, options.simulate, options)
     Console().print(summary(dataroot, manifest))
+    if left_out:
+        warn(f"--skip_bad left out {listed(left_out)}; {dataroot / BAD_FILES_NAME} lists them")
     return 0
 
 
-def slice_volumes(dataroot: Path, volumes: VolumeOptions, output: OutputOptions) -> Manifest:
-    """Slice volumes of one's own; every header is checked before anything is written."""
-    fractions = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
-    settings = SlicingSettings(output.bits, volumes.slice_axis, (volumes.window_low, volumes.window_high))
-    jobs = plan_jobs(
-        dataroot,
-        settings,
-        input_A=Path(volumes.input_A) if volumes.input_A else None,
-        input_B=Path(volumes.input_B) if volumes.input_B else None,
-        truth_A=Path(volumes.truth_A) if volumes.truth_A else None,
-        val_fraction=fractions[0],
-        test_fraction=fractions[1],
-        seed=output.seed,
+def find(volumes: VolumeOptions) -> Inputs:
+    """The volumes that the command line names."""
+    return find_inputs(
+        *(Path(place) if place else None for place in (volumes.input_A, volumes.input_B, volumes.truth_A))
     )
-    recorded: dict[str, object] = {
-        "bits": output.bits,
-        "slice_axis": volumes.slice_axis,
-        "window_percentiles": [volumes.window_low, volumes.window_high],
-        "val_fraction": fractions[0],
-        "test_fraction": fractions[1],
-        "seed": output.seed,
-    }
-    return write_dataset(dataroot, jobs, workers=output.workers, recorded=recorded)
+
+
+def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions) -> int:
+    """Read everything, write nothing but the table of what cannot be used; status 2 if there is any."""
+    found = find(volumes)
+    problems = found.problems + check_volumes(found.sources, settings_of(volumes, output), workers=output.workers)
+    table = save_problems(dataroot, problems)
+    print("\n".join([*map(str, problems), f"{len(problems)} of {found.n_files} files cannot be used: {table}"]))
+    return USER_ERROR_STATUS if problems else 0
+
+
+def settings_of(volumes: VolumeOptions, output: OutputOptions) -> SlicingSettings:
+    """How volumes are to be sliced."""
+    return SlicingSettings(output.bits, volumes.slice_axis, (volumes.window_low, volumes.window_high))
+
+
+def slice_volumes(dataroot: Path, volumes: VolumeOptions, output: OutputOptions) -> tuple[Manifest, list[Problem]]:
+    """Slice volumes of one's own; every header is checked before anything is written."""
+    found = find(volumes)
+    if not volumes.skip_bad:
+        refuse(found.problems, found.n_files, dataroot)
+    require_domains(found.domains, found.sources, found.problems)
+    val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
+    shares = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
+    splits = split_subjects(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
+    plan = SlicingPlan(dataroot, settings_of(volumes, output), splits, volumes.skip_bad)
+    return write_dataset(plan, found, workers=output.workers, recorded=shares)
 
 
 def simulate(dataroot: Path, preset: str, options: PreprocessOptions) -> Manifest:
@@ -82,22 +99,6 @@ def simulate(dataroot: Path, preset: str, options: PreprocessOptions) -> Manifes
         fault_probability=chosen.fault_probability,
     )
     return write_benchmark(dataroot, benchmark, workers=output.workers)
-
-
-def summary(dataroot: Path, manifest: Manifest) -> Table:
-    """Subjects and slices of every split and domain."""
-    table = Table(title=f"{dataroot}: {len(manifest.volumes)} volumes", title_justify="left")
-    table.add_column("split")
-    for domain in DOMAINS:
-        table.add_column(f"subjects {domain}", justify="right")
-        table.add_column(f"slices {domain}", justify="right")
-    for split in SPLITS:
-        counts = []
-        for domain in DOMAINS:
-            volumes = [volume for volume in manifest.volumes if (volume.split, volume.domain) == (split, domain)]
-            counts += [str(len(volumes)), str(sum(len(volume.slices) for volume in volumes))]
-        table.add_row(split, *counts)
-    return table
 
 
 if __name__ == "__main__":

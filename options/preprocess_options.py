@@ -58,6 +58,10 @@ class VolumeOptions:
     window_high: float = flag(
         DEFAULT_PERCENTILES[1], "percentile inside the head that becomes 1", group="volumes", low=0, high=100
     )
+    check_data: bool = flag(
+        False, "only list the volumes that cannot be used, in OUT/bad_files.csv too; status 2 if any", group="volumes"
+    )
+    skip_bad: bool = flag(False, "go on without volumes that cannot be used", group="volumes")
 
 
 @dataclass(frozen=True)

@@ -325,6 +325,7 @@ def _bad_commands(folder: Path) -> list[tuple[list[object], str]]:
     save(folder / "small/s.nii", head()[:20])
     save(folder / "moved/s.nii", head(), AFFINE + np.outer([5, 0, 0, 0], [0, 0, 0, 1]))
     save(folder / "stranger/t.nii", head())
+    save(folder / "both/t.nii", head())
     for name in ("t.nii", "u.nii"):
         save(folder / "alone" / name, head())
     out = ["--out", folder / "D"]
@@ -335,7 +336,7 @@ def _bad_commands(folder: Path) -> list[tuple[list[object], str]]:
         (["--input_A", folder / "alike", *out], "same subject"),
         (["--input_A", a, "--truth_A", folder / "small", *out], "must be equal"),
         (["--input_A", a, "--truth_A", folder / "moved", *out], "5.0 mm off"),
-        (["--input_A", a, "--truth_A", folder / "stranger", *out], "no volume of this name"),
+        (["--input_A", folder / "both", "--truth_A", folder / "alone", *out], "no usable volume of this name"),
         (["--input_A", folder / "alone", "--truth_A", folder / "stranger", *out], "has none of this name in --truth_A"),
         (["--truth_A", a, "--input_B", a, *out], "--truth_A needs --input_A"),
         (["--input_A", a], "--out"),

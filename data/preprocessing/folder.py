@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.manifest import DOMAINS, MANIFEST_NAME, SPLITS
-from util.errors import UserError
+from rich.markup import escape
+from rich.table import Table
 
-FILES = (MANIFEST_NAME, "simulation.json")
+from data.manifest import DOMAINS, MANIFEST_NAME, SPLITS, Manifest
+from util.errors import UserError
+from util.problems import BAD_FILES_NAME
+
+FILES = (MANIFEST_NAME, "simulation.json", BAD_FILES_NAME)
 NIFTI_FOLDER = "nifti"  # whole simulated volumes
 SIMULATED = re.compile(rf"({'|'.join(SPLITS)})_sim\d{{6}}_[AB](_[a-z]+)?\.nii\.gz")  # nothing else there is ours
 SUFFIXES = ("", "_mask", "_truth", "_truth_mask", "_labels", "_lesions")
@@ -23,15 +27,16 @@ def _slice_folders(dataroot: Path) -> list[Path]:
 
 
 def check_writable(dataroot: Path, overwrite: bool) -> None:
-    """Raise UserError unless `dataroot` is absent or empty, or `overwrite` is set and it is one of our data folders.
+    """Raise UserError unless `dataroot` may be written to.
 
+    It must be absent, empty but for a list of bad files, or one of our data folders and `overwrite` set.
     Slice folders without a manifest were made by hand: they are never overwritten.
     """
     if not dataroot.exists():
         return
     if not dataroot.is_dir():
         raise UserError(f"--out {dataroot}: is a file, need a folder")
-    if any(dataroot.iterdir()) and not overwrite:
+    if {path.name for path in dataroot.iterdir()} - {BAD_FILES_NAME} and not overwrite:
         raise UserError(f"--out {dataroot}: is not empty, give another folder or --overwrite")
     if _slice_folders(dataroot) and not (dataroot / MANIFEST_NAME).exists():
         raise UserError(f"--out {dataroot}: holds slices without a {MANIFEST_NAME}, made by hand; give another folder")
@@ -64,3 +69,19 @@ def _remove_outputs(dataroot: Path) -> None:
                 path.unlink()
         if not any(volumes.iterdir()):
             volumes.rmdir()
+
+
+def summary(dataroot: Path, manifest: Manifest) -> Table:
+    """Subjects and slices of every split and domain."""
+    table = Table(title=escape(f"{dataroot}: {len(manifest.volumes)} volumes"), title_justify="left")
+    table.add_column("split")
+    for domain in DOMAINS:
+        table.add_column(f"subjects {domain}", justify="right")
+        table.add_column(f"slices {domain}", justify="right")
+    for split in SPLITS:
+        counts = []
+        for domain in DOMAINS:
+            volumes = [volume for volume in manifest.volumes if (volume.split, volume.domain) == (split, domain)]
+            counts += [str(len(volumes)), str(sum(len(volume.slices) for volume in volumes))]
+        table.add_row(split, *counts)
+    return table

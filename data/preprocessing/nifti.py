@@ -1,25 +1,29 @@
-"""Reading NIfTI volumes, and deciding which of their axes counts slices. Only geometry is taken from the header."""
+"""NIfTI volumes: which files are some, where they lie in space, their voxels in RAS order, and the axis of slices.
+
+Only geometry is taken from the header.
+"""
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from nibabel.nifti1 import Nifti1Header
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from data.preprocessing.geometry import Matrix, SourceGeometry, is_singular, to_ras
+from data.preprocessing.geometry import Matrix, SourceGeometry, is_singular, spacing_mm, to_ras
+from data.preprocessing.nifti_file import NiftiFile, open_nifti, read_voxels
 from util.errors import UserError
+from util.problems import Problem
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 SLICE_AXES = {"R": 0, "A": 1, "S": 2}
 SAME_SPACING = 1.01  # voxel sides within 1 % count as equal
 FEW_SLICES = 4  # among equal voxels, an axis so many times shorter than both others counts slices
-
-_READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError)
+SIDE_MM = (0.002, 100.0)  # sides of a voxel: less or more is another unit, or damage
+FARTHEST_MM = 1e6  # from the origin
+XFORM_CODES = range(6)  # of sform and qform, NIfTI-1 and NIfTI-2
 
 
 def subject_of(path: Path) -> str:
@@ -30,34 +34,48 @@ def subject_of(path: Path) -> str:
     return path.stem
 
 
-def find_volumes(place: Path, flag: str) -> dict[str, Path]:
+def find_volumes(place: Path, flag: str) -> tuple[dict[str, Path], list[Problem]]:
     """NIfTI files of a folder (not of its subfolders), or the one file `place` is, by subject in name order.
 
-    Raises: UserError naming `flag` and the path: nothing there, no NIfTI file in it, two files of one subject.
+    Returns: them, and what is named like one but is no file (a folder, a FIFO, a link to nowhere or in a circle).
+    Raises: UserError naming `flag` and the path: nothing there, nothing named like NIfTI, two files of one subject.
     """
-    if not place.exists():
-        raise UserError(f"{flag} {place}: does not exist, need a folder of .nii or .nii.gz files, or one such file")
-    candidates = sorted(place.iterdir()) if place.is_dir() else [place]
+    candidates = _candidates(place, flag)
     volumes: dict[str, Path] = {}
+    problems = []
     for path in candidates:
-        if path.name.startswith(".") or not path.is_file() or not path.name.lower().endswith(NIFTI_SUFFIXES):
+        if path.name.startswith(".") or not path.name.lower().endswith(NIFTI_SUFFIXES):
             continue
         subject = subject_of(path)
-        if subject in volumes:
+        if not path.is_file():
+            problems.append(Problem(path, "is not a regular file, need a .nii or .nii.gz file"))
+        elif subject in volumes:
             raise UserError(f"{flag} {place}: {volumes[subject].name} and {path.name} are the same subject, keep one")
-        volumes[subject] = path
-    if not volumes:
+        else:
+            volumes[subject] = path
+    if not volumes and not problems:
         raise UserError(f"{flag} {place}: no .nii or .nii.gz file found")
-    return volumes
+    return volumes, problems
+
+
+def _candidates(place: Path, flag: str) -> list[Path]:
+    if not place.exists():
+        raise UserError(f"{flag} {place}: does not exist, need a folder of .nii or .nii.gz files, or one such file")
+    if not place.is_dir():
+        return [place]
+    try:
+        return sorted(place.iterdir())
+    except OSError as error:
+        raise UserError(f"{flag} {place}: cannot be read ({error.strerror})") from error
 
 
 def read_geometry(path: Path) -> SourceGeometry:
     """Read and check a file's header; the voxels stay unread.
 
-    Raises: UserError naming the file: not a NIfTI file, not 3-D (trailing dimensions of 1 are dropped), an empty
-        dimension, voxels that are not real numbers, an affine without orientation.
+    Raises: UserError naming the file: see `open_nifti`; also not 3-D (trailing dimensions of 1 are dropped), voxel
+        sides outside `SIDE_MM`, an affine without orientation.
     """
-    return _geometry(_open(path), path)
+    return _geometry(open_nifti(path))
 
 
 def read_nifti(path: Path) -> tuple[NDArray[np.float32], Matrix, SourceGeometry]:
@@ -65,16 +83,11 @@ def read_nifti(path: Path) -> tuple[NDArray[np.float32], Matrix, SourceGeometry]
 
     Returns: the volume (X, Y, Z) float32 on the file's own intensity scale, its RAS affine (4, 4) in mm, and the
         geometry of the source file.
-    Raises: UserError naming the file: see `read_geometry`; also damaged data, NaN or infinite values, one value only.
+    Raises: UserError naming the file: see `read_geometry` and `read_voxels`; also one value only.
     """
-    image = _open(path)
-    geometry = _geometry(image, path)
-    try:
-        volume = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(geometry.shape)
-    except _READ_ERRORS as error:
-        raise UserError(f"{path}: its voxels cannot be read, the file is damaged ({type(error).__name__})") from error
-    if not np.isfinite(volume).all():
-        raise UserError(f"{path}: holds NaN or infinite values, need finite intensities")
+    opened = open_nifti(path)
+    geometry = _geometry(opened)
+    volume = read_voxels(opened)
     if volume.min() == volume.max():
         raise UserError(f"{path}: every voxel is {volume.flat[0]:g}, need a volume with contrast")
     volume, affine = to_ras(volume, geometry.affine)
@@ -98,39 +111,68 @@ def choose_slice_axis(shape_ras: tuple[int, ...], spacing_ras: tuple[float, ...]
     return shortest if shape_ras[shortest] * FEW_SLICES <= shape_ras[middle] else SLICE_AXES["S"]
 
 
-def _open(path: Path) -> nibabel.Nifti1Image:
+def affine_of(opened: NiftiFile) -> Matrix:
+    """The voxel-to-world matrix (4, 4) in mm: the sform, else the qform, else voxel sizes alone, as NIfTI says.
+
+    Raises: UserError naming the file: a code or voxel sizes that NIfTI does not have, or an affine that has no
+        orientation, voxel sides outside `SIDE_MM`, or lies beyond `FARTHEST_MM`.
+    """
+    header, path = opened.header, opened.path
+    for name in ("sform_code", "qform_code"):
+        if int(header[name]) not in XFORM_CODES:
+            raise UserError(f"{path}: {name} {header[name]}, NIfTI has 0 to {XFORM_CODES[-1]}")
+    sides = [float(side) for side in header["pixdim"][1:4]]
+    if header["sform_code"] == 0 and not all(side > 0 for side in sides):
+        raise UserError(f"{path}: voxel sides of {' x '.join(f'{side:g}' for side in sides)} mm, need positive ones")
+    if header["sform_code"]:
+        affine = header.get_sform()
+    else:
+        affine = _qform(header) if header["qform_code"] else header.get_base_affine()
+    if affine is None:
+        raise UserError(f"{path}: its qform holds no rotation, so its orientation is unknown")
+    affine = np.asarray(affine, dtype=np.float64)
+    if reason := _unusable(affine):
+        raise UserError(f"{path}: {reason}")
+    return affine
+
+
+def _unusable(affine: Matrix) -> str:
+    """Why no volume can lie in space as `affine` says; empty if one can."""
+    if not np.isfinite(affine).all():
+        return "its affine is not finite, so its orientation is unknown"
+    if np.abs(affine).max() > FARTHEST_MM:
+        return f"its affine holds {affine.flat[np.abs(affine).argmax()]:g}, at most {FARTHEST_MM:g} mm are allowed"
+    sides = spacing_mm(affine)
+    if min(sides) > 0 and not (SIDE_MM[0] <= min(sides) and max(sides) <= SIDE_MM[1]):
+        shown = " x ".join(f"{side:.4g}" for side in sides)
+        return f"voxel sides of {shown} mm, need {SIDE_MM[0]:g} to {SIDE_MM[1]:g}"
+    return "its affine is singular, so its orientation is unknown" if is_singular(affine) else ""
+
+
+def _qform(header: Nifti1Header) -> Matrix | None:
+    """The qform matrix, coded or not; None where the header holds none."""
+    header = header.copy()
+    if header["pixdim"][0] == 0:
+        header["pixdim"][0] = 1  # as NIfTI says
     try:
-        image = nibabel.load(path)
-    except _READ_ERRORS as error:
-        raise UserError(f"{path}: cannot be read as NIfTI ({type(error).__name__})") from error
-    if not isinstance(image, nibabel.Nifti1Image):
-        raise UserError(f"{path}: is {type(image).__name__}, need NIfTI")
-    return image
+        return np.asarray(header.get_qform(coded=False), dtype=np.float64)
+    except (HeaderDataError, ValueError):
+        return None
 
 
-def _geometry(image: nibabel.Nifti1Image, path: Path) -> SourceGeometry:
-    shape = image.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
+def _geometry(opened: NiftiFile) -> SourceGeometry:
+    shape, header = opened.shape, opened.header
     if len(shape) != 3:
-        raise UserError(f"{path}: {len(shape)}-D with shape {shape}, need one 3-D volume")
-    if min(shape) < 1:
-        raise UserError(f"{path}: shape {shape} has an empty dimension")
-    if image.get_data_dtype().kind not in "iuf":
-        raise UserError(f"{path}: voxels of type {image.get_data_dtype()}, need real numbers")
-    if is_singular(image.affine):
-        raise UserError(f"{path}: its affine is singular, so its orientation is unknown")
-    header = image.header
-    try:
-        qform = header.get_qform(coded=False)
-    except HeaderDataError:
+        raise UserError(f"{opened.path}: {len(shape)}-D with shape {shape}, need one 3-D volume")
+    affine = affine_of(opened)
+    qform = _qform(header)
+    if qform is not None and _unusable(qform):
         qform = None
-    usable = qform is not None and not is_singular(qform)
     return SourceGeometry(
-        shape=shape,
-        affine=np.asarray(image.affine, dtype=np.float64),
-        sform=header.get_sform() if int(header["sform_code"]) > 0 else None,
-        qform=qform if usable else None,
+        shape=(shape[0], shape[1], shape[2]),
+        affine=affine,
+        sform=affine if header["sform_code"] else None,
+        qform=qform,
         sform_code=int(header["sform_code"]),
-        qform_code=int(header["qform_code"]) if usable else 0,
+        qform_code=0 if qform is None else int(header["qform_code"]),
     )

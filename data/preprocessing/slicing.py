@@ -14,7 +14,15 @@ from data.preprocessing.geometry import SourceGeometry, spacing_mm
 from data.slices import clean_subject, slice_name, to_image, write_image, write_levels, write_mask
 from util.errors import UserError
 
-__all__ = ["DEFAULT_PERCENTILES", "SourceGeometry", "kept_slices", "relative_levels", "window_of", "write_volume"]
+__all__ = [
+    "DEFAULT_PERCENTILES",
+    "SourceGeometry",
+    "find_head",
+    "kept_slices",
+    "relative_levels",
+    "window_of",
+    "write_volume",
+]
 
 DEFAULT_PERCENTILES = (0.5, 99.5)  # of the intensities inside the head: what becomes 0 and 1
 MIN_FOREGROUND = 0.02  # a slice is kept if its mask has at least this fraction of the largest slice's mask
@@ -44,6 +52,35 @@ def window_of(
     if not low < high:
         raise UserError(f"{source}: constant intensity {low:g} inside the head, need a volume with contrast")
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class SlicingSettings:
+    """How every volume is sliced: bits a pixel, `auto` or R, A, S, and the percentiles that become 0 and 1."""
+
+    bits: int
+    slice_axis: str
+    percentiles: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What slicing needs of a volume: its mask (X, Y, Z), slices that show enough of it, what becomes 0 and 1."""
+
+    mask: NDArray[np.bool_]
+    kept: list[int]
+    window: tuple[float, float]
+
+
+def find_head(
+    volume: NDArray[np.float32], slice_axis: int, source: str, percentiles: tuple[float, float] = DEFAULT_PERCENTILES
+) -> Head:
+    """The head in a volume (X, Y, Z). Raises UserError naming `source` if there is none, or it has one intensity."""
+    mask = head_mask_volume(volume)
+    kept = kept_slices(mask, slice_axis)
+    if not kept:
+        raise UserError(f"{source}: no foreground found, need a volume that shows a head")
+    return Head(mask, kept, window_of(volume, mask, percentiles, source))
 
 
 def write_volume(
@@ -79,12 +116,8 @@ def write_volume(
         labels: (X, Y, Z) uint8 class ids on the same grid, where known; lesions: where they are, where there are any.
     Raises: UserError naming `source` if no head is found, the head has one intensity only, or the truth's grid differs.
     """
-    mask = head_mask_volume(volume)
-    kept = kept_slices(mask, slice_axis)
-    if not kept:
-        raise UserError(f"{source}: no foreground found, need a volume that shows a head")
-    writer = _SliceWriter(dataroot, f"{split}{domain}", clean_subject(subject), slice_axis, tuple(kept), bits)
-    window = window_of(volume, mask, percentiles, source)
+    head = find_head(volume, slice_axis, source, percentiles)
+    writer = _SliceWriter(dataroot, f"{split}{domain}", clean_subject(subject), slice_axis, tuple(head.kept), bits)
     truth_window = None
     if truth is not None:
         if truth.shape != volume.shape:
@@ -93,14 +126,14 @@ def write_volume(
         truth_window = window_of(truth, truth_mask, percentiles, f"{source} (truth)")
         writer.images(truth, truth_window, "_truth")
         writer.masks(truth_mask, "_truth_mask")
-    writer.images(volume, window, "")
-    writer.masks(mask, "_mask")
+    writer.images(volume, head.window, "")
+    writer.masks(head.mask, "_mask")
     if labels is not None:
         writer.labels(labels, "_labels")
     if lesions is not None:
         writer.masks(lesions, "_lesions")
     levels = [None] * volume.shape[slice_axis] if level_mm is None else [float(level) for level in level_mm]
-    places = zip(kept, relative_levels(kept), strict=True)
+    places = zip(head.kept, relative_levels(head.kept), strict=True)
     return VolumeEntry(
         subject=writer.subject,
         split=split,
@@ -110,7 +143,7 @@ def write_volume(
         affine=geometry.affine.tolist(),
         spacing_mm=list(spacing_mm(affine_ras)),
         slice_axis=slice_axis,
-        window=list(window),
+        window=list(head.window),
         slices=[SliceEntry(index, slice_name(writer.subject, index), p, levels[index]) for index, p in places],
         sform=None if geometry.sform is None else geometry.sform.tolist(),
         qform=None if geometry.qform is None else geometry.qform.tolist(),

@@ -7,19 +7,16 @@ another histogram and another field of view.
 
 from __future__ import annotations
 
-import zlib
 from functools import cache
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from data.preprocessing.geometry import is_singular, spacing_mm, to_ras
-from data.preprocessing.nifti import NIFTI_SUFFIXES
+from data.preprocessing.geometry import spacing_mm, to_ras
+from data.preprocessing.nifti import NIFTI_SUFFIXES, affine_of
+from data.preprocessing.nifti_file import open_nifti, read_voxels
 from data.simulation.anatomy import EMBEDDED, TISSUES, Anatomy, by_voxel, load_anatomy
 from util.errors import UserError
 
@@ -71,8 +68,7 @@ EDGE_VOXELS = 0.5  # Gaussian by which hard labels get partial volume at their b
 TOLERANCE = 1e-3  # of fractions that were resampled or rounded
 BRAIN_LITRES = (0.2, 3.0)  # grey and white matter from a newborn's to more than any man's: else the units are not mm
 MAX_VOXELS = 60_000_000
-
-_READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError)
+MAX_VALUES = 2 * MAX_VOXELS  # of a map of fractions: as many bytes as volumes of one's own may take in slicing
 
 
 @cache
@@ -209,34 +205,20 @@ def _grow_head(fractions: Volume, spacing: NDArray[np.float64]) -> None:
 
 def _read(path: Path) -> tuple[Volume, NDArray[np.float64]]:
     """The voxels of a NIfTI file, 3-D or 4-D, in RAS order, and their affine (4, 4)."""
-    try:
-        image = nibabel.Nifti1Image.from_filename(path)
-        shape = image.shape
-    except _READ_ERRORS as error:
-        raise UserError(f"{path}: cannot be read as NIfTI ({type(error).__name__})") from error
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
+    opened = open_nifti(path, MAX_VALUES)
+    shape = opened.shape
     fractions = len(shape) == 4 and shape[-1] == len(TISSUES)
     if not fractions and len(shape) != 3:
         raise UserError(f"{path}: shape {shape}, need labels (X, Y, Z) or fractions (X, Y, Z, {len(TISSUES)})")
     if min(shape[:3]) < 2 or np.prod(shape[:3]) > MAX_VOXELS:
         raise UserError(f"{path}: shape {shape}, need at least 2 voxels a side and at most {MAX_VOXELS} in all")
-    if image.get_data_dtype().kind not in "iuf":
-        raise UserError(f"{path}: voxels of type {image.get_data_dtype()}, need real numbers")
-    if is_singular(image.affine):
-        raise UserError(f"{path}: its affine is singular, so its orientation is unknown")
-    try:
-        values = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)
-    except _READ_ERRORS as error:
-        raise UserError(f"{path}: its voxels cannot be read, the file is damaged ({type(error).__name__})") from error
-    if not np.isfinite(values).all():
-        raise UserError(f"{path}: holds NaN or infinite values, need finite labels or fractions")
-    return to_ras(values, np.asarray(image.affine, np.float64))
+    affine = affine_of(opened)
+    return to_ras(read_voxels(opened), affine)
 
 
 def _fractions(path: Path, values: Volume) -> Volume:
     """Checked fractions (6, X, Y, Z) of a map (X, Y, Z, 6)."""
-    total = values.sum(-1).max()
+    total = values.sum(-1, dtype=np.float64).max()
     if values.min() < -TOLERANCE or total > 1 + TOLERANCE:
         raise UserError(
             f"{path}: fractions from {values.min():g}, adding up to {total:g} in a voxel; "

@@ -1,7 +1,7 @@
 """FID and Inception score with the standard Inception weights, through torchmetrics.
 
 The standard network is the TensorFlow graph of 2015-12-05, of which a PyTorch state dict circulates as
-`pt_inception-2015-12-05-6726825d.pth` (SHA-256 begins with 6726825d). torchvision's Inception v3 has the same layers;
+`pt_inception-2015-12-05-6726825d.pth`, told by its SHA-256. torchvision's Inception v3 has the same layers;
 it differs in its weights and in three poolings, which are set right here. torchvision's own weights would give other
 numbers, so they are refused. Nothing is ever downloaded.
 """
@@ -20,9 +20,11 @@ from torchmetrics.image.inception import InceptionScore
 from torchvision.models import inception as blocks
 
 from util.errors import UserError
+from util.reading import read_bounded
 
 FILE_NAMES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
-SHA256_START = "6726825d"
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+N_BYTES = 95_628_359
 SIDE = 299  # pixels
 CLASSES = 1008
 FEATURES = 2048
@@ -36,12 +38,20 @@ def find_weights(given: Path | None) -> Path | None:
     """
     if given is None:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
-        return next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
+        return next((folder / name for name in FILE_NAMES if _is_standard(folder / name)), None)
     if not given.is_file():
         raise UserError(f"--inception_weights {given}: no such file")
-    if not hashlib.sha256(given.read_bytes()).hexdigest().startswith(SHA256_START):
+    if not _is_standard(given):
         raise UserError(f"--inception_weights {given}: not the standard FID network, {FILE_NAMES[0]} is needed")
     return given
+
+
+def _is_standard(path: Path) -> bool:
+    """Whether a file is the standard network, byte for byte."""
+    try:
+        return path.is_file() and hashlib.sha256(read_bounded(path, N_BYTES)).hexdigest() == SHA256
+    except UserError:
+        return False
 
 
 def _mean_of_inside(x: Tensor) -> Tensor:
@@ -99,7 +109,7 @@ class FIDInception(nn.Module):
     def from_file(cls, path: Path) -> FIDInception:
         try:
             return cls(torch.load(path, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:  # torch raises many kinds; every one of them means the file is not what it should be
             raise UserError(f"--inception_weights {path}: cannot be read as the standard FID network") from error
 
     @torch.no_grad()

@@ -1,0 +1,128 @@
+"""Names that are HTML or code: reports show them as text, as a parser and as a real browser read the pages."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import train_arguments, write_phantom
+
+import preprocessing_images
+import test as test_program
+import train
+from data.manifest import read_manifest
+
+# a file's name cannot hold a slash; every one of these would set the page's title if it were taken for HTML
+NAMES = [
+    "<script>document.title=1337<!--",
+    "<img src=x onerror=document.title=1337>",
+    "\"'><svg onload=document.title=1337>",
+    "javascript:document.title=1337",
+    "&lt;script&gt;&amp;",
+]
+RUN = "<img src=x onerror=document.title=1337>\"'&"
+LINKS = ("href", "src", "action", "formaction", "data", "srcdoc")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+class Page(HTMLParser):
+    """What a page holds: its elements, their attributes, and its text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The reports of a run with a hostile name, on a folder with a hostile name, of hostile subjects."""
+    place = tmp_path_factory.mktemp("reports")
+    dataroot = write_phantom(place / NAMES[1] / "data", slices=4)
+    for folder in dataroot.iterdir():
+        if folder.name.startswith("test"):
+            for path in sorted(folder.iterdir()):
+                subject, _, index = path.stem.rpartition("_")
+                path.rename(folder / f"{NAMES[int(subject[-1])]}{folder.name[:5]}_{index}.png")
+    common = ["--gpu_ids=-1", f"--name={RUN}"]
+    train.main([*train_arguments(dataroot, place, "cycle_gan"), *common, "--update_html_freq=4"])
+    test_program.main([*common, f"--dataroot={dataroot}", f"--checkpoints_dir={place}", f"--results_dir={place / 'r'}"])
+    return {"training": place / RUN / "web/index.html", "test": next((place / "r").rglob("index.html"))}
+
+
+@pytest.mark.parametrize("kind", ["training", "test"])
+def test_no_name_becomes_an_element_or_a_link(pages: dict[str, Path], kind: str) -> None:
+    page = Page(pages[kind])
+    assert {tag for tag, _ in page.tags} & {"html", "table", "img"} == {"html", "table", "img"}
+    assert not {tag for tag, _ in page.tags} & {"script", "svg", "iframe", "object", "embed", "base", "form"}
+    for _, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in LINKS:
+            link = (attributes.get(name) or "").strip().lower()
+            assert not link.startswith(("javascript:", "data:text", "vbscript:", "http:", "https:", "//")), link
+    assert RUN in page.text
+    assert NAMES[1] in page.text  # in the data folder's path
+
+
+@pytest.mark.parametrize("kind", ["training", "test"])
+def test_a_real_browser_shows_names_as_text(pages: dict[str, Path], kind: str, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    shutil.copytree(pages[kind].parent, tmp_path / "page")  # to an address that needs no quoting
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--virtual-time-budget=3000", "--dump-dom", (tmp_path / "page/index.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if not done.stdout:
+        pytest.skip(f"{browser} does not run here: {done.stderr.strip().splitlines()[-1:]}")
+    (tmp_path / "dom.html").write_text(done.stdout, encoding="utf-8")
+    title = done.stdout.partition("<title>")[2].partition("</title>")[0]
+    assert "1337" in title and title != "1337"  # the run's name as it was typed
+    dom = Page(tmp_path / "dom.html")
+    assert not {tag for tag, _ in dom.tags} & {"script", "svg"}
+    assert not [attributes for _, attributes in dom.tags if "onerror" in attributes or attributes.get("src") == "x"]
+    assert RUN in dom.text
+
+
+def test_the_browser_would_run_what_is_not_escaped(tmp_path: Path) -> None:
+    """The control: without escaping, the name takes the page over."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    (tmp_path / "index.html").write_text(f"<title>report</title><p>{RUN}</p>", encoding="utf-8")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--virtual-time-budget=3000", "--dump-dom", (tmp_path / "index.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if not done.stdout:
+        pytest.skip(f"{browser} does not run here: {done.stderr.strip().splitlines()[-1:]}")
+    assert "<title>1337</title>" in done.stdout
+
+
+def test_preprocessing_keeps_hostile_names_out_of_file_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also brackets, which a terminal table would take for its own markup."""
+    nibabel = pytest.importorskip("nibabel")
+    x, y, _ = np.meshgrid(*(np.linspace(-1, 1, n) for n in (20, 24, 6)), indexing="ij")
+    volume = (((x / 0.7) ** 2 + (y / 0.8) ** 2 < 1) * (800 + 400 * x * y)).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    for name in NAMES:
+        (tmp_path / "in" / f"{name}.nii").write_bytes(nibabel.Nifti1Image(volume, np.diag([2, 2, 5, 1])).to_bytes())
+    out = tmp_path / "[bold]x[" / "]out[/red]"
+    assert preprocessing_images.main(["--input_A", str(tmp_path / "in"), "--out", str(out), "--workers", "1"]) == 0
+    assert "[/red]" in capsys.readouterr().out.replace("\n", "")
+    manifest = read_manifest(out)
+    assert manifest is not None
+    for entry in manifest.volumes:
+        assert not set(entry.subject) & set("<>\"'&: =") and entry.source.removesuffix(".nii") in NAMES
