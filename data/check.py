@@ -168,10 +168,15 @@ def _disagreements(folder: SliceFolder) -> list[Problem]:
 
 
 def _shared_subjects(folders: Iterable[SliceFolder]) -> list[Problem]:
-    """Slices of subjects that an earlier split has too; `folders` in the order of splits. Case is ignored."""
+    """Slices of subjects that an earlier split has too; `folders` in the order of splits. Case is ignored.
+
+    Without a manifest, a name that all slices of a folder share (`img_001`, `img_002`, ...) tells nobody apart.
+    """
     owners: dict[str, SliceFolder] = {}
     problems = []
     for folder in folders:
+        if not folder.entries and len(set(folder.subjects)) == 1:
+            continue
         for path, subject in zip(folder.files, folder.subjects, strict=True):
             if not has_subject(path.stem):
                 continue

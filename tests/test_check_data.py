@@ -167,6 +167,14 @@ def test_a_subject_belongs_to_one_split(phantom: Path) -> None:
     }
 
 
+def test_a_name_that_all_slices_share_names_nobody(tmp_path: Path) -> None:
+    for folder in ("trainA", "trainB", "testA"):
+        (tmp_path / folder).mkdir()
+        for index in range(3):
+            write_image(tmp_path / folder / f"img_{index:03d}.png", GREY, 8)
+    assert subjects_in_two_splits(tmp_path) == []
+
+
 def test_the_manifest_says_who_a_subject_is(heads: Path) -> None:
     content = json.loads((heads / MANIFEST_NAME).read_text())
     content["volumes"][-1]["subject"] = "sub-2"  # of trainB
