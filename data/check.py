@@ -170,15 +170,18 @@ def _disagreements(folder: SliceFolder) -> list[Problem]:
 def _shared_subjects(folders: Iterable[SliceFolder]) -> list[Problem]:
     """Slices of subjects that an earlier split has too; `folders` in the order of splits. Case is ignored.
 
-    Without a manifest, a name that all slices of a folder share (`img_001`, `img_002`, ...) tells nobody apart.
+    Without a manifest, a name that stands alone in each folder that has it (`img_001`, `img_002`, ...) names nobody.
     """
+    folders = list(folders)
+    names = [{subject.casefold() for subject in folder.subjects} for folder in folders]
+    somebody = set().union(
+        *(here for folder, here in zip(folders, names, strict=True) if folder.entries or len(here) > 1)
+    )
     owners: dict[str, SliceFolder] = {}
     problems = []
     for folder in folders:
-        if not folder.entries and len(set(folder.subjects)) == 1:
-            continue
         for path, subject in zip(folder.files, folder.subjects, strict=True):
-            if not has_subject(path.stem):
+            if not has_subject(path.stem) or subject.casefold() not in somebody:
                 continue
             owner = owners.setdefault(subject.casefold(), folder)
             if owner.split != folder.split:

@@ -173,6 +173,8 @@ def test_a_name_that_all_slices_share_names_nobody(tmp_path: Path) -> None:
         for index in range(3):
             write_image(tmp_path / folder / f"img_{index:03d}.png", GREY, 8)
     assert subjects_in_two_splits(tmp_path) == []
+    write_image(tmp_path / "trainA/other_000.png", GREY, 8)  # now it names one of two
+    assert {problem.path.parent.name for problem in subjects_in_two_splits(tmp_path)} == {"testA"}
 
 
 def test_the_manifest_says_who_a_subject_is(heads: Path) -> None:
