@@ -238,6 +238,7 @@ def small_disk(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=640k none "$0" && exec "$@"', str(disk)]
+    # only root, or a user with namespaces of their own, may mount; a limit on file sizes is tested for everybody
     if subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
         pytest.skip("mounting a small file system needs the right to")
 
