@@ -101,7 +101,7 @@ def head_batch(n: int, size: int) -> Batch:
     mask = (((y / 0.85) ** 2 + (x / 0.7) ** 2) < 1).float().expand(n, 1, size, size).contiguous()
     A, B = ((torch.rand(n, 1, size, size, generator=generator) * 2) * mask - 1 for _ in "AB")
     p, index = torch.linspace(0.2, 0.8, n), torch.arange(n)
-    return Batch(A, B, mask, mask, p, p, index, index)
+    return Batch(A, B, mask, mask, p, p, index, index, index)
 
 
 def peak_mb(device: torch.device) -> int:

@@ -17,6 +17,8 @@ class Batch:
     mask_A, mask_B: (N, 1, H, W) float32 foreground masks in {0, 1}.
     p_A, p_B: (N,) float32 relative levels in [0, 1], increasing towards superior (right, anterior).
     index_A, index_B: (N,) int64 positions in the dataset's slice lists.
+    key: (N,) int64, one for each item of an epoch: all that is random about the item follows from it and from nothing
+        else, so neither the number of processes nor how a batch is split can change it.
     """
 
     A: Tensor
@@ -27,6 +29,7 @@ class Batch:
     p_B: Tensor
     index_A: Tensor
     index_B: Tensor
+    key: Tensor
 
     def _each(self, change: object) -> Batch:
         return Batch(**{field.name: change(getattr(self, field.name)) for field in dataclasses.fields(self)})  # type: ignore[operator]

@@ -129,6 +129,7 @@ class UnalignedMaskDataset(Dataset[Batch]):
             torch.tensor(draw.p_b),
             torch.tensor(draw.a),
             torch.tensor(draw.b),
+            torch.tensor(draw.key),
         )
 
     def slices(self, domain: str, batch_size: int, *, multiple: int = 1) -> Iterator[torch.Tensor]:

@@ -79,7 +79,7 @@ def constant_batch(level: float, mask: float) -> Batch:
     """Two slices of one grey level in either domain, foreground nowhere (0) or everywhere (1)."""
     image, foreground = torch.full((2, 1, SIDE, SIDE), level), torch.full((2, 1, SIDE, SIDE), mask)
     p, index = torch.tensor([0.2, 0.7]), torch.arange(2)
-    return Batch(image, image, foreground, foreground, p, p, index, index)
+    return Batch(image, image, foreground, foreground, p, p, index, index, index)
 
 
 NETWORKS = [

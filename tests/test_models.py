@@ -35,7 +35,7 @@ def batch(n: int = 4) -> Batch:
     mask = torch.ones(n, 1, SIDE, SIDE)
     mask[..., :12] = 0
     levels, index = torch.linspace(0.1, 0.9, n), torch.arange(n)
-    return Batch(smooth_images(n, 1), smooth_images(n, 2), mask, mask.flip(-1), levels, levels, index, index)
+    return Batch(smooth_images(n, 1), smooth_images(n, 2), mask, mask.flip(-1), levels, levels, index, index, index)
 
 
 def context(micro_batch: int = 4, seed: int = 0) -> StepContext:
@@ -394,7 +394,7 @@ def test_activations_are_counted_without_the_weights_and_grow_with_the_image() -
         model = CycleGANModel(CycleGANOptions(**SMALL), (side, side))
         image, mask, one = torch.zeros(1, 1, side, side), torch.ones(1, 1, side, side), torch.zeros(1)
         sizes.append(
-            model.activation_bytes(Batch(image, image, mask, mask, one, one, one, one), model.stages[0], context())
+            model.activation_bytes(Batch(image, image, mask, mask, one, one, one, one, one), model.stages[0], context())
         )
     assert sizes[0] > 4 * 32 * 32 * 8  # more than a few feature maps
     assert sizes[1] == pytest.approx(4 * sizes[0], rel=0.15)
