@@ -35,7 +35,9 @@ class Batch:
         return Batch(**{field.name: change(getattr(self, field.name)) for field in dataclasses.fields(self)})  # type: ignore[operator]
 
     def to(self, device: torch.device) -> Batch:
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """The batch on `device`, but for `key`: chance is drawn on the CPU."""
+        moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return dataclasses.replace(moved, key=self.key)
 
     def rows(self, start: int, stop: int) -> Batch:
         """The part of the batch from row `start` up to `stop`."""

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Protocol, TypeVar
+
+from numpy.typing import NDArray
 
 from data.manifest import DOMAINS, MANIFEST_NAME, SPLITS, read_manifest
 from data.slice_folder import READERS, SiblingFolder, SliceFolder, find_folder
-from data.slices import has_subject
+from data.subjects import shared_subjects
 from util.errors import USER_ERROR_STATUS, UserError
 from util.problems import BAD_FILES_NAME, Problem, write_problems
+from util.world import ALONE, World
 
 THREADS = 2  # that decode at once: it halves the time, and takes less than 1 GB whatever the slices
 SHOWN = 100  # problems printed; the table has them all
+
+Result = TypeVar("Result")
+
+
+class Reducible(Protocol):
+    """Slices of which some can be left out."""
+
+    def leave_out(self, problems: Iterable[Problem]) -> None: ...
 
 
 def check_data(dataroot: Path) -> list[Problem]:
@@ -36,24 +49,27 @@ def check_data(dataroot: Path) -> list[Problem]:
     for folder in folders:
         problems += find_problems([folder], READERS)
         folder.forget()
-    return _ordered([*problems, *unusable, *_shared_subjects(folders)])
+    return ordered([*problems, *unusable, *shared_subjects([folder.people for folder in folders])])
 
 
-def find_problems(folders: Iterable[SliceFolder], kinds: Collection[str] = ("mask",)) -> list[Problem]:
+def find_problems(
+    folders: Iterable[SliceFolder], kinds: Collection[str] = ("mask",), *, world: World = ALONE
+) -> list[Problem]:
     """Decode every slice, and its files of `kinds` where there are folders of them: all that cannot be used.
 
     That is what cannot be read, a file that a slice lacks, one without slice, one of another size than its slice, a
-    slice that the manifest does not know, and one that it names and that is not there.
+    slice that the manifest does not know, and one that it names and that is not there. Each process of `world` decodes
+    a part of the slices, and all know all problems in the end.
     """
-    return _ordered(chain.from_iterable(_problems_in(folder, kinds) for folder in folders))
+    return ordered(chain.from_iterable(_problems_in(folder, kinds, world) for folder in folders))
 
 
 def subjects_in_two_splits(dataroot: Path) -> list[Problem]:
     """Slices for validation or testing whose subject is in an earlier split too, of either domain; by names alone."""
-    return _ordered(_shared_subjects(_open_folders(dataroot)[0]))
+    return ordered(shared_subjects([folder.people for folder in _open_folders(dataroot)[0]]))
 
 
-def settle(problems: Sequence[Problem], folders: Iterable[SliceFolder], *, table_in: Path, skip_bad: bool) -> None:
+def settle(problems: Sequence[Problem], folders: Iterable[Reducible], *, table_in: Path, skip_bad: bool) -> None:
     """Refuse to go on with problems, or with `skip_bad` go on without them; `bad_files.csv` lists them in `table_in`.
 
     Raises: UserError: there are problems and not `skip_bad`, no slice is left in a folder, the table cannot be written.
@@ -85,7 +101,8 @@ def _count(problems: Sequence[Problem]) -> str:
     return f"{len(problems)} bad file" + "s" * (len(problems) > 1)
 
 
-def _ordered(problems: Iterable[Problem]) -> list[Problem]:
+def ordered(problems: Iterable[Problem]) -> list[Problem]:
+    """Problems as they are told: by path."""
     return sorted(problems, key=lambda problem: (str(problem.path), problem.reason))
 
 
@@ -119,22 +136,56 @@ def _open_folders(dataroot: Path, *, use_manifest: bool = True) -> tuple[list[Sl
     return opened, problems
 
 
-def _problems_in(folder: SliceFolder, kinds: Collection[str]) -> list[Problem]:
-    siblings = {kind: sibling for kind in kinds if (sibling := folder.sibling(kind)) is not None}
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(partial(_problems_of, folder, siblings), range(len(folder))))
+def _problems_in(folder: SliceFolder, kinds: Collection[str], world: World = ALONE) -> list[Problem]:
+    siblings = siblings_of(folder, kinds)
+    mine = world.share(len(folder))
+    found = in_order(lambda i: check_slice(folder, siblings, mine.start + i).problems, mine.stop - mine.start)
+    parts = world.gathered(list(chain.from_iterable(found)))
+    return [*chain.from_iterable(parts), *problems_of_folder(folder, siblings)]
+
+
+def siblings_of(folder: SliceFolder, kinds: Collection[str]) -> dict[str, SiblingFolder]:
+    """The folders beside `folder` that there are."""
+    return {kind: sibling for kind in kinds if (sibling := folder.sibling(kind)) is not None}
+
+
+def problems_of_folder(folder: SliceFolder, siblings: Mapping[str, SiblingFolder]) -> list[Problem]:
+    """What is wrong by names alone: with a folder, those beside it, and the manifest."""
+    found = [folder.listing.problems, _disagreements(folder)]
     for kind, sibling in siblings.items():
         alone = (path for path in sibling.listing.files if path.stem not in folder.listing.stems)
         found.append(sibling.listing.problems)
         found.append([Problem(path, f"a {kind} without image in {folder.folder}") for path in alone])
-    return [*folder.listing.problems, *_disagreements(folder), *chain.from_iterable(found)]
+    return list(chain.from_iterable(found))
 
 
-def _problems_of(folder: SliceFolder, siblings: dict[str, SiblingFolder], i: int) -> list[Problem]:
-    """What is wrong with slice i and with what belongs to it."""
-    problems, shape = [], None
+def in_order(work: Callable[[int], Result], count: int) -> Iterator[Result]:
+    """`work` of 0, 1, ..., by `THREADS` threads that run a few ahead: results of all would fill the memory."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        ahead: deque[Future[Result]] = deque()
+        for i in range(count):
+            ahead.append(pool.submit(work, i))
+            if len(ahead) > 2 * THREADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One slice: its levels and mask, None where they cannot be read or there is no file, and what is wrong."""
+
+    levels: NDArray | None
+    mask: NDArray | None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def check_slice(folder: SliceFolder, siblings: Mapping[str, SiblingFolder], i: int) -> Checked:
+    """Decode slice i and what belongs to it."""
+    problems: list[Problem] = []
+    levels = mask = None
     try:
-        shape = folder.image(i).shape
+        levels = folder.levels(i)
     except UserError as error:
         problems.append(Problem.of(folder.files[i], error))
     for kind, sibling in siblings.items():
@@ -143,14 +194,15 @@ def _problems_of(folder: SliceFolder, siblings: dict[str, SiblingFolder], i: int
             problems.append(Problem(folder.files[i], f"no {kind} {path.name} in {sibling.folder}"))
         elif path not in sibling.listing.refused:
             try:
-                found = (folder.mask(i) if kind == "mask" else sibling.read(i)).shape
+                found = folder.mask(i) if kind == "mask" else sibling.read(i)
             except UserError as error:
                 problems.append(Problem.of(path, error))
-            else:
-                if shape is not None and found != shape:
-                    size = f"{found[0]}x{found[1]} pixels, its slice has {shape[0]}x{shape[1]}"
-                    problems.append(Problem(path, size))
-    return problems
+                continue
+            if levels is not None and found.shape != levels.shape:
+                size = "{}x{} pixels, its slice has {}x{}".format(*found.shape, *levels.shape)
+                problems.append(Problem(path, size))
+            mask = found if kind == "mask" else mask
+    return Checked(levels, mask, problems)
 
 
 def _disagreements(folder: SliceFolder) -> list[Problem]:
@@ -165,26 +217,3 @@ def _disagreements(folder: SliceFolder) -> list[Problem]:
         *(Problem(path, f"not in {manifest}; remove the file or the manifest") for path in strangers),
         *(Problem(path, f"in {manifest}, but not there") for path in missing),
     ]
-
-
-def _shared_subjects(folders: Iterable[SliceFolder]) -> list[Problem]:
-    """Slices of subjects that an earlier split has too; `folders` in the order of splits. Case is ignored.
-
-    Without a manifest, a name that stands alone in each folder that has it (`img_001`, `img_002`, ...) names nobody.
-    """
-    folders = list(folders)
-    names = [{subject.casefold() for subject in folder.subjects} for folder in folders]
-    somebody = set().union(
-        *(here for folder, here in zip(folders, names, strict=True) if folder.entries or len(here) > 1)
-    )
-    owners: dict[str, SliceFolder] = {}
-    problems = []
-    for folder in folders:
-        for path, subject in zip(folder.files, folder.subjects, strict=True):
-            if not has_subject(path.stem) or subject.casefold() not in somebody:
-                continue
-            owner = owners.setdefault(subject.casefold(), folder)
-            if owner.split != folder.split:
-                reason = f"subject '{subject}' is in {owner.folder.name} too; a subject belongs to one split"
-                problems.append(Problem(path, reason))
-    return problems

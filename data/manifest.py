@@ -19,7 +19,7 @@ import numpy as np
 from data.slices import SLICE_SUFFIXES, clean_subject
 from util.errors import UserError
 from util.reading import lies_in, read_json
-from util.structure import structured
+from util.structure import MAX_INTEGER, structured
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
@@ -29,11 +29,15 @@ ORIGINS = ("nifti", "simulated")
 MAX_NAME = 230  # characters of a subject's name: with index, kind of picture and suffix it must be a file name
 MAX_VOXELS = 2**26  # of a volume: putting together more takes more than 1 GB
 MAX_MM = 1e6  # nothing in an affine is larger
+MAX_BYTES = 256 * 2**20  # of the file: a million slices take some 140 MB,
+MAX_VALUES = 6_000_000  # and five values each
+
+_ENTRY, _ENTRY_NEEDS = {"index", "file", "p", "level_mm"}, {"index", "file", "p"}
 
 Matrix = list[list[float]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SliceEntry:
     """One kept slice. `index` counts along the slice axis in RAS; `level_mm` is its template level, if simulated."""
 
@@ -107,7 +111,7 @@ def _read(path: Path, version: tuple[int, ...]) -> Manifest:
     """The manifest at `path`, parsed once for all slice folders; a file that was changed has another `version`."""
     if not lies_in(path, path.parent):
         raise UserError(f"{path}: leads out of the data folder, need the file itself")
-    content = read_json(path)
+    content = read_json(path, most_bytes=MAX_BYTES, most_values=MAX_VALUES, object_hook=_slice_entry)
     try:
         if not isinstance(content, dict):
             raise ValueError("the file holds no object")
@@ -118,6 +122,23 @@ def _read(path: Path, version: tuple[int, ...]) -> Manifest:
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     return manifest
+
+
+def forget_manifest() -> None:
+    """Give back the memory of the manifest that was read last."""
+    _read.cache_clear()
+
+
+def _slice_entry(value: dict[str, Any]) -> Any:
+    """A slice's entry as one at once, for a million dicts would take 500 MB; what is none is named by `structured`."""
+    if len(value) > 4 or value.keys() - _ENTRY or not value.keys() >= _ENTRY_NEEDS:
+        return value
+    index, file, p, level = value["index"], value["file"], value["p"], value.get("level_mm")
+    if type(index) is not int or abs(index) > MAX_INTEGER or type(file) is not str:
+        return value
+    if type(p) is not float or not math.isfinite(p) or not (level is None or type(level) is float):
+        return value
+    return SliceEntry(index, file, p, level) if level is None or math.isfinite(level) else value
 
 
 def _check(manifest: Manifest) -> None:
@@ -158,17 +179,25 @@ def _check_volume(volume: VolumeEntry, place: str) -> None:
 def _check_slices(volume: VolumeEntry, place: str) -> None:
     files: set[str] = set()
     indices: set[int] = set()
+    most = max(volume.shape)
     for i, entry in enumerate(volume.slices):
-        here, file = f"{place}.slices[{i}]", Path(entry.file)
-        plain = file.name == entry.file and entry.file.isprintable() and not entry.file.startswith(".")
-        plain = plain and "\\" not in entry.file and file.suffix.lower() in SLICE_SUFFIXES
-        _need(plain, f"{here}.file", entry.file, f"a plain file name that ends in {' or '.join(SLICE_SUFFIXES)}")
-        _need(entry.file not in files, f"{here}.file", entry.file, "another name: the volume has it already")
-        _need(0 <= entry.index < max(volume.shape), f"{here}.index", entry.index, "a slice that the shape has")
-        _need(entry.index not in indices, f"{here}.index", entry.index, "another number: the volume has it already")
-        _need(0 <= entry.p <= 1, f"{here}.p", entry.p, "between 0 and 1")
-        files.add(entry.file)
-        indices.add(entry.index)
+        index, file = entry.index, entry.file
+        twice = file in files or index in indices
+        if twice or not (_is_plain(file) and 0 <= index < most and 0 <= entry.p <= 1):
+            here, suffixes = f"{place}.slices[{i}]", " or ".join(SLICE_SUFFIXES)
+            _need(_is_plain(file), f"{here}.file", file, f"a plain file name that ends in {suffixes}")
+            _need(file not in files, f"{here}.file", file, "another name: the volume has it already")
+            _need(0 <= index < most, f"{here}.index", index, "a slice that the shape has")
+            _need(index not in indices, f"{here}.index", index, "another number: the volume has it already")
+            _need(0 <= entry.p <= 1, f"{here}.p", entry.p, "between 0 and 1")
+        files.add(file)
+        indices.add(index)
+
+
+def _is_plain(file: str) -> bool:
+    """Whether it is the name of a slice file, and nothing else of a path."""
+    plain = file.isprintable() and "/" not in file and "\\" not in file and not file.startswith(".")
+    return plain and file.lower().endswith(SLICE_SUFFIXES)
 
 
 def _is_affine(matrix: Matrix) -> bool:

@@ -1,27 +1,67 @@
 """Who is seen with whom, and when: every choice of an epoch, drawn in the main process from (seed, stage, epoch).
 
-A `Draw` holds all that is random about one item, so workers, processes and restarts cannot change what a run sees.
-Drawing an epoch of N items takes O(N log N).
+`Draws` hold all that is random about their items, so workers, processes and restarts cannot change what a run sees.
+Drawing an epoch of N items takes O(N log N), and no Python object an item.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 
 
-class Draw(NamedTuple):
-    """One item: positions of the two slices, the levels they stand for, and the key of their random transforms."""
+@dataclass(frozen=True)
+class Draws:
+    """N items: positions of the two slices, the levels they stand for, and the keys of their random transforms.
 
-    a: int
-    b: int
-    p_a: float
-    p_b: float
-    key: int
+    a, b, key: (N,) int64. p_a, p_b: (N,) float32.
+    """
+
+    a: Ints
+    b: Ints
+    p_a: Floats
+    p_b: Floats
+    key: Ints
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    def rows(self, start: int, stop: int) -> Draws:
+        """The items from `start` up to `stop`."""
+        return Draws(**{field.name: getattr(self, field.name)[start:stop] for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Batches(Sequence[Draws]):
+    """Draws cut into batches of `size`, the last of which may be smaller."""
+
+    draws: Draws
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.draws) // self.size)
+
+    @overload
+    def __getitem__(self, i: int) -> Draws: ...
+    @overload
+    def __getitem__(self, i: slice) -> Batches: ...
+    def __getitem__(self, i: int | slice) -> Draws | Batches:
+        if isinstance(i, slice):
+            start, stop, step = i.indices(len(self))
+            if step != 1:
+                raise ValueError(f"step {step}, batches can be cut in a row only")
+            return Batches(self.draws.rows(start * self.size, max(start, stop) * self.size), self.size)
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        start = i % len(self) * self.size
+        return self.draws.rows(start, start + self.size)
 
 
 def generator(seed: int, stage: str, epoch: int) -> np.random.Generator:
@@ -29,7 +69,7 @@ def generator(seed: int, stage: str, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, *stage.encode(), epoch])
 
 
-def near_level(levels: Floats, wanted: Floats, tolerance: float, rng: np.random.Generator) -> NDArray[np.int64]:
+def near_level(levels: Floats, wanted: Floats, tolerance: float, rng: np.random.Generator) -> Ints:
     """For every wanted level a random position whose level lies within `tolerance`; the nearest if none does.
 
     Args:
@@ -58,8 +98,8 @@ def shuffled_epoch(
     rng: np.random.Generator,
     tolerance: float,
     serial: bool = False,
-    partners: NDArray[np.int64] | None = None,
-) -> list[Draw]:
+    partners: Ints | None = None,
+) -> Draws:
     """One pass: every slice of the larger domain's count; a's in random order (`serial`: in file order).
 
     The partner b is drawn from row a of `partners` (SGP's nearest high-field slices, (len A, k)) or, without that
@@ -79,14 +119,14 @@ def shuffled_epoch(
 def level_epoch(
     p_a: Floats,
     p_b: Floats,
-    volumes_a: NDArray[np.int64],
-    volumes_b: NDArray[np.int64],
+    volumes_a: Ints,
+    volumes_b: Ints,
     *,
     batch_size: int,
     rng: np.random.Generator,
     tolerance: float,
     crop: float,
-) -> list[Draw]:
+) -> Draws:
     """Batches of distinct levels for SGP (method.md section 1): one level from each of `batch_size` equal strata.
 
     Every volume is first cut at random by up to `crop` of its extent at each end and its levels counted anew, so that
@@ -106,17 +146,12 @@ def level_epoch(
     return _draws(a, b, cut_a, cut_b, rng)
 
 
-def _crop_levels(p: Floats, volumes: NDArray[np.int64], crop: float, rng: np.random.Generator) -> Floats:
+def _crop_levels(p: Floats, volumes: Ints, crop: float, rng: np.random.Generator) -> Floats:
     """Levels counted within a random part of each volume; NaN outside the part."""
     low, high = rng.random((2, int(volumes.max()) + 1)) * crop
     cut = (p - low[volumes]) / (1 - low[volumes] - high[volumes])
     return np.where((cut >= 0) & (cut <= 1), cut, np.nan).astype(np.float32)
 
 
-def _draws(
-    a: NDArray[np.int64], b: NDArray[np.int64], p_a: Floats, p_b: Floats, rng: np.random.Generator
-) -> list[Draw]:
-    keys = rng.integers(2**62, size=len(a))
-    return [
-        Draw(*row) for row in zip(a.tolist(), b.tolist(), p_a[a].tolist(), p_b[b].tolist(), keys.tolist(), strict=True)
-    ]
+def _draws(a: Ints, b: Ints, p_a: Floats, p_b: Floats, rng: np.random.Generator) -> Draws:
+    return Draws(a, b, p_a[a], p_b[b], rng.integers(2**62, size=len(a)))

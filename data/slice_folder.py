@@ -7,8 +7,8 @@ in the file name. The older layout `train_A`, `train_maskA` is recognised.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from data.listing import Listing, list_slices
 from data.manifest import SliceEntry, read_manifest
 from data.masks import head_mask_slice
-from data.slices import SLICE_SUFFIXES, parse_name, read_image, read_levels, read_mask
+from data.slices import SLICE_SUFFIXES, as_image, parse_name, read_image, read_levels, read_mask, read_native
+from data.subjects import FolderSubjects, SubjectTable
 from util.errors import UserError
 from util.problems import Problem
 
@@ -28,8 +29,6 @@ READERS: Mapping[str, Callable[[Path], NDArray]] = {  # kinds of files that lie 
     "labels": read_levels,
     "lesions": read_mask,
 }
-
-Array = TypeVar("Array", NDArray[np.float32], NDArray[np.bool_])
 
 
 class SliceFolder:
@@ -46,14 +45,14 @@ class SliceFolder:
         level_mm: (N,) float32 template level where the simulator knew it, else None. Never read in training.
 
     Args:
-        max_size: only the first so many.
         use_manifest: False for positions from names alone.
+        keep_bytes: so much of what is decoded is kept for the next time.
     Raises:
         UserError: the folder is missing or empty, or there is a manifest that cannot be read.
     """
 
     def __init__(
-        self, dataroot: Path, split: str, domain: str, *, max_size: int | None = None, use_manifest: bool = True
+        self, dataroot: Path, split: str, domain: str, *, use_manifest: bool = True, keep_bytes: int = KEEP_BYTES
     ) -> None:
         self.dataroot, self.split, self.domain = dataroot, split, domain
         if not dataroot.is_dir():
@@ -68,12 +67,11 @@ class SliceFolder:
         if not self.listing.files and not self.listing.problems:
             raise UserError(f"{folder}: no slices, need {' or '.join('*' + s for s in SLICE_SUFFIXES)} files")
         self.entries = self._manifest_entries() if use_manifest else {}
-        known = [path for path in self.listing.files if not self.entries or path.name in self.entries]
-        self.files = known[:max_size]
+        self.files = [path for path in self.listing.files if not self.entries or path.name in self.entries]
         self.subjects, self.index, self.p, self.level_mm = self._positions()
         self._siblings: dict[str, SiblingFolder | None] = {}
         self._memory: dict[tuple[str, Path], NDArray] = {}
-        self._room = KEEP_BYTES
+        self._keep_bytes = self._room = keep_bytes
 
     def __len__(self) -> int:
         return len(self.files)
@@ -84,9 +82,13 @@ class SliceFolder:
         masks = self.sibling("mask")
         return None if masks is None else masks.folder
 
+    def levels(self, i: int) -> NDArray:
+        """Slice i, (H, W) uint8, uint16 or float32, see `read_native`; not to be written to."""
+        return self._kept("levels", i, lambda: read_native(self.files[i]))
+
     def image(self, i: int) -> NDArray[np.float32]:
         """Slice i, (H, W) in [0, 1]; not to be written to."""
-        return self._kept("image", i, lambda: read_image(self.files[i]))
+        return as_image(self.levels(i))
 
     def mask(self, i: int) -> NDArray[np.bool_]:
         """Foreground of slice i, (H, W): from the mask folder, computed where there is none; not to be written to."""
@@ -95,7 +97,13 @@ class SliceFolder:
             return self._kept("mask", i, lambda: head_mask_slice(self.image(i)))
         return self._kept("mask", i, lambda: masks.read(i))
 
-    def _kept(self, kind: str, i: int, read: Callable[[], Array]) -> Array:
+    @cached_property
+    def people(self) -> FolderSubjects:
+        """Who is in the folder, as it was opened."""
+        table = SubjectTable.of([path.name for path in self.files], self.subjects)
+        return FolderSubjects(self.folder, self.split, table, bool(self.entries))
+
+    def _kept(self, kind: str, i: int, read: Callable[[], NDArray]) -> NDArray:
         """Decoding a PNG takes as long as a small network's step: once is enough while memory lasts.
 
         Threads that see the last room at once may keep a slice too many each, no more.
@@ -120,7 +128,7 @@ class SliceFolder:
     def forget(self) -> None:
         """Give back the memory of what was decoded."""
         self._memory.clear()
-        self._room = KEEP_BYTES
+        self._room = self._keep_bytes
 
     def leave_out(self, problems: Iterable[Problem]) -> None:
         """Go on without every slice that has a problem itself, or whose file in a folder beside has one.
@@ -191,10 +199,10 @@ def find_folder(dataroot: Path, split: str, domain: str, kind: str = "") -> Path
 
 def _relative_levels(subjects: list[str], index: NDArray[np.int64]) -> NDArray[np.float32]:
     """p from slice numbers alone: a slice's centre over the outer faces of its subject's first and last slice."""
-    p = np.empty(len(index), dtype=np.float32)
-    names = np.array(subjects)
-    for name in set(subjects):
-        mine = names == name
-        first, last = index[mine].min(), index[mine].max()
-        p[mine] = (index[mine] - first + 0.5) / (last - first + 1)
-    return p
+    if not subjects:
+        return np.empty(0, dtype=np.float32)
+    names, whose = np.unique(np.array(subjects), return_inverse=True)
+    first, last = np.full(len(names), index.max()), np.full(len(names), index.min())
+    np.minimum.at(first, whose, index)
+    np.maximum.at(last, whose, index)
+    return ((index - first[whose] + 0.5) / (last - first + 1)[whose]).astype(np.float32)

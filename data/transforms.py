@@ -1,6 +1,7 @@
-"""From a slice on disk to a network's input and back: resize, crop and flip image and mask together.
+"""From a batch of slices as they are kept to a network's input and back: image and mask resized, cropped, flipped.
 
-Images come out as (1, h, w) float32 in [-1, 1] with background -1, masks as (1, h, w) float32 in {0, 1}.
+Images come out as (N, 1, h, w) float32 in [-1, 1] with background -1, masks as (N, 1, h, w) float32 in {0, 1}, on the
+device where the slices are. All chance follows from each item's key: neither the batch nor the device can change it.
 """
 
 from __future__ import annotations
@@ -10,70 +11,125 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+
+from data.raw_batch import RawGroup
 
 PREPROCESS = ("resize", "crop", "resize_and_crop", "none")
 BACKGROUND = -1.0
+TOP, LEFT, FLIP = range(3)  # what chance decides
+BIT_WEIGHTS = (128, 64, 32, 16, 8, 4, 2, 1)  # of a byte that `np.packbits` makes
 
 
-def _pair(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-    return (
-        tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0)),
-        tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(mask)).unsqueeze(0)),
-    )
-
-
-def _finish(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """[0, 1] to [-1, 1], background to -1; plain tensors."""
-    foreground = mask.as_subclass(Tensor).float()
-    scaled = image.as_subclass(Tensor).clamp(0, 1) * 2 - 1
-    return scaled * foreground + BACKGROUND * (1 - foreground), foreground
+def uniform(keys: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
+    """A number in [0, 1) for every key; streams are independent of each other (splitmix64, Steele et al. 2014)."""
+    x = keys.astype(np.uint64) + np.uint64((stream + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 class TrainTransform:
-    """What a training slice goes through; random choices are drawn from the key alone, never from a global state."""
+    """What training slices go through."""
 
     def __init__(self, *, preprocess: str, load_size: int, crop_size: int, flip: bool) -> None:
-        steps: list[v2.Transform] = []
-        if preprocess.startswith("resize"):
-            steps.append(v2.Resize((load_size, load_size), antialias=True))
-        if preprocess.endswith("crop"):
-            fill = {tv_tensors.Image: 0.0, tv_tensors.Mask: 0}
-            steps.append(v2.RandomCrop((crop_size, crop_size), pad_if_needed=True, fill=fill))
-        if flip:
-            steps.append(v2.RandomHorizontalFlip())
-        self.steps = v2.Compose(steps or [v2.Identity()])
-        self.by_chance = preprocess.endswith("crop") or flip
+        self.load_size = load_size if preprocess.startswith("resize") else None
+        self.crop_size = crop_size if preprocess.endswith("crop") else None
+        self.flip = flip
 
-    def __call__(self, image: NDArray[np.float32], mask: NDArray[np.bool_], key: int) -> tuple[Tensor, Tensor]:
-        """image (H, W) in [0, 1], mask (H, W) -> image (1, h, w) in [-1, 1], mask (1, h, w); same key, same result."""
-        pair = _pair(image, mask)
-        if self.by_chance:
-            with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
-                # torch.manual_seed would also queue a call for every accelerator, a third of a slice's loading time
-                torch.default_generator.manual_seed(key)
-                return _finish(*self.steps(*pair))
-        return _finish(*self.steps(*pair))
+    def places(self, keys: NDArray[np.int64], shape: tuple[int, int], domain: int) -> NDArray[np.int64]:
+        """Where each slice of `shape` is cut out, and whether it is flipped: (N, 3) int64 top, left, flip.
+
+        Args: domain: 0 or 1; the two slices of an item have nothing in common but their key.
+        """
+        places = np.zeros((len(keys), 3), dtype=np.int64)
+        height, width = self._before_crop(shape)
+        for what, side in ((TOP, height), (LEFT, width)):
+            if self.crop_size is not None:
+                choices = _padded(side, self.crop_size) - self.crop_size + 1
+                places[:, what] = (uniform(keys, 3 * domain + what) * choices).astype(np.int64)
+        if self.flip:
+            places[:, FLIP] = uniform(keys, 3 * domain + FLIP) < 0.5
+        return places
+
+    def _before_crop(self, shape: tuple[int, int]) -> tuple[int, int]:
+        return shape if self.load_size is None else (self.load_size, self.load_size)
+
+    def __call__(self, group: RawGroup) -> tuple[Tensor, Tensor]:
+        """Image and mask (n, 1, h, w) of slices of one size."""
+        image, mask = as_float(group.levels).unsqueeze(1), _unpacked(group.bits, group.levels.shape).unsqueeze(1)
+        if self.load_size is not None:
+            image, mask = _resized(image, mask, self.load_size)
+        if self.crop_size is not None or self.flip:
+            image, mask = (self._cut(x, group.places) for x in (image, mask))
+        return _finish(image, mask)
+
+    def _cut(self, x: Tensor, places: Tensor) -> Tensor:
+        """Cropped, what lies outside being 0, then flipped: (n, 1, H, W) to (n, 1, h, w)."""
+        height, width = x.shape[-2:]
+        out_height, out_width = (height, width) if self.crop_size is None else (self.crop_size, self.crop_size)
+        y_room, x_room = max(0, out_height - height), max(0, out_width - width)
+        x = F.pad(x, (x_room, x_room, y_room, y_room))
+        rows = places[:, TOP, None] + torch.arange(out_height, device=x.device)
+        columns = torch.arange(out_width, device=x.device).expand(len(x), -1)
+        columns = places[:, LEFT, None] + torch.where(places[:, FLIP, None] > 0, columns.flip(1), columns)
+        items = torch.arange(len(x), device=x.device)
+        return x[items[:, None, None], 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
+
+
+def _padded(side: int, crop: int) -> int:
+    """A side after padding by what is missing, at both ends."""
+    return side + 2 * max(0, crop - side)
+
+
+def as_float(levels: Tensor) -> Tensor:
+    """Levels uint8, int16 (the bits of uint16) or float32 in float32 [0, 1], as `data.slices.as_image` has them."""
+    if levels.dtype == torch.uint8:
+        return levels.float() * np.float32(1 / 255).item()
+    if levels.dtype == torch.int16:
+        return (levels.int() & 0xFFFF).float() * np.float32(1 / 65535).item()
+    return levels
+
+
+def _unpacked(bits: Tensor, shape: torch.Size) -> Tensor:
+    """Masks (n, H, W) float32 from bytes (n, ceil(H W / 8)) of eight pixels."""
+    weights = torch.tensor(BIT_WEIGHTS, dtype=torch.uint8, device=bits.device)
+    pixels = (bits.unsqueeze(-1) & weights).ne(0).flatten(1)
+    return pixels[:, : shape[1] * shape[2]].reshape(shape).float()
+
+
+def _resized(image: Tensor, mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Image bilinear with antialiasing, mask nearest, both (n, 1, side, side)."""
+    if image.shape[-2:] == (side, side):
+        return image, mask
+    resized = F.interpolate(image, (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return resized, F.interpolate(mask, (side, side), mode="nearest")
+
+
+def _finish(image: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+    """[0, 1] to [-1, 1], background to -1."""
+    scaled = image.clamp(0, 1).mul_(2).sub_(1)
+    return scaled.masked_fill_(foreground == 0, BACKGROUND), foreground
 
 
 def to_network(
     image: NDArray[np.float32], mask: NDArray[np.bool_], *, preprocess: str, load_size: int, multiple: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Test-time counterpart of `TrainTransform`, without chance: the whole slice, resized if training resized.
+    """Test-time counterpart of `TrainTransform`, without chance: whole slices, resized if training resized.
 
-    Where training only cropped, the slice keeps its size and is padded with background to `multiple`.
+    Where training only cropped, slices keep their size and are padded with background to `multiple`.
+
+    Args: image: (H, W) or (N, H, W) in [0, 1]; mask: the same.
+    Returns: (1, h, w) or (N, 1, h, w), of both.
     """
-    pair = _pair(image, mask)
+    pair = (torch.from_numpy(np.ascontiguousarray(x)).unsqueeze(-3).float() for x in (image, mask))
+    x, foreground = (tensor if tensor.ndim == 4 else tensor.unsqueeze(0) for tensor in pair)
     if preprocess.startswith("resize"):
-        pair = (
-            v2.functional.resize(pair[0], [load_size] * 2, antialias=True),
-            v2.functional.resize(pair[1], [load_size] * 2),
-        )
-    x, foreground = _finish(*pair)
+        x, foreground = _resized(x, foreground, load_size)
+    x, foreground = _finish(x, foreground)
     height, width = x.shape[-2:]
     pad = (0, -width % multiple, 0, -height % multiple)
-    return F.pad(x, pad, value=BACKGROUND), F.pad(foreground, pad)
+    x, foreground = F.pad(x, pad, value=BACKGROUND), F.pad(foreground, pad)
+    return (x[0], foreground[0]) if image.ndim == 2 else (x, foreground)
 
 
 def to_native(x: Tensor, shape: tuple[int, int], *, preprocess: str) -> NDArray[np.float32]:

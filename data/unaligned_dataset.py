@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from data import sampling
 from data.batch import Batch
-from data.slice_folder import SliceFolder
+from data.cache import SliceCache
+from data.packed_slices import PackedSlices
+from data.raw_batch import RawBatch, RawGroup
+from data.sampling import Batches, Draws
 from data.transforms import PREPROCESS, TrainTransform, to_network
 from util.errors import UserError
 from util.schema import flag
@@ -46,16 +49,17 @@ class UnalignedOptions:
 
 
 class UnalignedMaskDataset(Dataset[Batch]):
-    """Slices of A and partners of B, with foreground masks. Items are asked for by `Draw`, see `batches`."""
+    """Slices of A and partners of B, with foreground masks. Whole batches are asked for by `Draws`, see `batches`."""
 
     Options = UnalignedOptions
     gives_masks = True
 
-    def __init__(self, dataroot: Path, options: UnalignedOptions, *, split: str = "train", seed: int = 0) -> None:
+    def __init__(self, cache: SliceCache, options: UnalignedOptions, *, split: str = "train", seed: int = 0) -> None:
         self.options, self.seed = options, seed
         source, target = ("A", "B") if options.direction == "AtoB" else ("B", "A")
-        self.A = SliceFolder(dataroot, split, source, max_size=options.max_dataset_size)
-        self.B = SliceFolder(dataroot, split, target, max_size=options.max_dataset_size)
+        self.A, self.B = cache.open(split, source), cache.open(split, target)
+        for folder in self.folders:
+            folder.keep_first(options.max_dataset_size)
         self.partners: NDArray[np.int64] | None = None
         self.transform = TrainTransform(
             preprocess=options.preprocess,
@@ -65,16 +69,17 @@ class UnalignedMaskDataset(Dataset[Batch]):
         )
 
     @property
-    def folders(self) -> tuple[SliceFolder, SliceFolder]:
+    def folders(self) -> tuple[PackedSlices, PackedSlices]:
         """Both domains' slices."""
         return self.A, self.B
 
     def check_sizes(self) -> None:
         """Raise UserError if slices go to the network as they are and differ in size."""
         if self.options.preprocess == "none":
-            shapes = {folder.image(i).shape for folder in (self.A, self.B) for i in range(len(folder))}
+            shapes = np.unique(np.concatenate([folder.shapes for folder in self.folders]), axis=0)
             if len(shapes) > 1:
-                raise UserError(f"--preprocess none needs slices of one size, found {sorted(shapes)[:3]}")
+                found = [tuple(shape) for shape in shapes[:3].tolist()]
+                raise UserError(f"--preprocess none needs slices of one size, found {found}")
 
     def image_size(self) -> tuple[int, int]:
         """(H, W) of what models see."""
@@ -86,15 +91,15 @@ class UnalignedMaskDataset(Dataset[Batch]):
         """From the next epoch on draw b for each a from this (len A, k) table; None: by level."""
         self.partners = partners
 
-    def batches(self, stage: str, kind: str, epoch: int, batch_size: int) -> list[list[sampling.Draw]]:
+    def batches(self, stage: str, kind: str, epoch: int, batch_size: int) -> Batches:
         """All draws of one epoch of one stage, cut into batches; the last may be smaller."""
         rng = sampling.generator(self.seed, stage, epoch)
         if kind == LEVELS:
             draws = sampling.level_epoch(
                 self.A.p,
                 self.B.p,
-                _numbered(self.A.subjects),
-                _numbered(self.B.subjects),
+                self.A.volume,
+                self.B.volume,
                 batch_size=batch_size,
                 rng=rng,
                 tolerance=self.options.level_tolerance,
@@ -102,9 +107,9 @@ class UnalignedMaskDataset(Dataset[Batch]):
             )
         else:
             draws = self._pass(rng)
-        return [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]
+        return Batches(draws, batch_size)
 
-    def _pass(self, rng: np.random.Generator) -> list[sampling.Draw]:
+    def _pass(self, rng: np.random.Generator) -> Draws:
         return sampling.shuffled_epoch(
             self.A.p,
             self.B.p,
@@ -114,50 +119,65 @@ class UnalignedMaskDataset(Dataset[Batch]):
             partners=self.partners,
         )
 
-    def __getitem__(self, draw: sampling.Draw) -> Batch:
-        """One item without batch dimension: images (1, h, w), scalars for the rest."""
-        image_a, mask_a = self.transform(self.A.image(draw.a), self.A.mask(draw.a), draw.key)
-        image_b, mask_b = self.transform(self.B.image(draw.b), self.B.mask(draw.b), draw.key ^ 1)
-        if not self.gives_masks:
-            mask_a, mask_b = torch.ones_like(mask_a), torch.ones_like(mask_b)
-        return Batch(
-            image_a,
-            image_b,
-            mask_a,
-            mask_b,
-            torch.tensor(draw.p_a),
-            torch.tensor(draw.p_b),
-            torch.tensor(draw.a),
-            torch.tensor(draw.b),
-            torch.tensor(draw.key),
+    def __getitems__(self, draws: Draws) -> Batch:
+        """The batch that `draws` ask for, prepared on the CPU."""
+        return self.prepare(self.raw(draws))
+
+    def raw(self, draws: Draws) -> RawBatch:
+        """What `prepare` makes a batch of, as the cache holds it."""
+        return RawBatch(
+            self._gathered(self.A, draws.a, draws.key, 0),
+            self._gathered(self.B, draws.b, draws.key, 1),
+            torch.from_numpy(draws.p_a.astype(np.float32)),
+            torch.from_numpy(draws.p_b.astype(np.float32)),
+            *(torch.from_numpy(numbers.copy()) for numbers in (draws.a, draws.b, draws.key)),
         )
 
-    def slices(self, domain: str, batch_size: int, *, multiple: int = 1) -> Iterator[torch.Tensor]:
-        """All slices of a domain in order, as at test time: batches (n, 1, h, w) in [-1, 1]."""
-        folder = self.A if domain == "A" else self.B
-        o = self.options
-        for start in range(0, len(folder), batch_size):
-            part = range(start, min(start + batch_size, len(folder)))
-            prepare = (folder.image(i) for i in part), (folder.mask(i) for i in part)
-            yield torch.stack(
-                [
-                    to_network(image, mask, preprocess=o.preprocess, load_size=o.load_size, multiple=multiple)[0]
-                    for image, mask in zip(*prepare, strict=True)
-                ]
-            )
+    def _gathered(
+        self, folder: PackedSlices, wanted: NDArray[np.int64], keys: NDArray[np.int64], domain: int
+    ) -> tuple[RawGroup, ...]:
+        groups = []
+        for rows, levels, bits in folder.gather(wanted):
+            places = self.transform.places(keys[rows], (levels.shape[1], levels.shape[2]), domain)
+            signed = levels.view(np.int16) if levels.dtype == np.uint16 else levels
+            groups.append(RawGroup(*map(torch.from_numpy, (rows, signed, bits, places))))
+        return tuple(groups)
+
+    def prepare(self, raw: RawBatch) -> Batch:
+        """Scale, resize, crop and flip a whole batch, on the device where it is."""
+        if not len(raw):  # of a batch that is shared by more processes than it has items
+            nothing = torch.empty(0, 1, *self.image_size(), device=raw.p_A.device)
+            image_A = image_B = mask_A = mask_B = nothing
+            return Batch(image_A, image_B, mask_A, mask_B, raw.p_A, raw.p_B, raw.index_A, raw.index_B, raw.key)
+        (image_A, mask_A), (image_B, mask_B) = (self._prepared(groups) for groups in (raw.A, raw.B))
+        if not self.gives_masks:
+            mask_A, mask_B = torch.ones_like(mask_A), torch.ones_like(mask_B)
+        return Batch(image_A, image_B, mask_A, mask_B, raw.p_A, raw.p_B, raw.index_A, raw.index_B, raw.key)
+
+    def _prepared(self, groups: tuple[RawGroup, ...]) -> tuple[Tensor, Tensor]:
+        """Image and mask (N, 1, h, w) of a batch's slices of one domain, in the batch's order."""
+        parts = [self.transform(group) for group in groups]
+        if len(parts) == 1:
+            return parts[0]
+        place = torch.cat([group.rows for group in groups]).argsort()
+        image, mask = (torch.cat(tensors)[place] for tensors in zip(*parts, strict=True))
+        return image, mask
+
+    def slices(self, domain: str, batch_size: int, *, part: slice = slice(None), multiple: int = 1) -> Iterator[Tensor]:
+        """The slices of a domain, or those of `part`, in order, as at test time: batches (n, 1, h, w) in [-1, 1]."""
+        folder, o = self.A if domain == "A" else self.B, self.options
+
+        def prepared(rows: range) -> Tensor:
+            image, mask = np.stack([folder.image(i) for i in rows]), np.stack([folder.mask(i) for i in rows])
+            return to_network(image, mask, preprocess=o.preprocess, load_size=o.load_size, multiple=multiple)[0]
+
+        wanted = range(len(folder))[part]
+        for rows in (wanted[start : start + batch_size] for start in range(0, len(wanted), batch_size)):
+            same_size = len({folder.shape(i) for i in rows}) == 1
+            yield prepared(rows) if same_size else torch.cat([prepared(range(i, i + 1)) for i in rows])
 
 
 class UnalignedDataset(UnalignedMaskDataset):
     """The same images; the model is given masks of ones, as if nobody knew the foreground."""
 
     gives_masks = False
-
-
-def _numbered(names: list[str]) -> NDArray[np.int64]:
-    """Names as numbers 0, 1, … in alphabetical order."""
-    return np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
-
-
-def collate(items: list[Batch]) -> Batch:
-    """Stack single items into a batch."""
-    return Batch(**{name: torch.stack([getattr(item, name) for item in items]) for name in Batch.__annotations__})

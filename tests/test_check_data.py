@@ -20,6 +20,7 @@ import test as test_program
 import train
 from data.check import check_data, find_problems, settle, subjects_in_two_splits
 from data.manifest import MANIFEST_NAME, read_manifest
+from data.packed_slices import PackedSlices
 from data.slice_folder import SliceFolder
 from data.slices import write_image, write_mask
 from options.train_options import parse
@@ -77,6 +78,10 @@ def spoil_everything(root: Path) -> dict[str, str]:
         "valA/valA1_000.png": "the same name as VALA1_000.PNG but for",
         "valB/pipe_1.png": "a folder, pipe or device",
     }
+
+
+def names(slices: PackedSlices) -> list[str]:
+    return [slices.name(i) for i in range(len(slices))]
 
 
 def files_of(root: Path) -> dict[str, int]:
@@ -215,21 +220,21 @@ def test_training_goes_on_without_bad_files(phantom: Path, tmp_path: Path, capsy
     assert len(said) == 1 and skipped[0]["path"] in said[0]
     capsys.readouterr()
     train_part, val_part, _ = train.open_data(parse(arguments))
-    assert [path.stem for path in train_part.A.files[:3]] == ["trainA0_000", "trainA0_004", "trainA0_005"]
-    assert not {"trainB1_004", "trainB1_005"} & {path.stem for path in train_part.B.files}
-    assert val_part is not None and "valA0_000" not in {path.stem for path in val_part.A.files}
+    assert [train_part.A.name(i) for i in range(3)] == ["trainA0_000.png", "trainA0_004.png", "trainA0_005.png"]
+    assert not {"trainB1_004.png", "trainB1_005.png"} & set(names(train_part.B))
+    assert val_part is not None and not any(name.startswith("valA0_000") for name in names(val_part.A))
 
 
 def test_positions_do_not_move_when_slices_are_left_out(phantom: Path) -> None:
     folder = SliceFolder(phantom, "train", "A")
     before = dict(zip(folder.files, folder.p.tolist(), strict=True))
-    image = folder.image(7)
+    levels = folder.levels(7)
     (phantom / "trainA/trainA0_005.png").write_bytes(b"x")
     (phantom / "trainA_mask/trainA1_000.png").write_bytes(b"x")
     settle(find_problems([SliceFolder(phantom, "train", "A")]), [folder], table_in=phantom, skip_bad=True)
     assert len(folder) == len(folder.subjects) == len(folder.index) == len(before) - 2
     assert dict(zip(folder.files, folder.p.tolist(), strict=True)).items() <= before.items()
-    assert folder.image(5) is image and folder.files[5].stem == "trainA1_001"
+    assert folder.levels(5) is levels and folder.files[5].stem == "trainA1_001"
 
 
 @pytest.mark.parametrize("domain", ["A", "B"])
@@ -309,9 +314,12 @@ def test_constant_slices_and_masks_go_through_a_whole_test(tmp_path: Path) -> No
 
 def test_the_table_that_cannot_be_written_is_named(phantom: Path, tmp_path: Path) -> None:
     (phantom / "trainA/trainA0_001.png").write_bytes(b"")
-    (tmp_path / "out").write_text("a file where a folder should be")
-    with pytest.raises(UserError, match=r"bad_files.csv: cannot be written"):
+    (tmp_path / "out/experiment/bad_files.csv").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"bad_files.csv: cannot be written \(Is a directory"):
         train.main(train_arguments(phantom, tmp_path / "out", "cycle_gan"))
+    (tmp_path / "file").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=r"--checkpoints_dir .*file/experiment cannot be written \(Not a directory"):
+        train.main(train_arguments(phantom, tmp_path / "file", "cycle_gan"))
 
 
 def test_a_folder_without_slices_is_no_data_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,21 @@ import pytest
 import torch
 
 from data import sampling
+from data.cache import SliceCache
 from data.check import find_problems, settle
 from data.registry import DATASETS
 from data.slice_folder import SliceFolder
 from data.slices import write_image, write_mask
-from data.transforms import TrainTransform, to_native, to_network
-from data.unaligned_dataset import UnalignedMaskDataset, UnalignedOptions, collate
+from data.transforms import to_native, to_network
+from data.unaligned_dataset import UnalignedMaskDataset, UnalignedOptions
 from util.errors import UserError
 
 RNG = np.random.default_rng(0)
 
 
 def dataset(root: Path, mode: str = "unaligned_mask", seed: int = 0, **options: object) -> UnalignedMaskDataset:
-    return DATASETS[mode](root, UnalignedOptions(**{"load_size": 32, **options}), seed=seed)
+    cache = SliceCache(root, root.parent / "cache")
+    return DATASETS[mode](cache, UnalignedOptions(**{"load_size": 32, **options}), seed=seed)
 
 
 def test_positions_from_file_names(phantom: Path) -> None:
@@ -32,17 +35,16 @@ def test_positions_from_file_names(phantom: Path) -> None:
     assert folder.level_mm is None
 
 
-def test_slices_are_decoded_once_while_memory_lasts(phantom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_are_decoded_once_while_memory_lasts(phantom: Path) -> None:
     folder = SliceFolder(phantom, "train", "A")
-    image, mask = folder.image(0), folder.mask(0)
-    monkeypatch.setattr("data.slice_folder.KEEP_BYTES", image.nbytes + mask.nbytes // 2)
-    small = SliceFolder(phantom, "train", "A")
-    assert small.image(0) is small.image(0)
+    levels, mask = folder.levels(0), folder.mask(0)
+    small = SliceFolder(phantom, "train", "A", keep_bytes=levels.nbytes + mask.nbytes // 2)
+    assert small.levels(0) is small.levels(0)
     assert small.mask(0) is not small.mask(0)  # no room left
-    assert small.image(1) is not small.image(1)
+    assert small.levels(1) is not small.levels(1)
     for path in (phantom / "trainA" / folder.files[0].name, phantom / "trainA_mask" / folder.files[0].name):
         path.unlink()
-    assert folder.image(0) is image
+    assert folder.levels(0) is levels
     assert folder.mask(0) is mask
 
 
@@ -75,7 +77,9 @@ def test_masks_are_computed_where_there_are_none(phantom: Path) -> None:
 def test_bad_files_are_named(phantom: Path, spoil, message: str) -> None:
     spoil(phantom)
     with pytest.raises(UserError, match=message):
-        settle(find_problems(dataset(phantom).folders), [], table_in=phantom, skip_bad=False)
+        settle(find_problems([SliceFolder(phantom, "train", d) for d in "AB"]), [], table_in=phantom, skip_bad=False)
+    with pytest.raises(UserError, match=message):
+        settle([p for part in dataset(phantom).folders for p in part.problems], [], table_in=phantom, skip_bad=False)
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
@@ -90,35 +94,56 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
 
 def test_an_epoch_shows_every_slice_of_the_smaller_domain_and_partners_of_its_level(phantom: Path) -> None:
     data = dataset(phantom, level_tolerance=0.1)
-    draws = [draw for batch in data.batches("gan", "shuffled", 0, 4) for draw in batch]
+    draws = data.batches("gan", "shuffled", 0, 4).draws
     assert len(draws) == 14  # the larger domain's count
-    assert {draw.a for draw in draws} == set(range(12))
-    assert all(abs(draw.p_a - draw.p_b) <= 0.1 + 1e-6 for draw in draws)
+    assert set(draws.a.tolist()) == set(range(12))
+    assert (np.abs(draws.p_a - draws.p_b) <= 0.1 + 1e-6).all()
+    assert (draws.p_a == data.A.p[draws.a]).all() and (draws.p_b == data.B.p[draws.b]).all()
 
 
 def test_draws_depend_on_seed_stage_and_epoch_alone(phantom: Path) -> None:
     data = dataset(phantom)
-    reference = data.batches("gan", "shuffled", 3, 4)
-    assert dataset(phantom).batches("gan", "shuffled", 3, 4) == reference
-    assert data.batches("gan", "shuffled", 4, 4) != reference
-    assert data.batches("lsc", "shuffled", 3, 4) != reference
-    assert dataset(phantom, seed=1).batches("gan", "shuffled", 3, 4) != reference
+
+    def drawn(data: UnalignedMaskDataset, stage: str, epoch: int) -> list[list[float]]:
+        draws = data.batches(stage, "shuffled", epoch, 4).draws
+        return [getattr(draws, field.name).tolist() for field in fields(draws)]
+
+    reference = drawn(data, "gan", 3)
+    assert drawn(dataset(phantom), "gan", 3) == reference
+    for other in (drawn(data, "gan", 4), drawn(data, "lsc", 3), drawn(dataset(phantom, seed=1), "gan", 3)):
+        assert other != reference
+
+
+def test_batches_are_cut_as_lists_are(phantom: Path) -> None:
+    data = dataset(phantom)
+    batches = data.batches("gan", "shuffled", 0, 4)
+    assert [len(batch) for batch in batches] == [4, 4, 4, 2] and len(batches) == 4
+    as_list = [batch.key.tolist() for batch in batches]
+    assert as_list == [batches.draws.key[start : start + 4].tolist() for start in (0, 4, 8, 12)]
+    assert batches[-1].key.tolist() == as_list[-1]
+    for cut in (slice(1, None), slice(None, 2), slice(1, 3), slice(3, 9), slice(9, 12), slice(2, 1), slice(-2, None)):
+        assert [batch.key.tolist() for batch in batches[cut]] == as_list[cut]
+        assert len(batches[cut]) == len(as_list[cut])
+    with pytest.raises(IndexError):
+        batches[4]
+    with pytest.raises(ValueError, match="in a row"):
+        batches[::2]
 
 
 def test_bank_partners_replace_levels(phantom: Path) -> None:
     data = dataset(phantom)
     table = np.stack([np.full(12, 5), np.full(12, 9)], 1)
     data.set_partners(table)
-    assert {draw.b for batch in data.batches("gan", "shuffled", 0, 4) for draw in batch} == {5, 9}
+    assert set(data.batches("gan", "shuffled", 0, 4).draws.b.tolist()) == {5, 9}
 
 
 def test_level_batches_hold_distinct_levels_from_the_same_place(phantom: Path) -> None:
     data = dataset(phantom, level_crop=0.0, level_tolerance=0.1)
     for batch in data.batches("sgp", "levels", 0, 4):
-        levels = [draw.p_a for draw in batch]
+        levels = batch.p_a.tolist()
         assert levels == sorted(levels)
         assert len(set(levels)) == len(levels)
-        assert all(abs(draw.p_a - draw.p_b) <= 0.1 + 1e-6 for draw in batch)
+        assert (np.abs(batch.p_a - batch.p_b) <= 0.1 + 1e-6).all()
 
 
 def test_level_crop_counts_levels_anew() -> None:
@@ -133,9 +158,8 @@ def test_level_crop_counts_levels_anew() -> None:
         tolerance=0.03,
         crop=0.25,
     )
-    shifts = [draw.p_a - p[draw.a] for draw in draws]
-    assert max(map(abs, shifts)) > 0.02
-    assert all(0 <= draw.p_a <= 1 and 0 <= draw.p_b <= 1 for draw in draws)
+    assert np.abs(draws.p_a - p[draws.a]).max() > 0.02
+    assert min(draws.p_a.min(), draws.p_b.min()) >= 0 and max(draws.p_a.max(), draws.p_b.max()) <= 1
 
 
 def test_near_level_against_brute_force() -> None:
@@ -150,35 +174,15 @@ def test_near_level_against_brute_force() -> None:
 
 def test_items_have_the_documented_shape_and_range(phantom: Path) -> None:
     data = dataset(phantom)
-    batch = collate([data[draw] for draw in data.batches("gan", "shuffled", 0, 4)[0]])
+    draws = data.batches("gan", "shuffled", 0, 4)[0]
+    batch = data.__getitems__(draws)
     assert batch.A.shape == batch.mask_B.shape == (4, 1, 32, 32)
     assert batch.A.dtype == batch.mask_A.dtype == torch.float32
     assert (batch.A[batch.mask_A == 0] == -1).all()
     assert set(batch.mask_A.unique().tolist()) == {0.0, 1.0}
-    assert dataset(phantom, mode="unaligned")[data.batches("gan", "shuffled", 0, 4)[0][0]].mask_A.min() == 1
-
-
-@pytest.mark.parametrize("preprocess", ["resize", "crop", "resize_and_crop", "none"])
-def test_image_and_mask_move_together_and_the_key_decides(preprocess: str) -> None:
-    mask = np.zeros((30, 40), bool)
-    mask[5:20, 8:25] = True
-    transform = TrainTransform(preprocess=preprocess, load_size=48, crop_size=24, flip=True)
-    results = [transform(mask.astype(np.float32), mask, key) for key in (1, 1, 2, 3, 4, 5)]
-    size = {"resize": (48, 48), "none": (30, 40)}.get(preprocess, (24, 24))
-    for image, seen in results:
-        assert image.shape == seen.shape == (1, *size)
-        assert ((image > 0) == (seen > 0)).float().mean() > 0.97  # edges are blurred by resizing
-    assert torch.equal(results[0][0], results[1][0])
-    assert any(not torch.equal(results[0][0], other) for other, _ in results[2:])
-
-
-def test_random_transforms_leave_the_global_generator_alone() -> None:
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    TrainTransform(preprocess="crop", load_size=8, crop_size=8, flip=True)(
-        np.ones((9, 9), np.float32), np.ones((9, 9), bool), 3
-    )
-    assert torch.equal(before, torch.get_rng_state())
+    assert batch.key.tolist() == draws.key.tolist() and batch.index_A.tolist() == draws.a.tolist()
+    assert batch.p_B.dtype == torch.float32 and batch.key.dtype == batch.index_B.dtype == torch.int64
+    assert dataset(phantom, mode="unaligned").__getitems__(draws).mask_A.min() == 1
 
 
 @pytest.mark.parametrize("preprocess", ["resize", "crop", "none"])

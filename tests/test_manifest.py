@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
+import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +16,7 @@ from typing import Any
 import pytest
 from made_up_heads import write_heads
 
-from data.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from data.manifest import MANIFEST_NAME, MAX_BYTES, SliceEntry, _slice_entry, read_manifest, write_manifest
 from data.slice_folder import SliceFolder
 from util.errors import UserError
 from util.reading import MAX_JSON_BYTES
@@ -90,6 +94,8 @@ def test_missing_and_unknown_fields_are_named(tmp_path: Path, valid: dict[str, A
         (lambda content: content.update(settings=[]), "settings is a list of 0, need an object"),
         (lambda content: content.update(format=2), "format 2"),
         (lambda content: content.pop("format"), "format None"),
+        (lambda content: content["volumes"].append(slice_of(content)), "volumes[8] is another object, need an object"),
+        (lambda content: content.update(volumes=slice_of(content)), "volumes is another object, need a list"),
     ):
         content = copy.deepcopy(valid)
         remove(content)
@@ -125,7 +131,9 @@ BOMBS: dict[str, Callable[[], str | bytes]] = {
     "UTF-16": lambda: '{"format": 1}'.encode("utf-16"),
     "zeros": lambda: bytes(1000),
     "many values": lambda: "[" + "[]," * 5_000_000 + "[]]",
-    "100 MB": lambda: b" " * 100_000_000,
+    "many names": lambda: '{"format": 1' + ',"a":1' * 4_600_000 + "}",
+    "large and not ASCII": lambda: ('{"format": "é' + " " * 70_000_000).encode(),
+    "300 MB": lambda: b" " * 300_000_000,
 }
 
 
@@ -159,3 +167,32 @@ def test_what_is_written_is_read_again_also_after_a_change(tmp_path: Path) -> No
     assert read_manifest(root) == first
     assert SliceFolder(root, "test", "A").subjects[0] == "sub-1"
     assert (root / MANIFEST_NAME).stat().st_size < MAX_JSON_BYTES
+
+
+def test_an_entry_is_made_at_once_only_where_it_fits(valid: dict[str, Any]) -> None:
+    """A million entries are no dicts on the way; what is no entry is left to the check that names its place."""
+    whole = slice_of(valid)
+    assert dataclasses.asdict(_slice_entry(dict(whole))) == whole
+    without = {name: value for name, value in whole.items() if name != "level_mm"}
+    assert _slice_entry(without) == SliceEntry(whole["index"], whole["file"], whole["p"], None)
+    wrong = [{"index": True}, {"index": 1.0}, {"index": 2**60}, {"file": 1}, {"p": "1"}, {"p": math.inf}, {"more": 1}]
+    for change in [*wrong, {"level_mm": math.nan}, {"level_mm": "1"}, {"p": None}, {"p": 1}]:
+        value = {**whole, **change}
+        assert _slice_entry(value) is value
+    assert _slice_entry({"index": 1}) == {"index": 1}
+
+
+@pytest.mark.slow
+def test_a_million_slices_are_read_within_a_gigabyte(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.start import memory_mb, make_manifest;"
+        "from data.manifest import read_manifest; root = Path(sys.argv[1]);"
+        "make_manifest(root, 500_000); before = memory_mb(); manifest = read_manifest(root);"
+        "print(sum(len(volume.slices) for volume in manifest.volumes), memory_mb() - before)"
+    )
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    slices, memory = done.stdout.split()
+    assert int(slices) == 10**6 and float(memory) < 1000, done.stderr
+    assert (tmp_path / MANIFEST_NAME).stat().st_size < MAX_BYTES

@@ -45,7 +45,7 @@ def replace_files(writers: Mapping[Path, Writer], keep: Mapping[Path, Path] | No
         for path, part in parts.items():
             part.replace(path)
         for folder in {path.parent for path in writers}:
-            _sync_folder(folder)
+            sync_folder(folder)
     finally:
         for part in parts.values():
             _remove(part)
@@ -70,7 +70,7 @@ def _keep_as(path: Path, name: Path) -> None:
         _remove(part)  # renaming one name of a file over another of its names leaves both
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the folder's names durable, where its file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NoReturn
 from util.errors import UserError
 
 MAX_JSON_BYTES = 64 * 2**20
-MAX_JSON_VALUES = 2_000_000  # texts, numbers, lists and objects; a manifest has five a slice. Below 1 GB and 5 s
+MAX_JSON_VALUES = 2_000_000  # texts, numbers, lists and objects: below 1 GB and 5 s
 
 
 @contextmanager
@@ -50,16 +50,29 @@ def read_bounded(path: Path, most: int) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(
+    path: Path,
+    *,
+    most_bytes: int = MAX_JSON_BYTES,
+    most_values: int = MAX_JSON_VALUES,
+    object_hook: Callable[[dict[str, Any]], Any] | None = None,
+) -> Any:
     """The content of a JSON file in UTF-8; NaN and Infinity, which JSON does not know, are refused.
 
+    Args: object_hook: what becomes of each object, the inner ones first.
     Raises: UserError naming the file if it cannot be read, is too large, or is not JSON.
     """
-    content = read_bounded(path, MAX_JSON_BYTES)
-    if sum(map(content.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
-        raise UserError(f"{path}: more than {MAX_JSON_VALUES} values")
+    content = read_bounded(path, most_bytes)
+    if sum(map(content.count, (b",", b"[", b"{"))) > most_values:
+        raise UserError(f"{path}: more than {most_values} values")
+    if content.count(b":") > most_values * 3 // 4:  # names that all differ take twice the memory of values
+        raise UserError(f"{path}: more than {most_values * 3 // 4} named values")
+    if len(content) > MAX_JSON_BYTES and not content.isascii():  # one emoji makes every letter take four bytes
+        raise UserError(f"{path}: {len(content)} bytes, beyond {MAX_JSON_BYTES} only ASCII is read (\\u for the rest)")
     try:
-        return json.loads(content.decode("utf-8"), parse_constant=_no_number)
+        text = content.decode("utf-8")
+        del content
+        return json.loads(text, parse_constant=_no_number, object_hook=object_hook)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (at byte {error.start})") from error
     except RecursionError as error:

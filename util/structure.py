@@ -31,7 +31,8 @@ def _fitted(kind: Any, value: Any, place: str) -> Any:
         return _object(kind, value, place)
     if typing.get_origin(kind) is list and isinstance(value, list):
         (of,) = typing.get_args(kind)
-        return [_fitted(of, item, f"{place}[{i}]") for i, item in enumerate(value)]
+        made = of if dataclasses.is_dataclass(of) else None  # perhaps by the reader already, by the million
+        return [item if type(item) is made else _fitted(of, item, f"{place}[{i}]") for i, item in enumerate(value)]
     if typing.get_origin(kind) is dict and isinstance(value, dict):
         return value
     if kind in (str, bool) and isinstance(value, kind):
@@ -72,6 +73,8 @@ def _shown(value: Any) -> str:
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     if isinstance(value, str):
         return f"'{value[:80]}'"
+    if dataclasses.is_dataclass(value):  # made by the reader, of an object that is elsewhere than it should be
+        return "another object"
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
         return "beyond 2^53"
     return json.dumps(value)
