@@ -7,36 +7,40 @@ python preprocessing_images.py --simulate [PRESET] --out DATA
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from data.manifest import Manifest
-from data.preprocessing.checking import check_volumes, refuse, require_domains, save_problems
+from data.preprocessing.checking import accept, check_volumes, report
 from data.preprocessing.folder import check_writable, summary
 from data.preprocessing.inputs import Inputs, find_inputs
 from data.preprocessing.slicing import SlicingSettings
 from data.preprocessing.volumes import SlicingPlan, split_subjects, write_dataset
 from options.preprocess_options import OutputOptions, PreprocessOptions, VolumeOptions, parse
-from util.errors import USER_ERROR_STATUS, run_cli, warn
+from util.errors import run_cli, warn
 from util.problems import BAD_FILES_NAME, Problem, listed
+from util.world import World, join_world
 
 
 def main(argv: Sequence[str]) -> int:
     """Write the data folder that the command line asks for and print what is in it; or check volumes of one's own."""
-    options = parse(argv)
-    dataroot, volumes = Path(options.output.out or ""), options.volumes
-    if volumes.check_data:
-        return check_data(dataroot, volumes, options.output)
-    check_writable(dataroot, options.output.overwrite)
-    left_out: list[Problem] = []
-    if options.simulate is None:
-        manifest, left_out = slice_volumes(dataroot, volumes, options.output)
-    else:
-        manifest = simulate(dataroot, options.simulate, options)
-    Console().print(summary(dataroot, manifest))
-    if left_out:
-        warn(f"--skip_bad left out {listed(left_out)}; {dataroot / BAD_FILES_NAME} lists them")
+    with join_world() as world:
+        options = world.alone(partial(parse, argv))
+        dataroot, volumes = Path(options.output.out or ""), options.volumes
+        if volumes.check_data:
+            return check_data(dataroot, volumes, options.output, world)
+        world.alone(partial(check_writable, dataroot, options.output.overwrite))
+        left_out: list[Problem] = []
+        if options.simulate is None:
+            manifest, left_out = slice_volumes(dataroot, volumes, options.output, world)
+        else:
+            manifest = simulate(dataroot, options.simulate, options, world)
+        if world.first:
+            Console().print(summary(dataroot, manifest))
+            if left_out:
+                warn(f"--skip_bad left out {listed(left_out)}; {dataroot / BAD_FILES_NAME} lists them")
     return 0
 
 
@@ -47,13 +51,13 @@ def find(volumes: VolumeOptions) -> Inputs:
     )
 
 
-def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions) -> int:
+def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, world: World) -> int:
     """Read everything, write nothing but the table of what cannot be used; status 2 if there is any."""
-    found = find(volumes)
-    problems = found.problems + check_volumes(found.sources, settings_of(volumes, output), workers=output.workers)
-    table = save_problems(dataroot, problems)
-    print("\n".join([*map(str, problems), f"{len(problems)} of {found.n_files} files cannot be used: {table}"]))
-    return USER_ERROR_STATUS if problems else 0
+    found = world.alone(partial(find, volumes))
+    settings = settings_of(volumes, output)
+    problems = found.problems + check_volumes(found.sources, settings, workers=output.workers, world=world)
+    status = world.alone(partial(report, problems, found.n_files, dataroot))
+    return status if world.first else 0  # torchrun ends the first process as soon as another has gone with a status
 
 
 def settings_of(volumes: VolumeOptions, output: OutputOptions) -> SlicingSettings:
@@ -61,26 +65,26 @@ def settings_of(volumes: VolumeOptions, output: OutputOptions) -> SlicingSetting
     return SlicingSettings(output.bits, volumes.slice_axis, (volumes.window_low, volumes.window_high))
 
 
-def slice_volumes(dataroot: Path, volumes: VolumeOptions, output: OutputOptions) -> tuple[Manifest, list[Problem]]:
+def slice_volumes(
+    dataroot: Path, volumes: VolumeOptions, output: OutputOptions, world: World
+) -> tuple[Manifest, list[Problem]]:
     """Slice volumes of one's own; every header is checked before anything is written."""
-    found = find(volumes)
-    if not volumes.skip_bad:
-        refuse(found.problems, found.n_files, dataroot)
-    require_domains(found.domains, found.sources, found.problems)
+    found = world.alone(partial(find, volumes))
+    world.alone(partial(accept, found, dataroot, skip_bad=volumes.skip_bad))
     val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
     shares = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
     splits = split_subjects(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
     plan = SlicingPlan(dataroot, settings_of(volumes, output), splits, volumes.skip_bad)
-    return write_dataset(plan, found, workers=output.workers, recorded=shares)
+    return write_dataset(plan, found, workers=output.workers, recorded=shares, world=world)
 
 
-def simulate(dataroot: Path, preset: str, options: PreprocessOptions) -> Manifest:
+def simulate(dataroot: Path, preset: str, options: PreprocessOptions, world: World) -> Manifest:
     """Write the embedded paired benchmark."""
     from data.simulation.benchmark import Benchmark, write_benchmark  # its anatomy is only loaded when asked for
 
     chosen, output = options.benchmark, options.output
     benchmark = Benchmark(
-        chosen.preset(preset),
+        world.alone(partial(chosen.preset, preset)),
         chosen.n_train,
         chosen.n_val,
         chosen.n_test,
@@ -95,10 +99,10 @@ def simulate(dataroot: Path, preset: str, options: PreprocessOptions) -> Manifes
         lesions=chosen.lesions,
         n_lesions=chosen.n_lesions,
         lesions_in=chosen.lesions_in,
-        faults=chosen.fault_names,
+        faults=world.alone(lambda: chosen.fault_names),
         fault_probability=chosen.fault_probability,
     )
-    return write_benchmark(dataroot, benchmark, workers=output.workers)
+    return write_benchmark(dataroot, benchmark, workers=output.workers, world=world)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ that anterior or superior is on top: `image = flipud(plane.T)`.
 from __future__ import annotations
 
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from data.decoding import MAX_BYTES, decode_npy, decode_png
+from data.encoding import encode_png
 from util.errors import UserError
 from util.reading import read_bounded
 
@@ -83,8 +82,7 @@ def write_image(path: Path, image: NDArray, bits: int) -> None:
 
 def write_levels(path: Path, levels: NDArray) -> None:
     """Write (H, W) uint8 or uint16 as they are: masks, class labels, quantised intensities."""
-    # noise hardly compresses: run lengths keep air and masks small in half the time that searching for repeats takes
-    Image.fromarray(np.ascontiguousarray(levels)).save(path, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    path.write_bytes(encode_png(levels))
 
 
 def write_mask(path: Path, mask: BoolImage) -> None:
@@ -114,24 +112,39 @@ def read_levels(path: Path) -> NDArray:
     return levels
 
 
-def read_image(path: Path) -> FloatImage:
-    """Read a slice as (H, W) float32 in [0, 1].
+def read_native(path: Path) -> NDArray:
+    """Read a slice's levels (H, W) as they are kept: uint8, uint16, or float32 in [0, 1]. See `as_image`.
 
-    Integers are divided by their type's largest value (255 or 65535); floats in .npy must lie in [0, 1] already.
-    Raises: UserError naming the file, see `read_levels`; also for floats outside [0, 1].
+    Raises: UserError naming the file, see `read_levels`; also for another type, and for floats outside [0, 1].
     """
     levels = read_levels(path)
     if levels.dtype == np.bool_:
         return levels.astype(np.float32)
     if levels.dtype in (np.uint8, np.uint16):
-        return levels.astype(np.float32) * np.float32(1 / np.iinfo(levels.dtype).max)
+        return levels
     if levels.dtype.kind == "i" and levels.min() >= 0 and levels.max() <= 65535:  # 16-bit PNG as old Pillow gives it
-        return levels.astype(np.float32) * np.float32(1 / 65535)
+        return levels.astype(np.uint16)
     if levels.dtype.kind != "f":
         raise UserError(f"{path}: values of type {levels.dtype}, allowed are uint8, uint16 and floats in [0, 1]")
     if not (levels.min() >= 0 and levels.max() <= 1):
         raise UserError(f"{path}: values from {levels.min():g} to {levels.max():g}, floats must lie in [0, 1]")
     return levels.astype(np.float32)
+
+
+def as_image(levels: NDArray) -> FloatImage:
+    """Levels as `read_native` gives them, in float32 [0, 1]: integers are divided by their type's largest value."""
+    if levels.dtype.kind == "f":
+        return levels.astype(np.float32)
+    return levels.astype(np.float32) * np.float32(1 / np.iinfo(levels.dtype).max)
+
+
+def read_image(path: Path) -> FloatImage:
+    """Read a slice as (H, W) float32 in [0, 1].
+
+    Integers are divided by their type's largest value (255 or 65535); floats in .npy must lie in [0, 1] already.
+    Raises: UserError naming the file, see `read_native`.
+    """
+    return as_image(read_native(path))
 
 
 def read_mask(path: Path) -> BoolImage:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +30,7 @@ class OutputOptions:
     bits: int = flag(16, "bits a pixel of the slice files", group="output", choices=(8, 16))
     overwrite: bool = flag(False, "replace the slices and manifest of an earlier run in --out", group="output")
     seed: int = flag(0, "same seed and input, same files", group="output", low=0)
-    workers: int = flag(os.cpu_count() or 1, "volumes at a time; default: the processors", group="output", low=1)
+    workers: int | None = flag(None, "volumes at a time; default: the processors", group="output", low=1)
 
 
 @dataclass(frozen=True)

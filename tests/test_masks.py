@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from data import masks
 from data.masks import head_mask_slice, head_mask_volume
 
 SCALP, SKULL, BRAIN, CSF = 1.4, 0.05, 1.0, 0.1
@@ -104,3 +105,36 @@ def test_constant_volumes_and_tiny_ones_have_no_head_but_do_not_fail() -> None:
     for shape in ((1, 1, 5), (3, 3, 1), (2, 1, 1)):
         tiny = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
         assert head_mask_volume(tiny).shape == shape
+
+
+@pytest.mark.parametrize("fine", [[True, True, True], [True, True, False], [False, True, True]])
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_shifts_are_the_morphology_of_ndimage(fine: list[bool], steps: int) -> None:
+    rng = np.random.default_rng(steps)
+    for density in (0.02, 0.5, 0.98):
+        mask = rng.random((9, 13, 7)) < density
+        ball, padded = masks._ball(fine), np.pad(mask, steps)
+        for _ in range(steps):
+            mask = ndimage.binary_dilation(mask, ball)
+        inner = tuple(slice(steps, steps + n) for n in mask.shape)
+        np.testing.assert_array_equal(masks._dilated(padded[inner], steps, fine), mask)
+        for outside in (True, False):
+            wanted = padded[inner]
+            for _ in range(steps):
+                wanted = ndimage.binary_erosion(wanted, ball, border_value=outside)
+            np.testing.assert_array_equal(masks._eroded(padded[inner], steps, fine, outside=outside), wanted)
+
+
+def test_holes_are_filled_plane_by_plane_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    for fine in ([True, True, True], [True, True, False]):
+        mask = np.zeros((20, 22, 8), dtype=bool)
+        mask[3:17, 4:19, 1:7] = rng.random((14, 15, 6)) < 0.6
+        wanted = mask
+        for axis in range(3):
+            if all(is_fine for other, is_fine in enumerate(fine) if other != axis):
+                planes = [ndimage.binary_fill_holes(plane) for plane in np.moveaxis(wanted, axis, 0)]
+                wanted = np.moveaxis(np.stack(planes), 0, axis)
+        np.testing.assert_array_equal(masks._fill_planes(mask, fine), wanted)
+    nothing = np.zeros((4, 4, 4), bool)
+    assert not masks._fill_planes(nothing, [True] * 3).any()

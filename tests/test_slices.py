@@ -12,6 +12,7 @@ from data.slices import (
     from_image,
     parse_name,
     read_image,
+    read_levels,
     read_mask,
     slice_name,
     to_image,
@@ -29,6 +30,27 @@ def test_written_image_comes_back_within_half_a_step(tmp_path: Path, bits: int, 
     back = read_image(tmp_path / "a.png")
     assert back.shape == (7, 5) and back.dtype == np.float32
     assert np.abs(back - image).max() <= 0.5 * step + 1e-7
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (13, 7), (64, 300)])
+def test_levels_are_pngs_that_others_read(tmp_path: Path, dtype: type, shape: tuple[int, int]) -> None:
+    """Pillow checks every chunk's checksum and undoes the filter."""
+    top, rng = np.iinfo(dtype).max, np.random.default_rng(0)
+    smooth = (np.add.outer(np.arange(shape[0]), np.arange(shape[1])) * 97 % (top + 1)).astype(dtype)
+    for levels in (rng.integers(0, top, shape, endpoint=True).astype(dtype), smooth, np.asfortranarray(smooth)):
+        write_levels(tmp_path / "a.png", levels)
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.mode in ("L", "I;16")
+            np.testing.assert_array_equal(np.asarray(image), levels)
+        np.testing.assert_array_equal(read_levels(tmp_path / "a.png"), levels)
+
+
+@pytest.mark.parametrize("levels", [np.zeros((2, 2)), np.zeros((2, 2), np.int16), np.zeros((2, 2, 3), np.uint8)])
+def test_what_is_no_grey_plane_is_not_written(tmp_path: Path, levels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="need"):
+        write_levels(tmp_path / "a.png", levels)
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_ends_of_the_range_are_exact(tmp_path: Path) -> None:

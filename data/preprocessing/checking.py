@@ -8,17 +8,24 @@ from pathlib import Path
 
 from data.manifest import VolumeEntry
 from data.preprocessing.geometry import spacing_mm
-from data.preprocessing.inputs import Source
+from data.preprocessing.inputs import Inputs, Source
 from data.preprocessing.nifti import choose_slice_axis, read_nifti
 from data.preprocessing.parallel import run_jobs
 from data.preprocessing.slicing import SlicingSettings, find_head
-from util.errors import UserError, printable
+from util.errors import USER_ERROR_STATUS, UserError, printable
 from util.problems import BAD_FILES_NAME, Problem, listed, write_problems
+from util.world import ALONE, World
 
 
-def check_volumes(sources: Sequence[Source], settings: SlicingSettings, *, workers: int) -> list[Problem]:
-    """Read every volume, and its truth, as slicing does; why those that it would refuse cannot be sliced."""
-    results = run_jobs(partial(check_volume, settings), sources, workers=workers, title="checking volumes")
+def check_volumes(
+    sources: Sequence[Source], settings: SlicingSettings, *, workers: int | None, world: World = ALONE
+) -> list[Problem]:
+    """Read every volume, and its truth, as slicing does; why those that it would refuse cannot be sliced.
+
+    Known to the first process; an empty list in the others.
+    """
+    work = partial(check_volume, settings)
+    results = run_jobs(work, sources, workers=workers, title="checking volumes", world=world)
     return [result for result in results if result is not None]
 
 
@@ -41,6 +48,20 @@ def problem_of(source: Source, error: UserError) -> Problem:
             if str(error).startswith(printable(f"{name}: ")):
                 return Problem(path, str(error).removeprefix(printable(f"{name}: ")))
     return Problem.of(source.path, error)
+
+
+def report(problems: Sequence[Problem], n_files: int, dataroot: Path) -> int:
+    """Print all problems and write the table of them: what `--check_data` does. Returns the exit status."""
+    table = save_problems(dataroot, problems)
+    print("\n".join([*map(str, problems), f"{len(problems)} of {n_files} files cannot be used: {table}"]))
+    return USER_ERROR_STATUS if problems else 0
+
+
+def accept(found: Inputs, dataroot: Path, *, skip_bad: bool) -> None:
+    """Raise UserError unless slicing may begin: no problems or `skip_bad`, and something usable in every domain."""
+    if not skip_bad:
+        refuse(found.problems, found.n_files, dataroot)
+    require_domains(found.domains, found.sources, found.problems)
 
 
 def refuse(problems: Sequence[Problem], n_files: int, dataroot: Path) -> None:

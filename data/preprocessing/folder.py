@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from rich.markup import escape
 from rich.table import Table
@@ -14,10 +18,13 @@ from rich.table import Table
 from data.manifest import DOMAINS, MANIFEST_NAME, SPLITS, Manifest
 from util.errors import UserError
 from util.problems import BAD_FILES_NAME
+from util.shared_folder import require_shared
+from util.world import ALONE, World
 
 FILES = (MANIFEST_NAME, "simulation.json", BAD_FILES_NAME)
 NIFTI_FOLDER = "nifti"  # whole simulated volumes
 SIMULATED = re.compile(rf"({'|'.join(SPLITS)})_sim\d{{6}}_[AB](_[a-z]+)?\.nii\.gz")  # nothing else there is ours
+CLEARED = "cleared"  # the first process tells the others
 SUFFIXES = ("", "_mask", "_truth", "_truth_mask", "_labels", "_lesions")
 
 
@@ -43,18 +50,41 @@ def check_writable(dataroot: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def fresh_folder(dataroot: Path) -> Iterator[None]:
-    """Empty `dataroot` of what preprocessing writes, and do so again if the block fails, so that no half is left."""
-    try:
+def fresh_folder(dataroot: Path, world: World = ALONE) -> Iterator[None]:
+    """Empty `dataroot` of what preprocessing writes, and do so again if the block fails, so that no half is left.
+
+    The first process does both, at the end only when no other writes any more. A SIGTERM fails the block: torchrun
+    sends it when another process was killed, schedulers when the time is up.
+    """
+
+    def empty() -> None:
         dataroot.mkdir(parents=True, exist_ok=True)
         _remove_outputs(dataroot)
+
+    terminate = signal.signal(signal.SIGTERM, _leave)
+    try:
+        world.alone(empty)
+        require_shared(dataroot, "--out", world)
         yield
     except BaseException as error:
-        if dataroot.is_dir():
-            _remove_outputs(dataroot)
+        if world.first:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # not in the middle of it
+            if dataroot.is_dir():
+                _remove_outputs(dataroot)
+            world.announce(CLEARED)
+        else:  # torchrun ends the first process as soon as another is gone
+            with suppress(SystemExit, UserError):
+                while not world.announced(CLEARED):
+                    time.sleep(0.1)
         if isinstance(error, OSError):
             raise UserError(f"--out {dataroot}: cannot be written ({error.strerror or error})") from error
         raise
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _remove_outputs(dataroot: Path) -> None:

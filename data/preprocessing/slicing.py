@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ __all__ = [
 DEFAULT_PERCENTILES = (0.5, 99.5)  # of the intensities inside the head: what becomes 0 and 1
 MIN_FOREGROUND = 0.02  # a slice is kept if its mask has at least this fraction of the largest slice's mask
 MIN_PIXELS = 16  # and at least so many pixels
+SLAB = 16  # kept slices that are laid out as images at once
 
 
 def kept_slices(mask: NDArray[np.bool_], slice_axis: int) -> list[int]:
@@ -167,8 +169,15 @@ class _SliceWriter:
     def _path(self, suffix: str, index: int) -> Path:
         return self.dataroot / f"{self.folder}{suffix}" / slice_name(self.subject, index)
 
-    def _plane(self, volume: NDArray, index: int) -> NDArray:
-        return to_image(np.moveaxis(volume, self.slice_axis, 0)[index])  # a view: take() would copy the volume
+    def _planes(self, volume: NDArray) -> Iterator[tuple[int, NDArray]]:
+        """Index and image of each kept slice. A few at a time are laid out as images: one by one costs twice that."""
+        across = np.moveaxis(volume, self.slice_axis, 0)
+        for start in range(0, len(self.kept), SLAB):
+            some = self.kept[start : start + SLAB]
+            first, last = some[0], some[-1] + 1
+            slab = np.ascontiguousarray(across[first:last])  # a view until here: take() would copy the volume
+            for index in some:
+                yield index, to_image(slab[index - first])
 
     def _make_folder(self, suffix: str) -> None:
         (self.dataroot / f"{self.folder}{suffix}").mkdir(parents=True, exist_ok=True)
@@ -176,16 +185,16 @@ class _SliceWriter:
     def images(self, volume: NDArray[np.float32], window: tuple[float, float], suffix: str) -> None:
         self._make_folder(suffix)
         low, high = window
-        for index in self.kept:
-            image = np.clip((self._plane(volume, index) - np.float32(low)) / np.float32(high - low), 0, 1)
+        for index, plane in self._planes(volume):
+            image = np.clip((plane - np.float32(low)) / np.float32(high - low), 0, 1)
             write_image(self._path(suffix, index), image, self.bits)
 
     def masks(self, mask: NDArray[np.bool_], suffix: str) -> None:
         self._make_folder(suffix)
-        for index in self.kept:
-            write_mask(self._path(suffix, index), self._plane(mask, index))
+        for index, plane in self._planes(mask):
+            write_mask(self._path(suffix, index), plane)
 
     def labels(self, labels: NDArray[np.uint8], suffix: str) -> None:
         self._make_folder(suffix)
-        for index in self.kept:
-            write_levels(self._path(suffix, index), self._plane(labels, index).astype(np.uint8))
+        for index, plane in self._planes(labels):
+            write_levels(self._path(suffix, index), plane.astype(np.uint8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data.manifest import DOMAINS, Manifest, VolumeEntry, write_manifest
@@ -17,6 +18,7 @@ from data.preprocessing.slicing import SlicingSettings, write_volume
 from data.preprocessing.splits import assign_splits
 from util.errors import UserError, printable
 from util.problems import BAD_FILES_NAME, Problem, write_problems
+from util.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def split_subjects(
 
 
 def write_dataset(
-    plan: SlicingPlan, found: Inputs, *, workers: int, recorded: Mapping[str, object]
+    plan: SlicingPlan, found: Inputs, *, workers: int | None, recorded: Mapping[str, object], world: World = ALONE
 ) -> tuple[Manifest, list[Problem]]:
     """Slice every usable volume and write the manifest; nothing is left in the folder if one fails.
 
@@ -54,16 +56,22 @@ def write_dataset(
     Returns: the manifest, and all that was left out; the manifest's settings and `BAD_FILES_NAME` hold it too.
     Raises: UserError naming the file, see `read_nifti` and `write_volume`; or the domain of which nothing is left.
     """
-    with fresh_folder(plan.dataroot):
+    with fresh_folder(plan.dataroot, world):
         jobs = [VolumeJob(source, plan) for source in found.sources]
-        results = run_jobs(slice_volume, jobs, workers=workers, title="slicing volumes")
-        problems = [*found.problems, *(result for result in results if isinstance(result, Problem))]
-        volumes = [result for result in results if isinstance(result, VolumeEntry)]
-        require_domains(found.domains, volumes, problems)
-        if problems:
-            write_problems(plan.dataroot / BAD_FILES_NAME, problems)
-        manifest = Manifest("nifti", volumes, {**recorded, **_settings(plan, problems)})
-        write_manifest(plan.dataroot, manifest)
+        results = run_jobs(slice_volume, jobs, workers=workers, title="slicing volumes", world=world)
+        return world.alone(partial(_finish, plan, found, results, recorded))
+
+
+def _finish(
+    plan: SlicingPlan, found: Inputs, results: Sequence[VolumeEntry | Problem], recorded: Mapping[str, object]
+) -> tuple[Manifest, list[Problem]]:
+    problems = [*found.problems, *(result for result in results if isinstance(result, Problem))]
+    volumes = [result for result in results if isinstance(result, VolumeEntry)]
+    require_domains(found.domains, volumes, problems)
+    if problems:
+        write_problems(plan.dataroot / BAD_FILES_NAME, problems)
+    manifest = Manifest("nifti", volumes, {**recorded, **_settings(plan, problems)})
+    write_manifest(plan.dataroot, manifest)
     return manifest, problems
 
 

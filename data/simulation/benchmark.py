@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from data.simulation.lesions import draw_lesions, with_lesions
 from data.simulation.presets import Preset
 from data.simulation.subject import Scan, generator, simulate_scan
 from util.errors import UserError
+from util.world import ALONE, World
 
 DRAWN_NAME = "simulation.json"
 SLICE_AXIS = 2
@@ -179,18 +181,28 @@ def write_nifti(job: ScanJob, scan: Scan) -> None:
             nibabel.save(image, folder / f"{job.split}_{job.name}_{job.domain}{suffix}.nii.gz")
 
 
-def write_benchmark(dataroot: Path, benchmark: Benchmark, *, workers: int) -> Manifest:
+def write_benchmark(dataroot: Path, benchmark: Benchmark, *, workers: int | None, world: World = ALONE) -> Manifest:
     """Simulate and write the whole folder: slices, masks, truth, labels, manifest and every drawn parameter.
 
-    The same arguments give the same bytes on any number of `workers`.
+    The same arguments give the same bytes on any number of `workers` and processes.
     """
+    jobs = world.alone(partial(_checked_scans, dataroot, benchmark))
+    with fresh_folder(dataroot, world):
+        results = run_jobs(write_scan, jobs, workers=workers, title="simulating subjects", world=world)
+        return world.alone(partial(_finish, dataroot, benchmark, results))
+
+
+def _checked_scans(dataroot: Path, benchmark: Benchmark) -> list[ScanJob]:
+    """What is refused, is refused before a folder is emptied."""
     jobs = plan_scans(dataroot, benchmark)
     if benchmark.anatomy:
-        read_anatomy(Path(benchmark.anatomy))  # refused, if it must be, before a folder is emptied
-    with fresh_folder(dataroot):
-        results = run_jobs(write_scan, jobs, workers=workers, title="simulating subjects")
-        manifest = Manifest("simulated", [entry for entry, _ in results], benchmark.recorded())
-        drawn = json.dumps([drawn for _, drawn in results], indent=1, sort_keys=True)
-        (dataroot / DRAWN_NAME).write_text(drawn + "\n", encoding="utf-8")
-        write_manifest(dataroot, manifest)
+        read_anatomy(Path(benchmark.anatomy))
+    return jobs
+
+
+def _finish(dataroot: Path, benchmark: Benchmark, results: Sequence[tuple[VolumeEntry, dict[str, Any]]]) -> Manifest:
+    manifest = Manifest("simulated", [entry for entry, _ in results], benchmark.recorded())
+    drawn = json.dumps([drawn for _, drawn in results], indent=1, sort_keys=True)
+    (dataroot / DRAWN_NAME).write_text(drawn + "\n", encoding="utf-8")
+    write_manifest(dataroot, manifest)
     return manifest
