@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,19 +11,22 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
+from data.slice_folder import SliceFolder
 from evaluation import level_error, opponents, paired, restoration, unpaired
 from evaluation.encoder import Encoder
+from evaluation.findings import Findings, Rows
 from evaluation.folders import TestData
 from evaluation.paired import PairedTable
 from evaluation.pictures import write_pictures
 from evaluation.predict import Device, Embedder, MirrorAverage, NetworkGrid, Restorer, embed, synthesise
-from evaluation.record import Record
-from evaluation.subjects import SubjectSlices, positions_by_subject, read_subject
+from evaluation.record import Record, Scores
+from evaluation.subjects import SubjectSlices, positions_by_subject, read_subject, share_of
 from evaluation.unpaired import UnpairedTable
 from evaluation.volumes import write_volume
 from models.base_model import BaseModel
 from util.metrics.inception import FIDInception
 from util.problems import as_rows
+from util.world import ALONE, World
 
 LSC_SLICES = 64  # evenly spaced high-field slices on which restoration is scored
 DEFINITIONS = {**paired.DEFINITIONS, **unpaired.DEFINITIONS, **level_error.DEFINITIONS, **restoration.DEFINITIONS}
@@ -45,63 +47,117 @@ class Evaluation:
     average_mirrored: bool = False
     inception: FIDInception | None = None
 
-    def run(self) -> tuple[Record, PairedTable]:
-        """Do everything; images and volumes are written on the way, the report is not."""
-        record, table = Record(), PairedTable()
-        record.put("n_slices", value=self.data.n_slices)
-        record.put("n_subjects", value=len(self.data.subjects))
-        record.put("skipped", value=as_rows(self.data.skipped))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            if self.model.can_synthesise:
-                self._synthesis(record, table, pool)
-            else:
-                for section in ("paired", "unpaired", "n_volumes"):
-                    record.null(section, why="this model has no generator, so there is nothing to compare")
-            self._sgp(record, getattr(self.model, "sgp", None))
-            self._lsc(record, getattr(self.model, "lsc", None), pool)
-        return record, table
+    def run(self, world: World = ALONE) -> tuple[Record, PairedTable] | None:
+        """Do everything; images and volumes are written on the way, the report is not.
+
+        Each process of `world` does its share of the subjects, one at a time, and the first one what needs them all.
+        Returns: the numbers, in the first process; None in the others.
+        """
+        target = self._target_quantiles(world)
+        with ThreadPoolExecutor(world.processors) as pool:
+            parts = world.collected(world.together(partial(self._share, world, target, pool)))
+            if not parts:
+                return None
+            return self._summarised(self._put_together(parts), pool)
 
     def stems(self) -> dict[str, list[str]]:
         """File-name stems of every subject's slices, in the order of the volume."""
         files = self.data.source.files
         return {subject: [files[i].stem for i in rows] for subject, rows in self.data.subjects.items()}
 
-    def _synthesis(self, record: Record, table: PairedTable, pool: Executor) -> None:
-        """fake_B and the opponents, subject by subject, then the sections `paired` and `unpaired`."""
-        for name in ("images", "volumes"):
-            (self.results / name).mkdir(parents=True, exist_ok=True)
-        known = self.data.train_target if self.with_opponents else None
-        target = None if known is None else opponents.pooled_quantiles(known)
-        sets = None if self.data.target is None else UnpairedTable(self.inception)
-        n_volumes = 0
+    def facts(self, tested: str) -> dict[str, str]:
+        """What was tested on what, for the head of the report; `tested` names the run and its epoch."""
+        run, data = self.model.run, self.data
+        network = f", {run['netG']}" if "netG" in run else ""
+        left_out = f"; {len(data.skipped)} bad files were left out, see metrics.json" if data.skipped else ""
+        return {
+            "run": tested + ", mirror average" * self.average_mirrored,
+            "model": f"{run['model']}{network}, seed {run['seed']}",
+            "data": f"{data.source.folder}: {data.n_slices} slices of {len(data.subjects)} subjects{left_out}",
+        }
+
+    def _target_quantiles(self, world: World) -> np.ndarray | None:
+        """Intensities of the domain that is synthesised, for the opponents that may know them."""
+        known = self.data.train_target if self.model.can_synthesise and self.with_opponents else None
+        return None if known is None else opponents.pooled_quantiles(known, world)
+
+    def _share(self, world: World, target: np.ndarray | None, pool: Executor) -> Findings:
+        """All that this process finds of its subjects."""
+        found = Findings()
+        if self.model.can_synthesise:
+            for name in ("images", "volumes"):
+                (self.results / name).mkdir(parents=True, exist_ok=True)
+            sets = UnpairedTable(self.inception, found.sets)
+            self._synthesis(found, sets, world, target, pool)
+            for real in self._subjects(self.data.target, world):
+                sets.add("real_B", real.subject, real.visible, self._embedding(real.visible, real.mask))
+        if self._why_no_levels() is None:
+            for side, folder in (("low", self.data.source), ("high", self.data.target)):
+                for volume in self._subjects(folder, world):
+                    found.levels[side][volume.subject] = self._levelled(volume, folder)
+        return found
+
+    def _synthesis(
+        self,
+        found: Findings,
+        sets: UnpairedTable,
+        world: World,
+        target: np.ndarray | None,
+        pool: Executor,
+    ) -> None:
+        """fake_B and the opponents, subject by subject, written and scored."""
         model = MirrorAverage(self.model) if self.average_mirrored else self.model
-        record.put("average_mirrored", value=self.average_mirrored)
-        for volume in self._subjects(self.data):
+        jobs = share_of(self.data.subjects, world).values()
+        shown = track(jobs, description="synthesis and measures", transient=True, disable=not world.first)
+        for positions in world.unless_failed(shown):
+            volume = read_subject(self.data.source, positions, with_truth=self.data.has_truth)
             fake_B = synthesise(model, volume, self.grid, self.on)
             write_pictures(self.results / "images", volume, fake_B, pool)
             if volume.subject in self.data.entries:
                 write_volume(self.results / "volumes", self.data.entries[volume.subject], volume, fake_B)
-                n_volumes += 1
+                found.n_volumes += 1
             rows = {"fake_B": fake_B}
             if volume.truth is not None and self.with_opponents:
                 rows |= opponents.synthesise(volume, target, pool)
-            _score(table, volume, rows, pool)
-            if sets is not None:
+            _score(found.scores, volume, rows, pool)
+            if self.data.target is not None:
                 for row, slices in (("fake_B", fake_B), ("identity", volume.visible)):
                     sets.add(row, volume.subject, slices, self._embedding(slices, volume.mask))
-        if n_volumes:
-            record.put("n_volumes", value=n_volumes)
-        else:
-            record.null(
-                "n_volumes", why="no manifest.json that says where the slices lie; preprocessing_images.py writes it"
-            )
-        self._paired(record, table)
-        self._unpaired(record, sets)
 
     @staticmethod
-    def _subjects(data: TestData) -> Iterable[SubjectSlices]:
-        jobs = track(data.subjects.values(), description="synthesis and measures", transient=True)
-        return (read_subject(data.source, positions, with_truth=data.has_truth) for positions in jobs)
+    def _subjects(folder: SliceFolder | None, world: World) -> Iterator[SubjectSlices]:
+        """This process' share of a folder's subjects, one read at a time."""
+        if folder is not None:
+            for positions in world.unless_failed(share_of(positions_by_subject(folder), world).values()):
+                yield read_subject(folder, positions)
+
+    def _put_together(self, parts: Sequence[Findings]) -> Findings:
+        """Everybody's findings, in the order in which one process comes upon the subjects."""
+        source = positions_by_subject(self.data.source)
+        target = {} if self.data.target is None else positions_by_subject(self.data.target)
+        return Findings.merged(parts, lambda row: target if row in ("real_B", "high") else source)
+
+    def _summarised(self, found: Findings, pool: Executor) -> tuple[Record, PairedTable]:
+        """Every section, from what was found of the subjects."""
+        record, table = Record(), PairedTable(found.scores)
+        record.put("n_slices", value=self.data.n_slices)
+        record.put("n_subjects", value=len(self.data.subjects))
+        record.put("skipped", value=as_rows(self.data.skipped))
+        if self.model.can_synthesise:
+            record.put("average_mirrored", value=self.average_mirrored)
+            if found.n_volumes:
+                record.put("n_volumes", value=found.n_volumes)
+            else:
+                why = "no manifest.json that says where the slices lie; preprocessing_images.py writes it"
+                record.null("n_volumes", why=why)
+            self._paired(record, table)
+            self._unpaired(record, UnpairedTable(self.inception, found.sets))
+        else:
+            for section in ("paired", "unpaired", "n_volumes"):
+                record.null(section, why="this model has no generator, so there is nothing to compare")
+        self._sgp(record, found.levels)
+        self._lsc(record, getattr(self.model, "lsc", None), pool)
+        return record, table
 
     def _embedding(self, slices: np.ndarray, masks: np.ndarray) -> np.ndarray | None:
         if self.encoder is None:
@@ -119,34 +175,37 @@ class Evaluation:
                 why = "no training slices of the target domain" if self.with_opponents else "--no_opponents was given"
                 record.null("paired", row, leaves=paired.MEASURES, why=why)
 
-    def _unpaired(self, record: Record, sets: UnpairedTable | None) -> None:
-        if sets is None or self.data.target is None:
+    def _unpaired(self, record: Record, sets: UnpairedTable) -> None:
+        if self.data.target is None:
             split, domain = self.data.source.split, self.data.target_domain
             record.null("unpaired", why=f"no real slices to compare with: there is no folder {split}{domain}")
-            return
-        for positions in positions_by_subject(self.data.target).values():
-            real = read_subject(self.data.target, positions)
-            sets.add("real_B", real.subject, real.visible, self._embedding(real.visible, real.mask))
-        sets.summarise(record, seed=self.seed)
-
-    def _sgp(self, record: Record, sgp: Embedder | None) -> None:
-        """Section `sgp`: level error of matches between test subjects."""
-        low, high = self.data.source, self.data.target
-        if sgp is None:
-            record.null("sgp", why="this model has no SGP part")
-        elif high is None:
-            record.null("sgp", why=f"no high-field test slices: there is no folder {low.split}B")
-        elif low.level_mm is None or high.level_mm is None:
-            record.null("sgp", why="the slices' true levels are known for simulated heads only")
         else:
-            sides = []
-            for folder in (low, high):
-                volumes = (read_subject(folder, rows) for rows in positions_by_subject(folder).values())
-                sides.append([self._levelled(volume, sgp, folder.domain) for volume in volumes])
+            sets.summarise(record, seed=self.seed)
+
+    def _why_no_levels(self) -> str | None:
+        """Why the section `sgp` cannot be had, if so."""
+        low, high = self.data.source, self.data.target
+        if getattr(self.model, "sgp", None) is None:
+            return "this model has no SGP part"
+        if high is None:
+            return f"no high-field test slices: there is no folder {low.split}B"
+        if low.level_mm is None or high.level_mm is None:
+            return "the slices' true levels are known for simulated heads only"
+        return None
+
+    def _sgp(self, record: Record, levels: Rows[level_error.LevelledSlices]) -> None:
+        """Section `sgp`: level error of matches between test subjects."""
+        why = self._why_no_levels()
+        if why is not None:
+            record.null("sgp", why=why)
+        else:
+            sides = (list(subjects.values()) for subjects in levels.values())
             level_error.summarise(record, level_error.level_errors(*sides, seed=self.seed))
 
-    def _levelled(self, volume: SubjectSlices, sgp: Embedder, domain: str) -> level_error.LevelledSlices:
-        embedding = embed(sgp, volume.image, volume.mask, domain, self.grid, self.on)
+    def _levelled(self, volume: SubjectSlices, folder: SliceFolder | None) -> level_error.LevelledSlices:
+        assert folder is not None
+        sgp: Embedder = self.model.sgp  # type: ignore[assignment]
+        embedding = embed(sgp, volume.image, volume.mask, folder.domain, self.grid, self.on)
         return level_error.levelled(volume, embedding)
 
     def _lsc(self, record: Record, lsc: Restorer | None, pool: Executor) -> None:
@@ -168,10 +227,10 @@ class Evaluation:
         restoration.summarise(record, scores["test"], scores.get("train"), pool)
 
 
-def _score(table: PairedTable, volume: SubjectSlices, rows: dict[str, np.ndarray], pool: Executor) -> None:
+def _score(scores: Rows[Scores], volume: SubjectSlices, rows: dict[str, np.ndarray], pool: Executor) -> None:
     """Score all rows of one subject, where its truth is known."""
     if volume.truth is None or volume.truth_mask is None:
         return
-    scores = pool.map(partial(paired.score, truth=volume.truth, mask=volume.truth_mask), rows.values())
-    for row, values in zip(rows, scores, strict=True):
-        table.add(row, volume.subject, values)
+    found = pool.map(partial(paired.score, truth=volume.truth, mask=volume.truth_mask), rows.values())
+    for row, values in zip(rows, found, strict=True):
+        scores.setdefault(row, {})[volume.subject] = values

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from data.cache import CacheNotWritable, SliceCache
 from data.check import find_problems, settle, subjects_in_two_splits
 from data.manifest import VolumeEntry, read_manifest
+from data.packed_slices import PackedSlices
 from data.slice_folder import SliceFolder, find_folder
 from evaluation.subjects import positions_by_subject
 from evaluation.volumes import volume_entries
 from util.problems import Problem
+from util.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class TestData:
 
     source: SliceFolder
     target: SliceFolder | None
-    train_target: SliceFolder | None
+    train_target: SliceFolder | PackedSlices | None
     target_domain: str
     has_truth: bool
     subjects: Mapping[str, list[int]]
@@ -44,27 +48,54 @@ def _optional(dataroot: Path, split: str, domain: str) -> SliceFolder | None:
     return None if find_folder(dataroot, split, domain) is None else SliceFolder(dataroot, split, domain)
 
 
+def _training_slices(
+    dataroot: Path, domain: str, cache: SliceCache | None
+) -> tuple[SliceFolder | PackedSlices | None, list[Problem]]:
+    """Training slices of a domain, if there are any, and the slices of subjects in two splits."""
+    if cache is not None:
+        try:
+            return (cache.open("train", domain) if cache.has("train", domain) else None), cache.shared_subjects()
+        except CacheNotWritable:
+            pass  # somebody else's run
+    return _optional(dataroot, "train", domain), subjects_in_two_splits(dataroot)
+
+
 def open_test_data(
-    dataroot: Path, split: str, *, table_in: Path, direction: str = "AtoB", limit: int = 0, skip_bad: bool = False
+    dataroot: Path,
+    split: str,
+    *,
+    table_in: Path,
+    direction: str = "AtoB",
+    limit: int = 0,
+    skip_bad: bool = False,
+    cache: SliceCache | None = None,
+    world: World = ALONE,
 ) -> TestData:
-    """Open the folders of `split`, and check all that a test reads of them.
+    """Open the folders of `split`, and check all that a test reads of them; each process checks a part.
 
     Args:
         table_in: folder that gets `bad_files.csv`, if there are any.
         direction: of the run; `BtoA` synthesises A from B.
         limit: use the first so many source slices; 0: all.
         skip_bad: leave bad files out; a slice whose mask or truth is bad is left out with it.
+        cache: where training slices come from; where it cannot be written, and without one, they are decoded.
     Raises:
         UserError: no source folder; bad files, see `settle`.
     """
     source_domain, target_domain = ("A", "B") if direction == "AtoB" else ("B", "A")
-    source = SliceFolder(dataroot, split, source_domain)
-    target, train_target = (_optional(dataroot, name, target_domain) for name in (split, "train"))
+    source, target = world.together(partial(_open, dataroot, split, source_domain, target_domain))
+    train_target, shared = world.first_alone(partial(_training_slices, dataroot, target_domain, cache))
     others = [folder for folder in (target, train_target) if folder is not None]
     read = {folder.folder for folder in (source, *others)}
-    leaks = [problem for problem in subjects_in_two_splits(dataroot) if problem.path.parent in read]
-    problems = find_problems([source], ("mask", "truth", "truth_mask")) + find_problems(others) + leaks
-    settle(problems, (source, *others), table_in=table_in, skip_bad=skip_bad)
+    problems = find_problems([source], ("mask", "truth", "truth_mask"), world=world)
+    problems += find_problems([folder for folder in others if isinstance(folder, SliceFolder)], world=world)
+    problems += train_target.problems if isinstance(train_target, PackedSlices) else []
+    problems += [problem for problem in shared if problem.path.parent in read]
+    folders = (source, *others)
+    world.alone(partial(settle, problems, folders, table_in=table_in, skip_bad=skip_bad))
+    if not world.first:
+        for folder in folders:
+            folder.leave_out(problems)
     return TestData(
         source=source,
         target=target,
@@ -75,3 +106,8 @@ def open_test_data(
         entries=volume_entries(read_manifest(dataroot), split, source_domain),
         skipped=problems,
     )
+
+
+def _open(dataroot: Path, split: str, source: str, target: str) -> tuple[SliceFolder, SliceFolder | None]:
+    """The folders `source` and `target` of a test."""
+    return SliceFolder(dataroot, split, source), _optional(dataroot, split, target)

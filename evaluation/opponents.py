@@ -9,11 +9,14 @@ from concurrent.futures import Executor
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from skimage.restoration import denoise_nl_means
 
+from data.packed_slices import PackedSlices
 from data.slice_folder import SliceFolder
 from evaluation.subjects import SubjectSlices
+from util.world import ALONE, World
 
 Floats = NDArray[np.float32]
 
@@ -25,13 +28,17 @@ H_OVER_SIGMA = 0.8  # cut-off of the patch distance; scikit-image's advice for i
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
 
-def pooled_quantiles(folder: SliceFolder) -> Floats:
-    """Quantiles (1001,) of all foreground intensities of a folder's slices, to 16 bits."""
-    counts = np.zeros(GREY_LEVELS, dtype=np.int64)
-    for i in range(len(folder)):
-        values = folder.image(i)[folder.mask(i)]
-        counts += np.bincount(np.rint(values * (GREY_LEVELS - 1)).astype(np.int64), minlength=GREY_LEVELS)
-    below = np.cumsum(counts)
+def pooled_quantiles(folder: SliceFolder | PackedSlices, world: World = ALONE) -> Floats:
+    """Quantiles (1001,) of all foreground intensities of a folder's slices, to 16 bits; each process reads a part."""
+
+    def count() -> NDArray[np.int64]:
+        counts = np.zeros(GREY_LEVELS, dtype=np.int64)
+        for i in world.unless_failed(range(len(folder))[world.share(len(folder))]):
+            values = folder.image(i)[folder.mask(i)]
+            counts += np.bincount(np.rint(values * (GREY_LEVELS - 1)).astype(np.int64), minlength=GREY_LEVELS)
+        return counts
+
+    below = np.cumsum(world.summed(torch.from_numpy(world.together(count))).numpy())
     rank = LEVELS * max(below[-1] - 1, 0)
     return (np.searchsorted(below, rank, side="right") / (GREY_LEVELS - 1)).astype(np.float32)
 

@@ -59,8 +59,8 @@ def score(prediction: Floats, truth: Floats, mask: Mask) -> Scores:
 class PairedTable:
     """Scores by row (`fake_B` and the opponents) and subject."""
 
-    def __init__(self) -> None:
-        self.rows: dict[str, dict[str, Scores]] = {}
+    def __init__(self, rows: dict[str, dict[str, Scores]] | None = None) -> None:
+        self.rows: dict[str, dict[str, Scores]] = {} if rows is None else rows
 
     def add(self, row: str, subject: str, scores: Scores) -> None:
         self.rows.setdefault(row, {})[subject] = scores

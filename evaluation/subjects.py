@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from data.masks import head_mask_slice
 from data.slice_folder import SliceFolder
 from util.errors import UserError
+from util.world import World
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -48,6 +49,17 @@ def positions_by_subject(folder: SliceFolder, limit: int = 0) -> dict[str, list[
     for position, subject in enumerate(folder.subjects[: limit or None]):
         positions.setdefault(subject, []).append(position)
     return {subject: sorted(rows, key=lambda i: int(folder.index[i])) for subject, rows in positions.items()}
+
+
+def share_of(positions: Mapping[str, list[int]], world: World) -> dict[str, list[int]]:
+    """This process' subjects: the largest go first, each to the process that has the fewest slices so far."""
+    slices, mine = [0] * world.size, set()
+    for subject in sorted(positions, key=lambda name: -len(positions[name])):
+        rank = slices.index(min(slices))
+        slices[rank] += len(positions[subject])
+        if rank == world.rank:
+            mine.add(subject)
+    return {subject: rows for subject, rows in positions.items() if subject in mine}
 
 
 def read_subject(folder: SliceFolder, positions: Sequence[int], *, with_truth: bool = False) -> SubjectSlices:

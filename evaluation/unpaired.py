@@ -8,7 +8,7 @@ real-against-real distance that a perfect synthesis would reach. All is repeated
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,25 +43,48 @@ DEFINITIONS = {
 }
 
 
-@dataclass
-class SliceSet:
-    """What is kept of a row's slices: whose they are, their embeddings, and comparisons of neighbours."""
+@dataclass(frozen=True)
+class SubjectSet:
+    """What is kept of one subject's slices (S, H, W) in [0, 1].
 
-    subjects: list[str] = field(default_factory=list)
-    embeddings: list[Floats] = field(default_factory=list)
-    inception: list[torch.Tensor] = field(default_factory=list)
-    neighbours: list[float] = field(default_factory=list)
+    embedding: (S, D), where there is an encoder. inception: features in portions, where there is that network.
+    neighbours: comparisons of each slice with the next one.
+    """
 
-    def add(self, subject: str, slices: Floats, embedding: Floats | None, network: FIDInception | None) -> None:
-        """Add one subject's slices (S, H, W) in [0, 1] and, where there is an encoder, their embeddings (S, D)."""
-        self.subjects += [subject] * len(slices)
-        if embedding is not None:
-            self.embeddings.append(embedding)
-        if network is not None:
-            images = torch.from_numpy(slices)[:, None]
-            self.inception += [network(part).cpu() for part in images.split(IMAGES_AT_ONCE)]
+    n_slices: int
+    embedding: Floats | None
+    inception: list[torch.Tensor]
+    neighbours: list[float]
+
+    @classmethod
+    def of(cls, slices: Floats, embedding: Floats | None, network: FIDInception | None) -> SubjectSet:
+        portions = () if network is None else torch.from_numpy(slices)[:, None].split(IMAGES_AT_ONCE)
+        inception = [] if network is None else [network(portion).cpu() for portion in portions]
         scores = ms_ssim_slices(slices[1:], slices[:-1]) if len(slices) > 1 else None
-        self.neighbours += [] if scores is None else scores.tolist()
+        return cls(len(slices), embedding, inception, [] if scores is None else scores.tolist())
+
+
+@dataclass(frozen=True)
+class SliceSet:
+    """All slices of a row, subject after subject."""
+
+    parts: Mapping[str, SubjectSet]
+
+    @property
+    def subjects(self) -> list[str]:
+        return [subject for subject, part in self.parts.items() for _ in range(part.n_slices)]
+
+    @property
+    def embeddings(self) -> list[Floats]:
+        return [part.embedding for part in self.parts.values() if part.embedding is not None]
+
+    @property
+    def inception(self) -> list[torch.Tensor]:
+        return [portion for part in self.parts.values() for portion in part.inception]
+
+    @property
+    def neighbours(self) -> list[float]:
+        return [score for part in self.parts.values() for score in part.neighbours]
 
 
 def distances(sets: Mapping[str, tuple[list[str], Floats]], measure: Distance, *, seed: int) -> dict[str, float] | None:
@@ -94,12 +117,17 @@ def distances(sets: Mapping[str, tuple[list[str], Floats]], measure: Distance, *
 class UnpairedTable:
     """Slices of the rows fake_B, real_B and identity, and what is computed of them."""
 
-    def __init__(self, network: FIDInception | None) -> None:
-        self.sets: dict[str, SliceSet] = {row: SliceSet() for row in ROWS}
+    def __init__(self, network: FIDInception | None, rows: dict[str, dict[str, SubjectSet]] | None = None) -> None:
+        self.rows: dict[str, dict[str, SubjectSet]] = {row: {} for row in ROWS} if rows is None else rows
         self.network = network
 
+    @property
+    def sets(self) -> dict[str, SliceSet]:
+        return {row: SliceSet(parts) for row, parts in self.rows.items()}
+
     def add(self, row: str, subject: str, slices: Floats, embedding: Floats | None) -> None:
-        self.sets[row].add(subject, slices, embedding, self.network)
+        """Add one subject's slices (S, H, W) in [0, 1] and, where there is an encoder, their embeddings (S, D)."""
+        self.rows[row][subject] = SubjectSet.of(slices, embedding, self.network)
 
     def summarise(self, record: Record, *, seed: int) -> None:
         """Write `unpaired` into the record."""
@@ -121,9 +149,10 @@ class UnpairedTable:
             "fd_slice": (frechet_distance, f"fewer than {LEAST_FOR_FRECHET} slices a set"),
         }
         for name, (measure, why) in measures.items():
-            values, embedded = None, all(one.embeddings for one in self.sets.values())
+            values, kept = None, self.sets
+            embedded = all(one.embeddings for one in kept.values())
             if embedded:
-                sets = {row: (one.subjects, np.concatenate(one.embeddings)) for row, one in self.sets.items()}
+                sets = {row: (one.subjects, np.concatenate(one.embeddings)) for row, one in kept.items()}
                 values = distances(sets, measure, seed=seed)
             for row in ROWS:
                 if values is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.cache import cache_folder, check_name
 from data.manifest import SPLITS
 from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
@@ -24,6 +25,10 @@ class TestOptions:
     epoch: str = flag("latest", "which checkpoint: latest, or a saved epoch's number", group="run")
     phase: str = flag("test", "which split is used", group="run", choices=SPLITS)
     num_test: int = flag(0, "use the first so many slices; 0: all", group="run", low=0)
+    cache_dir: str | None = flag(
+        None, "folder for training slices ready to be read; none: .cache in --checkpoints_dir", group="run"
+    )
+    revalidate: bool = flag(False, "check the training slices anew and build their cache again", group="run")
     check_data: bool = flag(False, "list all bad files of --dataroot, and do nothing else", group="run")
     skip_bad: bool = flag(False, "leave bad files out instead of refusing them", group="run")
     batch_size: int = flag(16, "slices computed at once; changes no result", group="computing", low=1)
@@ -47,6 +52,10 @@ class TestOptions:
         return Path(self.checkpoints_dir) / self.name
 
     @property
+    def cache(self) -> Path:
+        return cache_folder(self.cache_dir, self.checkpoints_dir)
+
+    @property
     def results(self) -> Path:
         return Path(self.results_dir) / self.name / f"{self.phase}_{self.epoch}"
 
@@ -63,8 +72,7 @@ def parse(argv: Sequence[str]) -> TestOptions:
     options = build(TestOptions, vars(parser.parse_args(argv)))
     if not options.dataroot:
         raise UserError("--dataroot is missing: the data folder made by preprocessing_images.py")
-    if Path(options.name).name != options.name or options.name in ("", ".", ".."):
-        raise UserError(f"--name is '{options.name}', it must be a plain folder name")
+    check_name(options.name)
     if options.epoch != "latest" and not options.epoch.isdecimal():
         raise UserError(f"--epoch is '{options.epoch}', allowed are latest and the number of a saved epoch")
     return options
