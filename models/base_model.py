@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.batch import Batch
+from models.training_state import load_optimiser, load_scheduler
+from util.gradients import GradientSum
 from util.schema import flag
+from util.world import ALONE, World
 
 LR_POLICIES = ("linear", "step", "cosine")
 
@@ -62,17 +66,73 @@ class Stage:
 
 @dataclass
 class StepContext:
-    """What a training step may use besides the batch: where randomness comes from and how much fits in memory."""
+    """What a training step may use besides the batch: memory, number format, and the other processes of the run.
+
+    A batch is this process' part of the step's: `images` of all processes, None: this one's are all. Losses and
+    gradients are weighted by `share`, so that sums over micro-batches and processes are means over the whole.
+    """
 
     device: torch.device
-    generator: torch.Generator  # CPU; its state is part of a checkpoint
     micro_batch: int
     amp_dtype: torch.dtype | None = None
-    images_seen: int = field(default=0)  # in the current stage
+    world: World = ALONE
+    images: int | None = None
+    images_seen: int = field(default=0)  # in the current stage, by all processes
+    room: int | None = None  # bytes that measuring a step may take
+
+    def __post_init__(self) -> None:
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
 
     def autocast(self) -> torch.autocast:
         """Mixed precision if asked for; losses and reductions stay in float32 by autocast's own rules."""
         return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
+
+    def end_step(self) -> None:
+        """After a step's last update: float16's scale follows what has overflowed."""
+        if self.scaler.is_enabled():
+            self.scaler.update()
+
+    def share(self, part: Batch, batch: Batch) -> float:
+        """What part of the step's images `part` of this process' `batch` is."""
+        return len(part) / (len(batch) if self.images is None else self.images)
+
+    def rows(self, batch: Batch) -> list[int]:
+        """How many of the step's images each process has."""
+        if self.images is None:
+            return [len(batch)]
+        places = [self.world.share(self.images, rank) for rank in range(self.world.size)]
+        return [place.stop - place.start for place in places]
+
+
+class Update:
+    """One update of one optimiser: gradients are added up over micro-batches, then over processes, then applied.
+
+    float16's small gradients are scaled up on the way (torch.amp.GradScaler); steps that overflow are left out.
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, context: StepContext) -> None:
+        self._optimiser, self._context = optimiser, context
+        self._sum: GradientSum | None = None
+        optimiser.zero_grad(set_to_none=True)
+        if context.scaler.is_enabled():  # which begins with the first loss, and a process may have no images
+            context.scaler.scale(torch.zeros((), device=context.device))
+
+    def add(self, loss: Tensor) -> None:
+        """Add the gradients of a micro-batch's loss, weighted by its share."""
+        self._context.scaler.scale(loss).backward()
+
+    def send(self) -> None:
+        """Begin to sum over processes; what is computed until `apply` hides the wait."""
+        parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
+        self._sum = GradientSum(parameters, self._context.world)
+
+    def apply(self) -> None:
+        """Wait for the sum and move the weights."""
+        if self._sum is None:
+            self.send()
+        assert self._sum is not None
+        self._sum.wait()
+        self._context.scaler.step(self._optimiser)
 
 
 class BaseModel(nn.Module):
@@ -95,16 +155,35 @@ class BaseModel(nn.Module):
         self.run: Mapping[str, Any] = {}  # the run's options.json, where the model was loaded from a run
 
     def training_step(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
-        """One update from one batch. Returns the unweighted loss terms by name, without graph."""
+        """One update from one batch. Returns the unweighted loss terms by name, without graph.
+
+        Of several processes each has its part of the batch, which may be empty, and of the terms its summand.
+        """
         raise TypeError(f"{type(self).__name__} has no training step")
 
+    def splits(self, stage: Stage) -> bool:
+        """Whether a step of `stage` may be computed a few images at a time."""
+        return False
+
     def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
-        """Memory that one image's activations take in a step of `stage`; 0 where a step is never split."""
+        """Memory that autograd keeps for the gradients of a step of `stage` on `batch`, see `kept_bytes`."""
+        return 0
+
+    def pool_bytes(self, image_bytes: int) -> int:
+        """Memory of the earlier images that training keeps, once there are as many as it wants."""
+        return 0
+
+    def partner_bytes(self, low: int, high: int) -> int:
+        """Most memory that `partners` takes at once for so many slices of either domain."""
         return 0
 
     def stage_networks(self, stage: Stage) -> list[nn.Module]:
         """Networks that this stage trains; the trainer puts them in training mode and the rest in evaluation mode."""
         return [self]
+
+    def costly_networks(self) -> list[nn.Module]:
+        """Networks in which a training spends its time: those that --compile compiles."""
+        return []
 
     def step_schedulers(self, stage: Stage) -> None:
         """Move the learning rates of `stage` on by one epoch."""
@@ -123,13 +202,25 @@ class BaseModel(nn.Module):
         """Whether `stage` needs the table that `partners` makes."""
         return False
 
-    def partners(self, low: Iterator[Tensor], high: Iterator[Tensor]) -> NDArray[np.int64]:
-        """For every low-field slice the positions of its k nearest high-field slices: (len low, k)."""
+    def partners(
+        self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], world: World
+    ) -> NDArray[np.int64]:
+        """For every low-field slice the positions of its k nearest high-field slices: (totals[0], k).
+
+        Args: low, high: this process' part of the `totals` slices.
+        """
         raise TypeError(f"{type(self).__name__} chooses no partners")
 
     def visuals(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
         """Images worth looking at, by name: (N, 1, H, W) in [-1, 1]."""
         return {}
+
+    def process_state(self) -> dict[str, Any]:
+        """What the processes of a run do not have in common: the images in their pools. Tensors and plain values."""
+        return {}
+
+    def load_process_state(self, state: Mapping[str, Any]) -> None:
+        """Take up `process_state`."""
 
     def training_state(self) -> dict[str, Any]:
         """State beside the networks: optimisers, schedulers and what subclasses add. Tensors and plain values only."""
@@ -139,10 +230,14 @@ class BaseModel(nn.Module):
         }
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Take up `training_state`; what a stage that was added since needs begins afresh."""
-        for kind, parts in (("optimisers", self.optimisers), ("schedulers", self.schedulers)):
-            for name in parts.keys() & state[kind].keys():
-                parts[name].load_state_dict(state[kind][name])
+        """Take up `training_state`; what a stage that was added since needs begins afresh.
+
+        Raises: ValueError, LookupError, TypeError, RuntimeError, AttributeError: it is not a state of this model.
+        """
+        for name in self.optimisers.keys() & state["optimisers"].keys():
+            load_optimiser(self.optimisers[name], state["optimisers"][name], name)
+        for name in self.schedulers.keys() & state["schedulers"].keys():
+            load_scheduler(self.schedulers[name], state["schedulers"][name], name)
 
     def exported_networks(self) -> dict[str, nn.Module]:
         """Networks whose weights are also saved alone, as `latest_net_NAME.pth`."""
@@ -159,6 +254,33 @@ class BaseModel(nn.Module):
     def synthesise(self, real_A: Tensor) -> Tensor:
         """High-field-like images of low-field slices: (N, 1, H, W) in [-1, 1] both."""
         raise TypeError(f"{type(self).__name__} does not synthesise")
+
+
+@contextmanager
+def kept_bytes(model: nn.Module, context: StepContext) -> Iterator[dict[int, int]]:
+    """Counts what autograd keeps of the work in the block: bytes by storage, the model's own left out.
+
+    Neither random numbers nor buffers (running statistics) are other than before when it ends.
+
+    Raises: MemoryError: it is more than `context.room`.
+    """
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    storages: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in own:
+            storages[place] = tensor.untyped_storage().nbytes()
+            if context.room is not None and sum(storages.values()) > context.room:
+                raise MemoryError(f"a step keeps more than {context.room} bytes")
+        return tensor
+
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    devices = [context.device] if context.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield storages
+    for buffer, before in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(before)
 
 
 def adam(networks: list[nn.Module], options: OptimiserOptions, *, beta2: float = 0.999) -> torch.optim.Adam:
@@ -183,14 +305,14 @@ def scheduler(optimiser: torch.optim.Optimizer, options: OptimiserOptions) -> to
     )
 
 
-def micro_batches(batch: Batch, size: int) -> Iterator[tuple[int, Batch, float]]:
-    """Parts of at most `size` rows: first row, part, and the part's share of the batch.
+def micro_batches(batch: Batch, context: StepContext) -> Iterator[tuple[int, Batch, float]]:
+    """Parts that fit in memory: first row, part, and the part's share of the step's images.
 
-    Mean losses weighted by their shares add up to the batch's, and so do gradients.
+    Mean losses weighted by their shares add up to the whole batch's, and so do gradients.
     """
-    for start in range(0, len(batch), size):
-        part = batch.rows(start, min(start + size, len(batch)))
-        yield start, part, len(part) / len(batch)
+    for start in range(0, len(batch), context.micro_batch):
+        part = batch.rows(start, min(start + context.micro_batch, len(batch)))
+        yield start, part, context.share(part, batch)
 
 
 def accumulate(terms: dict[str, Tensor], part: Mapping[str, Tensor], share: float) -> None:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,26 +16,28 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from data.batch import Batch
 from models import losses
+from models.adversarial_options import AdversarialOptions, Weights
 from models.base_model import (
     BaseModel,
-    OptimiserOptions,
     Stage,
     StepContext,
+    Update,
     accumulate,
     adam,
+    kept_bytes,
     micro_batches,
     scheduler,
 )
-from models.low_field import LowFieldOptions, disturbed, low_field_draws, noise
+from models.low_field import disturbed, low_field_draws, noise
 from models.networks import (
-    DiscriminatorOptions,
-    GeneratorOptions,
     discriminator_norm,
     make_discriminator,
     make_generator,
 )
-from models.networks.hybrid import HybridGenerator
 from models.networks.layers import check_multiple, ema_update, frozen_copy
+from models.passes import full, translate, translate_all
+from models.training_state import count_in, load_pool
+from util.chance import uniform
 from util.errors import UserError
 from util.image_pool import ImagePool
 from util.schema import flag
@@ -44,33 +47,12 @@ GAN, REFINE = "gan", "refine"  # the stages' names
 # L_idt reward G_AB for every bit of it that it lets through. Noise left in the synthesis (high-frequency deviation in
 # white matter) after 600 images: .055 at 1, .055 at 2, .047 at 3, .036 at 5, where contrast suffers
 HIDING = 3.0
+JOINED_PIXELS = 4 * 96 * 96  # of a micro-batch: up to here the identity losses share a pass with the others
 REFINE_BATCH = 4  # images a step at least: 34 of 96 px a second on two cores instead of 24 by twos, and as good
 
-
-@dataclass(frozen=True)
-class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, LowFieldOptions, OptimiserOptions):
-    """What every model with two generators and two discriminators shares."""
-
-    gan_mode: str = flag("lsgan", "adversarial loss", group="loss", choices=losses.GAN_MODES)
-    real_label: float = flag(0.9, "soft label of real images (lsgan, vanilla)", group="loss", low=0, high=1)
-    fake_label: float = flag(0.1, "soft label of syntheses (lsgan, vanilla)", group="loss", low=0, high=1)
-    lambda_gp: float = flag(10.0, "weight of wgangp's gradient penalty", group="loss", low=0)
-    pool_size: int = flag(50, "earlier syntheses kept for the discriminators; 0: none", group="loss", low=0)
-    ema_beta: float = flag(
-        0.999, "decay of the averaged generators that test.py uses", group="optimisation", low=0, high=1
-    )
-    n_epochs_refine: int = flag(
-        0,
-        "epochs after all others in which G_AB alone learns, to restore b from the finished G_BA's fake_A",
-        group="optimisation",
-        low=0,
-    )
-    refine_ssim: float = flag(
-        1.0,
-        "weight of 1 - SSIM of the restored b, beside its L1 distance, in the epochs of --n_epochs_refine",
-        group="loss",
-        low=0,
-    )
+Extras = Mapping[str, Tensor]  # of a step's images: random draws, partners
+Terms = tuple[dict[str, Tensor], dict[str, Tensor]]  # losses by name, syntheses by domain
+Part = Callable[[Batch, Extras, StepContext], Terms]
 
 
 @dataclass(frozen=True)
@@ -83,18 +65,6 @@ class CycleGANOptions(AdversarialOptions):
     lambda_seg: float = flag(0.5, "weight of L_seg (hybrid generator only)", group="loss", low=0)
 
 
-@dataclass(frozen=True)
-class Weights:
-    """The lambdas of one run, resolved."""
-
-    cycle: float
-    idt: float
-    adv: float
-    seg: float
-    syn: float = 0.0
-    syn_A: float = 0.0
-
-
 class CycleGANModel(BaseModel):
     """`--model cycle_gan`. Subclasses change what the discriminators are shown and add terms."""
 
@@ -104,7 +74,7 @@ class CycleGANModel(BaseModel):
 
     def __init__(self, options: AdversarialOptions, image_size: tuple[int, int]) -> None:
         super().__init__()
-        self.options = options
+        self.options, self.image_size = options, image_size
         self.weights = self.make_weights()
         self.G_AB, self.G_BA = make_generator(options), make_generator(options)
         self.norm_D = discriminator_norm(options, options)
@@ -149,74 +119,119 @@ class CycleGANModel(BaseModel):
         extras: dict[str, Tensor] = {}
         if o.low_noise:
             for name in ("noise_A", "noise_fake_B"):
-                extras[name] = noise(batch.mask_A, HIDING * o.low_noise, o.low_band, context.generator)
+                extras[name] = noise(batch.mask_A, HIDING * o.low_noise, o.low_band, batch.key, name)
         for name in ("fake_A", "B"):
-            extras |= low_field_draws(o, name, batch.mask_B, context.generator)
+            extras |= low_field_draws(o, name, batch.mask_B, batch.key)
         return extras
 
     def judged_B(self, x: Tensor, draws: Tensor | None) -> list[Tensor]:
         """What D_B is shown of images x of domain B: plainly x."""
         return [x]
 
-    def extra_terms(self, fake_A: Tensor, fake_B: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Further generator losses by name."""
+    def extra_terms(self, domain: str, fake: Tensor, extras: Extras) -> dict[str, Tensor]:
+        """Further generator losses by name, of the synthesis `fake` of `domain`, without noise."""
         return {}
 
     # the step --------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
-        """One update of the generators, then one of the discriminators; of G_AB alone in the last epochs."""
+        """One update of the generators and one of the discriminators; of G_AB alone in the last epochs."""
         if stage.name == REFINE:
             return self._refine_step(batch, context)
         extras = self.begin_step(batch, context)
         L: dict[str, Tensor] = {}
-        fakes_A, fakes_B = [], []
+        fakes: dict[str, list[Tensor]] = {"A": [], "B": []}
         self._set_requires_grad(discriminators=False)
-        self.optimisers["G"].zero_grad(set_to_none=True)
-        for start, part, share in micro_batches(batch, context.micro_batch):
+        update = Update(self.optimisers["G"], context)
+        for start, part, share in micro_batches(batch, context):
             rows = {name: value[start : start + len(part)] for name, value in extras.items()}
-            terms, fake_A, fake_B = self.generator_terms(part, rows, context)
-            (share * self.total(terms)).backward()
-            accumulate(L, terms, share)
-            fakes_A.append(fake_A.detach())
-            fakes_B.append(fake_B.detach())
-        self.optimisers["G"].step()
+            for terms_of in self.parts(part):
+                terms, synthesised = terms_of(part, rows, context)
+                update.add(share * self.total(terms))
+                accumulate(L, terms, share)
+                for domain, fake in synthesised.items():
+                    fakes[domain].append(fake.detach())
+        update.send()  # the discriminators need the fakes, not what the generators learn from them
         self._set_requires_grad(discriminators=True)
-        self._discriminator_step(batch, torch.cat(fakes_A), torch.cat(fakes_B), L, context)
+        fake_A, fake_B = (torch.cat(parts) if parts else batch.A for parts in fakes.values())
+        self._discriminator_step(batch, fake_A, fake_B, L, context)
+        update.apply()
         self._average_generators()
         return L
 
-    def generator_terms(
-        self, batch: Batch, extras: Mapping[str, Tensor], context: StepContext
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """The generators' unweighted losses (method.md section 3), and fake_A, fake_B with graph."""
-        w = self.weights
-        shown = context.images_seen < getattr(self.options, "structured_shape_iter", 0)
-        mask_A, mask_B = (batch.mask_A, batch.mask_B) if shown else (None, None)
+    def parts(self, batch: Batch) -> list[Part]:
+        """What the generators' loss consists of, in parts that no graph connects.
+
+        One after the other they need a third of the memory, and not one operation more. For small images the identity
+        losses join the passes of the others: there the number of operations costs more than their size.
+        """
+        joined = self.weights.idt > 0 and batch.A.numel() <= JOINED_PIXELS
+        parts: list[Part] = [partial(terms, with_idt=joined) for terms in (self.terms_of_fake_B, self.terms_of_fake_A)]
+        if self.weights.idt and not joined:
+            parts += [partial(self.terms_of_idt, "B"), partial(self.terms_of_idt, "A")]
+        return parts
+
+    def terms_of_fake_B(self, batch: Batch, extras: Extras, context: StepContext, *, with_idt: bool) -> Terms:
+        """The unweighted losses (method.md section 3) of fake_B and its way back to a; and fake_B."""
+        w, (mask_A, mask_B) = self.weights, self._shown_masks(batch, context)
         L: dict[str, Tensor] = {}
         with context.autocast():
-            also_B = [(disturbed(batch.B, extras.get("noise_B"), extras.get("field_B")), mask_B)] if w.idt else []
-            also_A = [(disturbed(batch.A, extras.get("noise_A")), mask_A)] if w.idt else []
-            (fake_B, logits_A), *idt_B = self._translate_all(self.G_AB, [(batch.A, mask_A), *also_B])
-            (drawn_A, logits_B), *idt_A = self._translate_all(self.G_BA, [(batch.B, mask_B), *also_A])
-            fake_A = disturbed(drawn_A, extras.get("noise_fake_A"), extras.get("field_fake_A"))
+            also = [(self._idt_input("B", batch, extras), mask_B)] if with_idt else []
+            (fake_B, logits), *idt_B = self._translate_all(self.G_AB, [(batch.A, mask_A), *also])
             if w.cycle:
                 rec_A, _ = translate(self.G_BA, disturbed(fake_B, extras.get("noise_fake_B")), mask_A)
+                L["cycle"] = losses.cycle_loss(rec_A, batch.A)
+            if with_idt:
+                L["idt"] = losses.identity_loss(idt_B[0][0], batch.B)
+            shown = self.judged_B(fake_B, extras.get("draws_G"))
+            L["adv"] = torch.stack([self._adversarial(self.D_B(x), real=True) for x in shown]).sum()
+            if logits is not None and w.seg:
+                L["seg"] = losses.seg_loss(logits, batch.mask_A)
+            L |= self.extra_terms("B", fake_B, extras)
+        return L, {"B": fake_B}
+
+    def terms_of_fake_A(self, batch: Batch, extras: Extras, context: StepContext, *, with_idt: bool) -> Terms:
+        """The same of fake_A, which a scan's noise and field are put on; and fake_A with them."""
+        w, (mask_A, mask_B) = self.weights, self._shown_masks(batch, context)
+        L: dict[str, Tensor] = {}
+        with context.autocast():
+            also = [(self._idt_input("A", batch, extras), mask_A)] if with_idt else []
+            (drawn_A, logits), *idt_A = self._translate_all(self.G_BA, [(batch.B, mask_B), *also])
+            fake_A = disturbed(drawn_A, extras.get("noise_fake_A"), extras.get("field_fake_A"))
+            if w.cycle:
                 rec_B, _ = translate(self.G_AB, fake_A, mask_B)
-                L["cycle"] = losses.cycle_loss(rec_A, batch.A) + losses.cycle_loss(rec_B, batch.B)
-            if w.idt:
-                L["idt"] = losses.identity_loss(idt_B[0][0], batch.B) + losses.identity_loss(idt_A[0][0], batch.A)
-            adv_A = self._adversarial(self.D_A(fake_A), real=True)
-            shown_B = self.judged_B(fake_B, extras.get("draws_G"))
-            adv_B = sum(
-                (self._adversarial(self.D_B(x), real=True) for x in shown_B), torch.zeros((), device=fake_B.device)
-            )
-            L["adv"] = adv_A + adv_B
-            if logits_A is not None and logits_B is not None and w.seg:
-                seg_A, seg_B = losses.seg_loss(logits_A, batch.mask_A), losses.seg_loss(logits_B, batch.mask_B)
-                L["seg"] = seg_A + seg_B
-            L |= self.extra_terms(drawn_A, fake_B, extras)
-        return L, fake_A, fake_B
+                L["cycle"] = losses.cycle_loss(rec_B, batch.B)
+            if with_idt:
+                L["idt"] = losses.identity_loss(idt_A[0][0], batch.A)
+            L["adv"] = self._adversarial(self.D_A(fake_A), real=True)
+            if logits is not None and w.seg:
+                L["seg"] = losses.seg_loss(logits, batch.mask_B)
+            L |= self.extra_terms("A", drawn_A, extras)
+        return L, {"A": fake_A}
+
+    def terms_of_idt(self, domain: str, batch: Batch, extras: Extras, context: StepContext) -> Terms:
+        """One half of L_idt, by the generator that makes images of `domain`."""
+        masks = dict(zip("AB", self._shown_masks(batch, context), strict=True))
+        generator, real = (self.G_BA, batch.A) if domain == "A" else (self.G_AB, batch.B)
+        with context.autocast():
+            idt, _ = translate(generator, self._idt_input(domain, batch, extras), masks[domain])
+            return {"idt": losses.identity_loss(idt, real)}, {}
+
+    def _idt_input(self, domain: str, batch: Batch, extras: Extras) -> Tensor:
+        """An image of `domain` as L_idt shows it to the generator of that domain: with the low field's chance on it."""
+        if domain == "A":
+            return disturbed(batch.A, extras.get("noise_A"))
+        return disturbed(batch.B, extras.get("noise_B"), extras.get("field_B"))
+
+    def _translate_all(
+        self, generator: nn.Module, inputs: list[tuple[Tensor, Tensor | None]]
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        return translate_all(generator, inputs, apart=self.options.norm == "batch")
+
+    def _shown_masks(self, batch: Batch, context: StepContext) -> tuple[Tensor | None, Tensor | None]:
+        """The true masks, while the generators are still shown them."""
+        shown = context.images_seen < getattr(self.options, "structured_shape_iter", 0)
+        return (batch.mask_A, batch.mask_B) if shown else (None, None)
 
     def _refine_step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """One update of G_AB by the B half of L_cycle, by SSIM beside it (Zhao et al. 2017), and by L_seg.
@@ -224,19 +239,19 @@ class CycleGANModel(BaseModel):
         The finished G_BA's images of B are low-field images with their truth beside them: no other term pulls at G_AB,
         and a step costs a fifth of an adversarial one.
         """
-        extras = low_field_draws(self.options, "fake_A", batch.mask_B, context.generator)
+        extras = low_field_draws(self.options, "fake_A", batch.mask_B, batch.key)
         L: dict[str, Tensor] = {}
-        self.optimisers[REFINE].zero_grad(set_to_none=True)
-        for start, part, share in micro_batches(batch, context.micro_batch):
+        update = Update(self.optimisers[REFINE], context)
+        for start, part, share in micro_batches(batch, context):
             terms = self.refine_terms(part, {name: x[start : start + len(part)] for name, x in extras.items()}, context)
-            (share * self.total(terms)).backward()
+            update.add(share * self.total(terms))
             accumulate(L, terms, share)
-        self.optimisers[REFINE].step()
+        update.apply()
         ema_update(self.ema_G_AB, self.G_AB, self.updates, self.options.ema_beta)
         self.updates += 1
         return L
 
-    def refine_terms(self, batch: Batch, extras: Mapping[str, Tensor], context: StepContext) -> dict[str, Tensor]:
+    def refine_terms(self, batch: Batch, extras: Extras, context: StepContext) -> dict[str, Tensor]:
         """G_AB's unweighted losses where G_BA is finished."""
         with context.autocast():
             with torch.no_grad():
@@ -249,18 +264,6 @@ class CycleGANModel(BaseModel):
             if logits is not None and self.weights.seg:
                 L["seg"] = losses.seg_loss(logits, batch.mask_B)
         return L
-
-    def _translate_all(
-        self, generator: nn.Module, inputs: list[tuple[Tensor, Tensor | None]]
-    ) -> list[tuple[Tensor, Tensor | None]]:
-        """`translate` of several (image, mask), in one pass unless batch statistics would mix them."""
-        if self.options.norm == "batch" or len({image.shape[1:] for image, _ in inputs}) > 1:
-            return [translate(generator, image, mask) for image, mask in inputs]
-        masks = [mask for _, mask in inputs if mask is not None]
-        images, logits = translate(generator, torch.cat([x for x, _ in inputs]), torch.cat(masks) if masks else None)
-        sizes = [len(image) for image, _ in inputs]
-        each_logits = [None] * len(inputs) if logits is None else logits.split(sizes)
-        return list(zip(images.split(sizes), each_logits, strict=True))
 
     def total(self, L: Mapping[str, Tensor]) -> Tensor:
         """L = lambda_syn L_syn + lambda_idt L_idt + lambda_cycle L_cycle + lambda_adv L_adv + lambda_seg L_seg.
@@ -280,28 +283,29 @@ class CycleGANModel(BaseModel):
     ) -> None:
         """Both discriminators on reals and pooled fakes; what D_B is shown of either shares one draw of C."""
         pool_A, pool_B = self.pools["A"].query(full(fake_A)), self.pools["B"].query(full(fake_B))
-        draws = self.draw_for_discriminator(batch, context)
-        self.optimisers["D"].zero_grad(set_to_none=True)
-        for start, part, share in micro_batches(batch, context.micro_batch):
+        draws = self.draw_for_discriminator(batch)
+        update = Update(self.optimisers["D"], context)
+        for start, part, share in micro_batches(batch, context):
             rows = slice(start, start + len(part))
             with torch.no_grad(), context.autocast():
                 both = None if draws is None else draws[rows].repeat(2, 1, 1, 1)
                 pairs = [shown.chunk(2) for shown in self.judged_B(torch.cat([part.B, pool_B[rows]]), both)]
+            judged_B = [self._judge(self.D_B, real, false, part.key, context) for real, false in pairs]
             terms = {
-                "D_A": self._judge(self.D_A, part.A, pool_A[rows], context),
-                "D_B": torch.stack(
-                    [self._judge(self.D_B, real_B, false_B, context) for real_B, false_B in pairs]
-                ).sum(),
+                "D_A": self._judge(self.D_A, part.A, pool_A[rows], part.key, context),
+                "D_B": torch.stack(judged_B).sum(),
             }
-            (share * (terms["D_A"] + terms["D_B"])).backward()
+            update.add(share * (terms["D_A"] + terms["D_B"]))
             accumulate(L, terms, share)
-        self.optimisers["D"].step()
+        update.apply()
 
-    def draw_for_discriminator(self, batch: Batch, context: StepContext) -> Tensor | None:
+    def draw_for_discriminator(self, batch: Batch) -> Tensor | None:
         """A fresh C for the discriminator's step, where there is a C."""
         return None
 
-    def _judge(self, discriminator: nn.Module, real: Tensor, fake: Tensor, context: StepContext) -> Tensor:
+    def _judge(
+        self, discriminator: nn.Module, real: Tensor, fake: Tensor, keys: Tensor, context: StepContext
+    ) -> Tensor:
         """Half the sum of the losses on real and fake; wgangp takes the whole sum and its penalty."""
         with context.autocast():
             if self.norm_D == "batch":
@@ -311,7 +315,7 @@ class CycleGANModel(BaseModel):
             loss = self._adversarial(of_real, real=True) + self._adversarial(of_fake, real=False)
         if self.options.gan_mode != "wgangp":
             return 0.5 * loss
-        penalty = losses.gradient_penalty(discriminator, full(real), full(fake), context.generator)
+        penalty = losses.gradient_penalty(discriminator, full(real), full(fake), uniform(keys, "penalty"))
         return loss + self.options.lambda_gp * penalty
 
     def _set_requires_grad(self, *, discriminators: bool) -> None:
@@ -323,31 +327,33 @@ class CycleGANModel(BaseModel):
             ema_update(average, network, self.updates, self.options.ema_beta)
         self.updates += 1
 
+    def splits(self, stage: Stage) -> bool:
+        """Always, unless batch statistics forbid it."""
+        return "batch" not in (self.options.norm, self.norm_D)
+
     def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
-        """Bytes that autograd keeps for the generators' step on one image; batch statistics forbid splitting."""
-        if stage.name not in (GAN, REFINE) or "batch" in (self.options.norm, self.norm_D):
-            return 0
-        terms = self.refine_terms if stage.name == REFINE else self.generator_terms
-        own = {parameter.untyped_storage().data_ptr() for parameter in self.parameters()}
-        storages: dict[int, int] = {}
+        """Of the generators' update, which keeps more than that of the discriminators: its largest part."""
+        extras = self.begin_step(batch, context)
+        self._set_requires_grad(discriminators=False)
+        sizes = []
+        for part in [self.refine_terms] if stage.name == REFINE else self.parts(batch):
+            with kept_bytes(self, context) as storages:
+                graph = part(batch, extras, context)
+            del graph
+            sizes.append(sum(storages.values()))
+        self._set_requires_grad(discriminators=True)
+        return max(sizes)
 
-        def note(tensor: Tensor) -> Tensor:
-            place = tensor.untyped_storage().data_ptr()
-            if place not in own:
-                storages[place] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        state = context.generator.get_state()
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            kept = terms(batch, self.begin_step(batch, context), context)
-        context.generator.set_state(state)
-        del kept
-        return sum(storages.values())
+    def pool_bytes(self, image_bytes: int) -> int:
+        return sum(pool.size for pool in self.pools.values()) * image_bytes
 
     # around the step -------------------------------------------------------------------------------------------
 
     def stage_networks(self, stage: Stage) -> list[nn.Module]:
         return [self.G_AB] if stage.name == REFINE else [self.G_AB, self.G_BA, self.D_A, self.D_B]
+
+    def costly_networks(self) -> list[nn.Module]:
+        return [self.G_AB, self.G_BA, self.D_A, self.D_B]
 
     def step_schedulers(self, stage: Stage) -> None:
         for name in {GAN: ("G", "D"), REFINE: (REFINE,)}.get(stage.name, ()):
@@ -372,28 +378,20 @@ class CycleGANModel(BaseModel):
     def size_multiple(self) -> int:
         return int(self.G_AB.multiple)  # type: ignore[arg-type]
 
+    def process_state(self) -> dict[str, Any]:
+        return {"pools": {name: pool.state_dict() for name, pool in self.pools.items()}}
+
+    def load_process_state(self, state: Mapping[str, Any]) -> None:
+        for name, pool in self.pools.items():
+            load_pool(pool, state["pools"][name], (1, *self.image_size), next(self.parameters()).dtype, name)
+
     def training_state(self) -> dict[str, Any]:
-        pools = {name: pool.state_dict() for name, pool in self.pools.items()}
-        return {**super().training_state(), "pools": pools, "updates": self.updates}
+        return {**super().training_state(), "updates": self.updates}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         super().load_training_state(state)
-        for name, pool in self.pools.items():
-            pool.load_state_dict(state["pools"][name])
-        self.updates = state["updates"]
+        self.updates = count_in(state["updates"], "updates")
 
     def exported_networks(self) -> dict[str, nn.Module]:
         """The averaged generators, which are the ones to use, and the discriminators."""
         return {"G_AB": self.ema_G_AB, "G_BA": self.ema_G_BA, "D_A": self.D_A, "D_B": self.D_B}
-
-
-def full(x: Tensor) -> Tensor:
-    """x in float32 if mixed precision made it shorter; float64 stays."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-def translate(generator: nn.Module, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Any generator on x (N, 1, H, W): the image, and the hybrid's foreground logits or None."""
-    if isinstance(generator, HybridGenerator):
-        return generator(x, mask)
-    return generator(x), None

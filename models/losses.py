@@ -109,15 +109,15 @@ def adversarial_loss(scores: Tensor, *, real: bool, mode: str = "lsgan", label: 
     raise ValueError(f"gan_mode '{mode}', allowed are {', '.join(GAN_MODES)}")
 
 
-def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
+def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
     """E(|grad D(x)| - 1)^2 on random points between real and fake (Gulrajani et al. 2017, Eq. 3), for wgangp.
 
     Args:
         real, fake: (N, C, H, W), without graph.
-        generator: CPU generator that draws the N mixing weights.
+        weight: (N,) in [0, 1], random: how much of each real image is in its point.
     """
     _same_shape("gradient_penalty", real, fake)
-    weight = torch.rand(len(real), 1, 1, 1, generator=generator).to(real.device)
+    weight = weight.to(real, non_blocking=True).view(-1, 1, 1, 1)
     between = (weight * real + (1 - weight) * fake).requires_grad_(True)
     (slope,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from util.chance import normal, uniform
 from util.schema import flag
 
 TAPER = 0.25  # outer part of the measured k-space that rolls off, as scanners filter against ringing
@@ -42,7 +43,7 @@ class LowFieldOptions:
     )
 
 
-def low_field_draws(o: LowFieldOptions, name: str, mask: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+def low_field_draws(o: LowFieldOptions, name: str, mask: Tensor, keys: Tensor) -> dict[str, Tensor]:
     """`noise_NAME` and `field_NAME`, (N, 1, H, W) both, for high-field anatomy that plays the low field's part.
 
     Without them G_BA would have to invent noise to pass D_A, and G_AB to hide a's noise in fake_B so that the cycle
@@ -51,36 +52,37 @@ def low_field_draws(o: LowFieldOptions, name: str, mask: Tensor, generator: torc
     """
     drawn = {}
     if o.low_noise:
-        drawn[f"noise_{name}"] = noise(mask, o.low_noise, o.low_band, generator)
+        drawn[f"noise_{name}"] = noise(mask, o.low_noise, o.low_band, keys, f"noise_{name}")
     if o.low_bias:
-        drawn[f"field_{name}"] = receive_field(mask, o.low_bias, generator)
+        drawn[f"field_{name}"] = receive_field(mask, o.low_bias, keys, f"field_{name}")
     return drawn
 
 
-def receive_field(images: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+def receive_field(images: Tensor, deviation: float, keys: Tensor, purpose: str) -> Tensor:
     """For images (N, C, H, W) factors (N, 1, H, W) whose logarithm is a smooth Gaussian process of that deviation.
 
-    The sum of `WAVES` plane waves with random directions, lengths and amplitudes.
+    The sum of `WAVES` plane waves with random directions, lengths and amplitudes; `keys`, `purpose`: see util.chance.
     """
-    n, (height, width) = len(images), images.shape[-2:]
+    height, width = images.shape[-2:]
     places = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
-    frequencies = WAVES_PER_SIDE * (2 * torch.rand(n, WAVES, 2, generator=generator) - 1)
+    frequencies = WAVES_PER_SIDE * (2 * uniform(keys, f"{purpose}: waves", WAVES, 2) - 1)
     phase = 2 * math.pi * torch.einsum("nkd,dhw->nkhw", frequencies, torch.stack(places))
-    sine, cosine = torch.randn(2, n, WAVES, 1, 1, generator=generator)
+    sine, cosine = normal(keys, purpose, 2, WAVES, 1, 1).unbind(1)
     waves = sine * torch.sin(phase) + cosine * torch.cos(phase)
-    return torch.exp(deviation * waves.sum(1, keepdim=True) / math.sqrt(WAVES)).to(images.device)
+    return torch.exp(deviation * waves.sum(1, keepdim=True) / math.sqrt(WAVES)).to(images.device, non_blocking=True)
 
 
-def noise(mask: Tensor, deviation: float, band: float, generator: torch.Generator) -> Tensor:
+def noise(mask: Tensor, deviation: float, band: float, keys: Tensor, purpose: str) -> Tensor:
     """Gaussian noise inside the masks (N, 1, H, W), of that deviation and with a scanner's spectrum; 0 outside.
 
-    White within `band` of each axis' k-space but for a Tukey roll-off at its edge, and nothing beyond.
+    White within `band` of each axis' k-space but for a Tukey roll-off at its edge, and nothing beyond; `keys` and
+    `purpose` as in util.chance.
     """
-    drawn = torch.randn(mask.shape, generator=generator)
+    drawn = normal(keys, purpose, *mask.shape[1:])
     height, width = (_measured(n, band) for n in mask.shape[-2:])
     window = height[:, None] * width[None, :]
     coloured = torch.fft.ifft2(torch.fft.fft2(drawn) * (window / window.square().mean().sqrt())).real
-    return deviation * mask * coloured.to(mask.device)
+    return deviation * mask * coloured.to(mask.device, non_blocking=True)
 
 
 def _measured(n: int, band: float) -> Tensor:

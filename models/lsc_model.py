@@ -11,9 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from data.batch import Batch
-from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext, StepsByDevice
+from models.base_model import (
+    BaseModel,
+    OptimiserOptions,
+    Stage,
+    StepContext,
+    StepsByDevice,
+    Update,
+    accumulate,
+    kept_bytes,
+)
 from models.losses import restoration_loss
 from models.networks.lsc import LSCNetwork, corrupt, draw_corruption
+from models.passes import full
+from util.chance import drawn
 from util.schema import flag
 
 LSC_STEPS = StepsByDevice(gpu=4000, cpu=100)
@@ -49,9 +60,10 @@ class LSC(nn.Module):
         self.options = options
         self.network = LSCNetwork(options.lsc_features, n_blocks=options.lsc_blocks, rotate_ratio=options.rotate_ratio)
 
-    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Random numbers of one corruption of x (N, 1, H, W), see `draw_corruption`."""
-        return draw_corruption(len(x), (x.shape[-2], x.shape[-1]), self.options.lsc_blocks, generator)
+    def draw(self, x: Tensor, keys: Tensor, purpose: str) -> Tensor:
+        """Random numbers of one corruption of x (N, 1, H, W), see `draw_corruption`; keys, purpose: as util.chance."""
+        size = (x.shape[-2], x.shape[-1])
+        return drawn(keys, purpose, lambda g: draw_corruption(1, size, self.options.lsc_blocks, g)[0])
 
     def apply_corruption(self, x: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         """C(x) and where it is masked: (N, 1, H, W) in [-1, 1], (N, 1, H, W) bool."""
@@ -59,8 +71,9 @@ class LSC(nn.Module):
         return corrupt(x, draws, n_blocks=o.lsc_blocks, rotate_ratio=o.rotate_ratio, mask_ratio=o.mask_ratio)
 
     def corrupt(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A fresh C(x) and where it is masked."""
-        return self.apply_corruption(x, self.draw(x, generator))
+        """A C(x) for measuring, and where it is masked."""
+        size = (x.shape[-2], x.shape[-1])
+        return self.apply_corruption(x, draw_corruption(len(x), size, self.options.lsc_blocks, generator))
 
     def forward(self, x: Tensor, draws: Tensor) -> Tensor:
         """R(C(x)), differentiable with respect to x."""
@@ -86,8 +99,14 @@ class LSCModel(BaseModel):
         self.optimisers, self.schedulers = lsc_optimiser(self.lsc, options)
         self.watch = MemoryWatch()
 
+    def costly_networks(self) -> list[nn.Module]:
+        return [self.lsc.network]
+
     def training_step(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
         return lsc_step(self.lsc, self.optimisers["lsc"], self.schedulers["lsc"], batch, context, self.watch)
+
+    def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
+        return lsc_activation_bytes(self, self.lsc, batch, context)
 
     def step_schedulers(self, stage: Stage) -> None:
         """LSC's learning rate moves with every step, not with the epoch."""
@@ -116,14 +135,19 @@ class MemoryWatch:
     """Compares the residual on training slices with that on unseen ones, epoch by epoch."""
 
     def __init__(self) -> None:
-        self.seen: list[Tensor] = []  # squared errors of the steps since the last comparison
+        self.seen: list[Tensor] = []  # squared errors and pixels of the steps since the last comparison, (2,) each
         self.verdict = ""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seen": torch.stack(self.seen) if self.seen else torch.zeros(0), "verdict": self.verdict}
+        return {"seen": torch.stack(self.seen) if self.seen else torch.zeros(0, 2), "verdict": self.verdict}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.seen, self.verdict = list(state["seen"]), state["verdict"]
+        seen, verdict = state["seen"], state["verdict"]
+        if not isinstance(seen, Tensor) or seen.shape[1:] != (2,) or not seen.is_floating_point():
+            raise ValueError("what the early stop has seen is no list of pairs of numbers")
+        if not isinstance(verdict, str):
+            raise ValueError("the early stop's verdict is no text")
+        self.seen, self.verdict = list(seen), verdict
 
     def figures(self, lsc: LSC, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
         """PSNR over the head in dB (range 1) of R(C(b)) on this epoch's training slices and on unseen ones."""
@@ -134,7 +158,8 @@ class MemoryWatch:
             unseen.append(_square_error(lsc.restore(lsc.corrupt(batch.B, generator)[0]), batch))
         if not unseen or not self.seen:
             return {}
-        train, val = (-10 * float(torch.log10(torch.stack(errors).mean())) for errors in (self.seen, unseen))
+        totals = (torch.stack(errors).sum(0) for errors in (self.seen, unseen))
+        train, val = (-10 * float(torch.log10(error / pixels.clamp(min=1))) for error, pixels in totals)
         self.seen = []
         if train - val > MEMORISED_DB:
             self.verdict = f"R restores training slices {train - val:.2f} dB better than unseen ones"
@@ -142,8 +167,9 @@ class MemoryWatch:
 
 
 def _square_error(restored: Tensor, batch: Batch) -> Tensor:
-    """Mean square error in the head, intensities on [0, 1]."""
-    return ((((restored - batch.B) / 2) ** 2 * batch.mask_B).sum() / batch.mask_B.sum().clamp(min=1)).detach()
+    """Sum of squared errors in the head, intensities on [0, 1], and its number of pixels: (2,)."""
+    error = ((restored - batch.B) / 2) ** 2 * batch.mask_B
+    return torch.stack([error.sum(), batch.mask_B.sum()]).detach()
 
 
 def lsc_stage(options: LSCTraining, epochs: int) -> Stage:
@@ -170,15 +196,30 @@ def lsc_step(
     watch: MemoryWatch,
 ) -> dict[str, Tensor]:
     """One update from the high-field slices of a batch."""
-    with context.autocast():
-        restored = lsc(batch.B, lsc.draw(batch.B, context.generator)).float()
-    loss = restoration_loss(restored, batch.B)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
+    update = Update(optimiser, context)
+    L: dict[str, Tensor] = {}
+    error = torch.zeros(2, device=context.device)
+    if len(batch):
+        with context.autocast():
+            restored = full(lsc(batch.B, lsc.draw(batch.B, batch.key, "C of LSC")))
+        loss = restoration_loss(restored, batch.B)
+        update.add(context.share(batch, batch) * loss)
+        accumulate(L, {"lsc": loss}, context.share(batch, batch))
+        error = _square_error(restored, batch).float()
+    update.apply()
     schedule.step()
-    watch.seen.append(_square_error(restored, batch))
-    return {"lsc": loss.detach()}
+    watch.seen.append(context.world.summed(error))
+    return L
+
+
+def lsc_activation_bytes(model: nn.Module, lsc: LSC, batch: Batch, context: StepContext) -> int:
+    """What autograd keeps for the gradients of a step on `batch`; `model` owns `lsc`."""
+    with kept_bytes(model, context) as storages:
+        with context.autocast():
+            restored = full(lsc(batch.B, lsc.draw(batch.B, batch.key, "C of LSC")))
+        loss = restoration_loss(restored, batch.B)
+    del restored, loss
+    return sum(storages.values())
 
 
 def lsc_visuals(lsc: LSC, batch: Batch) -> dict[str, Tensor]:

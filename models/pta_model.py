@@ -17,12 +17,34 @@ from torch import Tensor, nn
 
 from data.batch import Batch
 from models import losses
+from models.adversarial_options import AdversarialOptions, Weights
 from models.base_model import Stage, StepContext
-from models.cycle_gan_model import GAN, AdversarialOptions, CycleGANModel, Weights
-from models.lsc_model import LSC, LSCModel, LSCTraining, MemoryWatch, lsc_optimiser, lsc_stage, lsc_step, lsc_visuals
-from models.sgp_model import SGP, SGPModel, SGPTraining, sgp_figures, sgp_optimiser, sgp_stage, sgp_step
+from models.cycle_gan_model import GAN, CycleGANModel
+from models.lsc_model import (
+    LSC,
+    LSCModel,
+    LSCTraining,
+    MemoryWatch,
+    lsc_activation_bytes,
+    lsc_optimiser,
+    lsc_stage,
+    lsc_step,
+    lsc_visuals,
+)
+from models.sgp_model import (
+    SGP,
+    SGPModel,
+    SGPTraining,
+    sgp_activation_bytes,
+    sgp_figures,
+    sgp_optimiser,
+    sgp_stage,
+    sgp_step,
+)
 from models.weights import load_weights
+from util.chance import normal, uniform
 from util.schema import flag
+from util.world import World
 
 # method.md section 3; `balanced` is ours, the best of some twenty single trials on simulated subjects. L_idt is in it
 # because one demo without it shifted the head by a pixel or two, which no other term forbids.
@@ -107,6 +129,17 @@ class PTAModel(CycleGANModel):
             return lsc_step(self.lsc, self.optimisers["lsc"], self.schedulers["lsc"], batch, context, self.watch)
         return super().training_step(batch, stage, context)
 
+    def splits(self, stage: Stage) -> bool:
+        """The adversarial stages alone: SGP's loss couples a batch's rows, LSC's network is small."""
+        return stage.name not in ("sgp", "lsc") and super().splits(stage)
+
+    def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
+        if stage.name == "sgp" and self.sgp is not None:
+            return sgp_activation_bytes(self, self.sgp, batch, context)
+        if stage.name == "lsc" and self.lsc is not None:
+            return lsc_activation_bytes(self, self.lsc, batch, context)
+        return super().activation_bytes(batch, stage, context)
+
     def stage_networks(self, stage: Stage) -> list[nn.Module]:
         """Networks of the stage; the pretext networks are frozen once the adversarial stage begins."""
         pretext: dict[str, nn.Module | None] = {"sgp": self.sgp, "lsc": self.lsc}
@@ -115,6 +148,9 @@ class PTAModel(CycleGANModel):
                 part.requires_grad_(stage.name == name)
         chosen = pretext.get(stage.name)
         return [chosen] if chosen is not None else super().stage_networks(stage)
+
+    def costly_networks(self) -> list[nn.Module]:
+        return [*super().costly_networks(), *([self.lsc.network] if self.lsc is not None else [])]
 
     def validate(self, stage: Stage, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
         if stage.name == "sgp" and self.sgp is not None:
@@ -129,9 +165,15 @@ class PTAModel(CycleGANModel):
     def wants_partners(self, stage: Stage) -> bool:
         return stage.name == GAN and self.options.sgp_match == "bank"
 
-    def partners(self, low: Iterator[Tensor], high: Iterator[Tensor]) -> NDArray[np.int64]:
+    def partners(
+        self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], world: World
+    ) -> NDArray[np.int64]:
         assert self.sgp is not None
-        return self.sgp.nearest(low, high, self.options.sgp_bank_k)
+        return self.sgp.nearest(low, high, self.options.sgp_bank_k, totals, world)
+
+    def partner_bytes(self, low: int, high: int) -> int:
+        bank = self.sgp is not None and self.options.sgp_match == "bank"
+        return self.sgp.nearest_bytes(low, high, self.options.sgp_bank_k) if bank and self.sgp is not None else 0
 
     def visuals(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
         if stage.name == "lsc" and self.lsc is not None:
@@ -153,20 +195,26 @@ class PTAModel(CycleGANModel):
         """The step's C for the generators, and what L_syn compares with: drawn once for the whole batch."""
         extras = super().begin_step(batch, context)
         if self.lsc is not None:
-            extras["draws_G"] = self.lsc.draw(batch.B, context.generator)
+            extras["draws_G"] = self.lsc.draw(batch.B, batch.key, "C of the generators")
         if self.weights.syn > 0 or self.weights.syn_A > 0:
-            matched = self.options.sgp_match == "batch" and self.sgp is not None
-            order = self.sgp.assign(batch) if matched and self.sgp is not None else torch.arange(len(batch))
-            extras["partner_of_A"], extras["partner_of_B"] = batch.B[order], batch.A[order.argsort()]
+            extras["partner_of_A"], extras["partner_of_B"] = self._partners_in_step(batch, context)
             if self.options.syn_form == "cos":
-                noise = torch.randn(batch.B.shape, generator=context.generator).to(batch.B.device)
-                extras["noise"] = SYN_NOISE * noise
-                crop = torch.randint(2**31, (1,), generator=context.generator)
-                extras["crop_seed"] = crop.expand(len(batch))
+                noise = normal(batch.key, "noise of L_syn", *batch.B.shape[1:])
+                extras["noise"] = SYN_NOISE * noise.to(batch.B, non_blocking=True)
+                extras["corners"] = uniform(batch.key, "crop of L_syn", 2)
         return extras
 
-    def draw_for_discriminator(self, batch: Batch, context: StepContext) -> Tensor | None:
-        return None if self.lsc is None else self.lsc.draw(batch.B, context.generator)
+    def _partners_in_step(self, batch: Batch, context: StepContext) -> tuple[Tensor, Tensor]:
+        """b* of every a, and a of every b*, (N, 1, H, W) both; --sgp_match batch looks for them in all processes."""
+        if self.options.sgp_match != "batch" or self.sgp is None:
+            return batch.B, batch.A
+        counts, mine = context.rows(batch), context.world.share(context.images or len(batch))
+        order = self.sgp.assign(batch, context)
+        every_A, every_B = (torch.cat(context.world.rows(x, counts)) for x in (batch.A, batch.B))
+        return every_B[order[mine]], every_A[order.argsort()[mine]]
+
+    def draw_for_discriminator(self, batch: Batch) -> Tensor | None:
+        return None if self.lsc is None else self.lsc.draw(batch.B, batch.key, "C of the discriminators")
 
     def judged_B(self, x: Tensor, draws: Tensor | None) -> list[Tensor]:
         """`concat`: (N, 2, H, W) of x and R(C(x)); `separate`: one after the other, as released; `none`: x."""
@@ -177,26 +225,22 @@ class PTAModel(CycleGANModel):
             return [x, restored]
         return [torch.cat([x, restored], 1)]
 
-    def extra_terms(self, fake_A: Tensor, fake_B: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def extra_terms(self, domain: str, fake: Tensor, extras: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """L_syn between fake_B = G_AB(a) and a's partner b*; `syn_A`, ours: between fake_A = G_BA(b*) and a.
 
         The second gives G_BA the low field's tones within a few hundred images; D_A alone needs thousands.
         """
-        terms = {}
-        if self.weights.syn:
-            terms["syn"] = self._syn_loss("B", fake_B, extras["partner_of_A"], extras)
-        if self.weights.syn_A:
-            terms["syn_A"] = self._syn_loss("A", fake_A, extras["partner_of_B"], extras)
-        return terms
+        if domain == "B":
+            return {"syn": self._syn_loss("B", fake, extras["partner_of_A"], extras)} if self.weights.syn else {}
+        return {"syn_A": self._syn_loss("A", fake, extras["partner_of_B"], extras)} if self.weights.syn_A else {}
 
     def _syn_loss(self, domain: str, fake: Tensor, partner: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
         """By pixels, or by that domain's SGP encoder on the same crop and noise of both."""
         if self.options.syn_form == "l1":
             return losses.syn_l1_loss(fake, partner)
         assert self.sgp is not None
-        seed = int(extras["crop_seed"][0])
         pair = (fake + extras["noise"], partner + extras["noise"])
-        u, v = (self.sgp.network(x, domain, torch.Generator().manual_seed(seed)) for x in pair)
+        u, v = (self.sgp.network(x, domain, extras["corners"]) for x in pair)
         return losses.syn_cos_loss(u, v)
 
     def training_state(self) -> dict[str, Any]:

@@ -13,13 +13,16 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from data.batch import Batch
-from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext, StepsByDevice
+from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext, StepsByDevice, Update, kept_bytes
 from models.losses import clip_loss
-from models.networks.sgp import SGPNetwork, SGPSizes, random_views
+from models.networks.sgp import VIEW_DRAWS, SGPNetwork, SGPSizes, random_views
+from models.passes import full
+from util.chance import uniform
 from util.schema import flag
+from util.world import ALONE, World
 
 SGP_STEPS = StepsByDevice(gpu=4000, cpu=400)
-EMBEDDING_CHUNK = 4096  # rows of A compared with all of B at once
+SIMILARITY_BYTES = 256 << 20  # so many rows of A are compared with all of B at once as take this much memory
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,27 @@ class SGP(nn.Module):
         self.options = options
         self.network = SGPNetwork(options)
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Contrastive loss of a batch of distinct levels, random views, each domain through its own encoder."""
-        u = self.network(random_views(batch.A, generator), "A", generator)  # (N, D)
-        v = self.network(random_views(batch.B, generator), "B", generator)
-        return clip_loss(u, v, self.network.log_scale, batch.p_A, self.options.sgp_soft_sigma)
+    def loss(self, batch: Batch, context: StepContext) -> Tensor:
+        """Contrastive loss of a batch of distinct levels, random views, each domain through its own encoder.
+
+        It couples all images of a step. Of several processes each has the whole loss, with a graph for its own images.
+        """
+        counts, place = context.rows(batch), context.world.rank
+        pairs = []
+        for domain, images in (("A", batch.A), ("B", batch.B)):
+            mine = images.new_zeros(0, self.options.sgp_embedding)
+            if len(images):
+                views = random_views(images, uniform(batch.key, f"view {domain}", VIEW_DRAWS))
+                mine = full(self.network(views, domain, uniform(batch.key, f"crop {domain}", 2)))  # (n, D)
+            everyone = context.world.rows(mine, counts)
+            everyone[place] = mine
+            pairs.append(torch.cat(everyone))  # (N, D)
+        levels = torch.cat(context.world.rows(batch.p_A, counts))
+        share = context.share(batch, batch) if len(batch) else 0.0
+        t = (
+            share * self.network.log_scale + (1 - share) * self.network.log_scale.detach()
+        )  # all have all of its gradient
+        return clip_loss(pairs[0], pairs[1], t, levels, self.options.sgp_soft_sigma)
 
     @torch.no_grad()
     def embed(self, images: Tensor, domain: str) -> Tensor:
@@ -62,18 +81,40 @@ class SGP(nn.Module):
         self.network.train(was_training)
         return embedding
 
-    def nearest(self, low: Iterator[Tensor], high: Iterator[Tensor], k: int) -> NDArray[np.int64]:
-        """Positions (len low, k) of the k high-field slices whose embeddings lie nearest each low-field slice."""
-        device = self.network.log_scale.device
-        u = torch.cat([self.embed(images.to(device), "A") for images in low])
-        v = torch.cat([self.embed(images.to(device), "B") for images in high])
-        k = min(k, len(v))
-        rows = [(part @ v.T).topk(k, dim=1).indices for part in u.split(EMBEDDING_CHUNK)]
-        return torch.cat(rows).cpu().numpy().astype(np.int64)
+    def nearest(
+        self,
+        low: Iterator[Tensor],
+        high: Iterator[Tensor],
+        k: int,
+        totals: tuple[int, int] = (0, 0),
+        world: World = ALONE,
+    ) -> NDArray[np.int64]:
+        """Positions (len low, k) of the k high-field slices whose embeddings lie nearest each low-field slice.
 
-    def assign(self, batch: Batch) -> Tensor:
-        """`--sgp_match batch`: order (N,) in which the batch's b's are the best partners of its a's (Hungarian)."""
-        similarity = self.embed(batch.A, "A") @ self.embed(batch.B, "B").T
+        Of several processes each embeds and looks up its part of the `totals` slices; all get the whole table.
+        """
+        n_low, n_high = ([len(range(n)[world.share(n, rank)]) for rank in range(world.size)] for n in totals)
+        u = self._embedded(low, "A")
+        v = torch.cat(world.rows(self._embedded(high, "B"), n_high))
+        k = min(k, len(v))
+        rows = torch.cat([(part @ v.T).topk(k, dim=1).indices for part in u.split(_rows_at_once(len(v)))])
+        return torch.cat(world.rows(rows, n_low)).cpu().numpy().astype(np.int64)
+
+    def _embedded(self, slices: Iterator[Tensor], domain: str) -> Tensor:
+        like = self.network.log_scale
+        none = like.detach().new_zeros(0, self.options.sgp_embedding)
+        return torch.cat([none, *(self.embed(images.to(like), domain) for images in slices)])
+
+    def nearest_bytes(self, n_low: int, n_high: int, k: int) -> int:
+        """Most memory that `nearest` takes at once: all embeddings, the table, one part's similarities."""
+        embeddings = (n_low + n_high) * self.options.sgp_embedding * 4
+        return embeddings + 2 * 8 * n_low * min(k, n_high) + 4 * min(n_low, _rows_at_once(n_high)) * n_high
+
+    def assign(self, batch: Batch, context: StepContext) -> Tensor:
+        """`--sgp_match batch`: order (N,) in which the step's b's are the best partners of its a's (Hungarian)."""
+        counts = context.rows(batch)
+        u, v = (torch.cat(context.world.rows(self.embed(x, d), counts)) for x, d in ((batch.A, "A"), (batch.B, "B")))
+        similarity = u @ v.T
         _, columns = linear_sum_assignment(-similarity.cpu().numpy())
         return torch.as_tensor(columns, device=batch.A.device)
 
@@ -91,8 +132,14 @@ class SGPModel(BaseModel):
         self.stages = (sgp_stage(options, options.n_epochs + options.n_epochs_decay),)
         self.optimisers, self.schedulers = sgp_optimiser(self.sgp, options)
 
+    def costly_networks(self) -> list[nn.Module]:
+        return list(self.sgp.network.encoders.values())
+
     def training_step(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
         return sgp_step(self.sgp, self.optimisers["sgp"], self.schedulers["sgp"], batch, context)
+
+    def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
+        return sgp_activation_bytes(self, self.sgp, batch, context)
 
     def step_schedulers(self, stage: Stage) -> None:
         """SGP's learning rate moves with every step, not with the epoch."""
@@ -129,15 +176,30 @@ def sgp_step(
     context: StepContext,
 ) -> dict[str, Tensor]:
     """One update; the loss couples all rows of a batch, so it is never split into micro-batches."""
+    update = Update(optimiser, context)
     with context.autocast():
-        loss = sgp.loss(batch, context.generator)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
+        loss = sgp.loss(batch, context)
+    if len(batch):
+        update.add(loss)
+    update.apply()
     schedule.step()
     with torch.no_grad():
         sgp.network.log_scale.clamp_(max=float(np.log(100)))  # as CLIP does, or logits overflow
-    return {"sgp": loss.detach(), "temperature": (-sgp.network.log_scale).exp().detach()}
+    part = context.share(batch, batch) if len(batch) else 0.0  # all have the same loss; their summands add up to it
+    figures = {"sgp": loss, "temperature": (-sgp.network.log_scale).exp()}
+    return {name: part * value.detach() for name, value in figures.items()}
+
+
+def sgp_activation_bytes(model: nn.Module, sgp: SGP, batch: Batch, context: StepContext) -> int:
+    """What autograd keeps for the gradients of a step on `batch`; `model` owns `sgp`."""
+    with kept_bytes(model, context) as storages, context.autocast():
+        loss = sgp.loss(batch, context)
+    del loss
+    return sum(storages.values())
+
+
+def _rows_at_once(n_high: int) -> int:
+    return max(1, SIMILARITY_BYTES // (4 * n_high))
 
 
 def sgp_figures(sgp: SGP, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:

@@ -63,7 +63,7 @@ def test_vanilla_and_wgan() -> None:
 def test_gradient_penalty_of_a_linear_critic_is_known() -> None:
     critic = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 1))
     slope = critic[1].weight.norm().item()
-    penalty = losses.gradient_penalty(critic, X, Y, torch.Generator().manual_seed(0))
+    penalty = losses.gradient_penalty(critic, X, Y, torch.tensor([0.3]))
     assert penalty.item() == pytest.approx((slope - 1) ** 2, rel=1e-5)
 
 

@@ -19,7 +19,7 @@ class ImagePool:
 
     def query(self, images: Tensor) -> Tensor:
         """images: (N, C, H, W), without graph. Returns the same shape; the images themselves when size is 0."""
-        if self.size == 0:
+        if self.size == 0 or not len(images):
             return images
         returned = []
         for image in images.detach():

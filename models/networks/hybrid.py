@@ -114,7 +114,7 @@ class HybridGenerator(nn.Module):
         self.multiple = o.hybrid_patch
         self.threshold = o.fth
         self.residual = o.hybrid_residual and in_channels == out_channels
-        self.dense = False  # set for compile and export: no data-dependent shapes
+        self.dense = False  # set for compile and export: no data-dependent shapes, which a GPU would have to wait for
         self.embed = nn.Conv2d(in_channels, width, o.hybrid_patch, o.hybrid_patch)
         self.positions = nn.Parameter(torch.randn(1, width, POSITION_GRID, POSITION_GRID) * 0.02)
         self.foreground = nn.Sequential(
@@ -159,7 +159,7 @@ class HybridGenerator(nn.Module):
         x = tokens.flatten(2).transpose(1, 2)  # (N, h w, width)
         states = [x]
         for block in self.blocks:
-            x = block(x, foreground, (h, w), dense=self.dense)
+            x = block(x, foreground, (h, w), dense=self.dense or x.is_cuda)
             states.append(x)
         states[-1] = self.final_norm(x)
         return [state.transpose(1, 2).reshape(n, width, h, w) for state in states]

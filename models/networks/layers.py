@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from util.errors import UserError
 
@@ -106,11 +107,17 @@ def frozen_copy(network: nn.Module) -> nn.Module:
     return twin.requires_grad_(False)
 
 
+def recompute(network: nn.Module, parts: tuple[type[nn.Module], ...]) -> None:
+    """From now on, modules of these types keep only their input and compute the rest again in the backward pass."""
+    for module in network.modules():
+        if isinstance(module, parts):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+
+
 @torch.no_grad()
 def ema_update(average: nn.Module, network: nn.Module, step: int, beta: float) -> None:
     """Move `average` towards `network` with decay min(beta, (1 + step) / (10 + step)) (method.md section 3)."""
     decay = min(beta, (1 + step) / (10 + step))
-    for kept, current in zip(average.parameters(), network.parameters(), strict=True):
-        kept.lerp_(current, 1 - decay)
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
     for buffer, newest in zip(average.buffers(), network.buffers(), strict=True):
         buffer.copy_(newest)

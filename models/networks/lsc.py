@@ -46,7 +46,7 @@ def corrupt(
     size = (x.shape[-2], x.shape[-1])
     side = block_side(size, n_blocks)
     blocks = to_blocks(x, side)  # (N, 1, rows, columns, side, side)
-    rotate, turn, mask = draws.to(x.device).unsqueeze(1).unbind(2)  # (N, 1, rows, columns) each
+    rotate, turn, mask = draws.to(x.device, non_blocking=True).unsqueeze(1).unbind(2)  # (N, 1, rows, columns) each
     turns = torch.where(rotate < rotate_ratio, 1 + (3 * turn).long().clamp(max=2), 0)
     masked = (mask < mask_ratio)[..., None, None].expand_as(blocks)
     turned = blocks

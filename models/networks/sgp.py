@@ -17,6 +17,7 @@ from util.schema import flag
 
 # how far random views go: 8 % of the field of view, some 9 degrees, a tenth in size, a fifth in brightness
 VIEW_SHIFT, VIEW_TURN_RAD, VIEW_ZOOM, VIEW_GAIN = 0.16, 0.15, 0.1, 0.2
+VIEW_DRAWS = 5  # random numbers of a view
 FIRST_TEMPERATURE = 0.07  # CLIP (Radford et al. 2021); published for SGP too
 
 
@@ -52,33 +53,34 @@ class SGPNetwork(nn.Module):
         self.encoders = nn.ModuleDict({"A": low, "B": copy.deepcopy(low)})
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
 
-    def forward(self, images: Tensor, domain: str, generator: torch.Generator | None = None) -> Tensor:
-        """Embed slices of `domain` 'A' or 'B'; with a `generator` the crop is random, the same for the whole batch."""
+    def forward(self, images: Tensor, domain: str, corners: Tensor | None = None) -> Tensor:
+        """Embed slices of `domain` 'A' or 'B'; `corners` (N, 2) in [0, 1), on the CPU, say where each is cropped."""
         x = F.interpolate(images, (self.input, self.input), mode="bilinear", align_corners=False, antialias=True)
         room = self.input - self.crop
-        if generator is None:
-            top = left = room // 2
-        else:
-            top, left = torch.randint(0, room + 1, (2,), generator=generator).tolist()
-        x = TF.crop(x, top, left, self.crop, self.crop) + 1  # background 0: empty patches then embed as nothing
-        return F.normalize(self.encoders[domain](x), dim=1)
+        if corners is None:
+            x = TF.crop(x, room // 2, room // 2, self.crop, self.crop)
+        elif room:
+            places = (corners * (room + 1)).long().tolist()
+            crops = [TF.crop(y, *place, self.crop, self.crop) for y, place in zip(x, places, strict=True)]
+            x = torch.stack(crops)
+        return F.normalize(self.encoders[domain](x + 1), dim=1)  # background 0: empty patches then embed as nothing
 
 
-def random_views(images: Tensor, generator: torch.Generator) -> Tensor:
+def random_views(images: Tensor, draws: Tensor) -> Tensor:
     """Every slice shifted, turned, scaled and brightened by itself: the "random crops in plane" of method.md section 1.
 
     Without them the encoders learn the few training heads by heart. (N, 1, H, W) in [-1, 1] to the same shape; what
-    comes into view from outside is background, brightening may leave the range.
+    comes into view from outside is background, brightening may leave the range. `draws` (N, VIEW_DRAWS) in [0, 1).
     """
     n = len(images)
-    x_shift, y_shift, angle, growth, brightness = torch.rand(5, n, generator=generator) * 2 - 1
+    x_shift, y_shift, angle, growth, brightness = draws.T * 2 - 1
     turn, zoom = VIEW_TURN_RAD * angle, 1 + VIEW_ZOOM * growth
     rows = (
         torch.stack([zoom * turn.cos(), -zoom * turn.sin(), VIEW_SHIFT * x_shift], 1),
         torch.stack([zoom * turn.sin(), zoom * turn.cos(), VIEW_SHIFT * y_shift], 1),
     )
-    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False).to(images.device)
-    gain = (1 + VIEW_GAIN * brightness).view(n, 1, 1, 1).to(images.device)
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False).to(images, non_blocking=True)
+    gain = (1 + VIEW_GAIN * brightness).view(n, 1, 1, 1).to(images, non_blocking=True)
     return F.grid_sample(images + 1, grid, align_corners=False) * gain - 1
 
 

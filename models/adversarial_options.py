@@ -1,0 +1,49 @@
+"""Options that all models with two generators and two discriminators share, and the weights of their losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models import losses
+from models.base_model import OptimiserOptions
+from models.low_field import LowFieldOptions
+from models.networks import DiscriminatorOptions, GeneratorOptions
+from util.schema import flag
+
+
+@dataclass(frozen=True)
+class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, LowFieldOptions, OptimiserOptions):
+    """What every model with two generators and two discriminators shares."""
+
+    gan_mode: str = flag("lsgan", "adversarial loss", group="loss", choices=losses.GAN_MODES)
+    real_label: float = flag(0.9, "soft label of real images (lsgan, vanilla)", group="loss", low=0, high=1)
+    fake_label: float = flag(0.1, "soft label of syntheses (lsgan, vanilla)", group="loss", low=0, high=1)
+    lambda_gp: float = flag(10.0, "weight of wgangp's gradient penalty", group="loss", low=0)
+    pool_size: int = flag(50, "earlier syntheses kept for the discriminators; 0: none", group="loss", low=0)
+    ema_beta: float = flag(
+        0.999, "decay of the averaged generators that test.py uses", group="optimisation", low=0, high=1
+    )
+    n_epochs_refine: int = flag(
+        0,
+        "epochs after all others in which G_AB alone learns, to restore b from the finished G_BA's fake_A",
+        group="optimisation",
+        low=0,
+    )
+    refine_ssim: float = flag(
+        1.0,
+        "weight of 1 - SSIM of the restored b, beside its L1 distance, in the epochs of --n_epochs_refine",
+        group="loss",
+        low=0,
+    )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The lambdas of one run, resolved."""
+
+    cycle: float
+    idt: float
+    adv: float
+    seg: float
+    syn: float = 0.0
+    syn_A: float = 0.0
