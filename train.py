@@ -1,4 +1,4 @@
-"""Train a model: `python train.py --dataroot DATA --name test --model pta_hybrid …`; `--help` lists the options."""
+"""Train a model: `python train.py --dataroot DATA …`, or under torchrun (docs/scale.md); `--help` lists the options."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,35 +16,54 @@ import torch
 from data.check import check_data, report, told
 from models import MODELS
 from options.train_options import RunOptions, for_device, parse
+from training.acceleration import accelerate, compile_networks
 from training.data import open_data
 from training.loop import Trainer
-from training.run_folder import describe_run, open_run_folder, requeued
+from training.preflight import preflight
+from training.run_folder import begin_run, describe_run, hold_run_folder, requeued, state_to_continue
 from training.signals import Stopped, stop_on_signals
 from util.dashboard import require_visdom
-from util.device import amp_dtype, choose_device
+from util.device import amp_dtype, own_device
 from util.errors import run_cli
 from util.run_log import RunLog
+from util.shared_folder import require_shared
+from util.silent_log import SilentLog
+from util.world import ALONE, World, join_world, share_processors
 
 
-def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack) -> Trainer:
+def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, world: World = ALONE) -> Trainer:
     """Everything of a run, checked and in place, before its first step; `held` are its lock, signals and log."""
-    require_visdom(run.display)
-    device = choose_device(run.train.gpu_ids)
-    run = for_device(requeued(run, os.environ), device)
-    torch.manual_seed(run.train.seed)
-    np.random.seed(run.train.seed)  # noqa: NPY002
-    random.seed(run.train.seed)
-    dataset, unseen, skipped = open_data(run)
+    world.alone(partial(require_visdom, run.display))
+    device = world.together(partial(own_device, run.train.gpu_ids, world))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    share_processors(world)
+    run = for_device(world.agreed(requeued(run, os.environ)), device)
+    dtype = amp_dtype(run.train.amp, device)
+    world.alone(partial(held.enter_context, hold_run_folder(run)))
+    require_shared(run.run_dir, "--checkpoints_dir", world)
+    dataset, unseen, skipped = world.first_alone(partial(open_data, run, world))
     image_size = dataset.image_size()
-    model = MODELS[run.model](run.network, image_size).to(device)  # type: ignore[call-arg]
-    newest = held.enter_context(open_run_folder(run, image_size, model.stages))
-    other_data = describe_run(run, argv, dataset, device, resumed=newest is not None, skipped=skipped)
-    log = RunLog(run.run_dir, run.display)
+    seed_everything(run.train.seed)
+    make = partial(MODELS[run.model], run.network, image_size)  # type: ignore[call-arg]
+    model = world.together(make).to(device)
+    world.together(partial(accelerate, model, run.train, world))
+    newest = world.first_alone(partial(state_to_continue, run, image_size, model.stages))
+    forecast, warnings = world.together(partial(preflight, run, model, dataset, device, dtype, newest, world))
+    world.together(partial(compile_networks, model, run.train, device))
+    world.alone(partial(begin_run, run, image_size, newest))
+    log: RunLog | SilentLog = SilentLog()
+    if world.first:
+        other_data = describe_run(run, argv, dataset, device, resumed=newest is not None, skipped=skipped)
+        log = RunLog(run.run_dir, run.display)
+        log.note(str(forecast))
+        if skipped:
+            warnings.append(f"--skip_bad left out {told(skipped, run.run_dir)}")
+        for warning in (*warnings, other_data, newest.warning if newest else ""):
+            if warning:
+                log.warn(warning)
     held.callback(log.close)
-    if skipped:
-        log.warn(f"--skip_bad left out {told(skipped, run.run_dir)}")
-    if other_data:
-        log.warn(other_data)
+    seed_everything(run.train.seed + world.rank)  # the same weights everywhere, but not the same dropout
     trainer = Trainer(
         model,
         dataset,
@@ -52,23 +72,31 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack) -> Train
         run_dir=run.run_dir,
         log=log,
         device=device,
-        amp_dtype=amp_dtype(run.train.amp, device),
-        stop=held.enter_context(stop_on_signals()),
+        amp_dtype=dtype,
+        activations=forecast.activations,
+        stop=held.enter_context(stop_on_signals(copied=world.size > 1, told=world.first)),
+        world=world,
     )
     if newest is not None:
-        if newest.warning:
-            log.warn(newest.warning)
         trainer.restore(newest)
     return trainer
 
 
+def seed_everything(seed: int) -> None:
+    """Seed every global generator; what decides about the data draws from none of them."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+
+
 def main(argv: Sequence[str]) -> int:
     """Train from start, or from the newest checkpoint, to the end; the status: 0, or 128 and the signal's number."""
-    run = parse(argv)
-    if run.train.check_data:
-        return report(check_data(Path(run.train.dataroot)), table_in=run.run_dir)
     with ExitStack() as held:
-        trainer = make_trainer(run, argv, held)
+        world = held.enter_context(join_world())
+        run = world.alone(partial(parse, argv))
+        if run.train.check_data:
+            return report(check_data(Path(run.train.dataroot)), table_in=run.run_dir) if world.first else 0
+        trainer = make_trainer(run, argv, held, world)
         try:
             trainer.fit()
         except Stopped as stopped:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from data.cache import cache_folder, check_name
 from data.registry import DATASETS
 from data.unaligned_dataset import UnalignedOptions
 from models import MODELS
@@ -26,13 +27,24 @@ class TrainOptions:
     dataroot: str = flag("", "data folder, made by preprocessing_images.py (required)", group="run")
     name: str = flag("experiment", "name of the run: its folder in --checkpoints_dir", group="run")
     checkpoints_dir: str = flag("./checkpoints", "folder of all runs", group="run")
+    cache_dir: str | None = flag(
+        None, "folder for slices ready to be read; none: .cache in --checkpoints_dir", group="run"
+    )
+    revalidate: bool = flag(False, "check every slice anew and build the cache again", group="run")
     check_data: bool = flag(False, "list all bad files of --dataroot, and do nothing else", group="run")
     skip_bad: bool = flag(False, "leave bad files out instead of refusing them", group="run")
     gpu_ids: str = flag("auto", "auto: CUDA if there is any; -1: the CPU; 0, 1, …: that GPU", group="run")
     seed: int = flag(0, "seed of everything random", group="run", low=0, high=2**31 - 1)
-    batch_size: int = flag(16, "images of either domain a step", group="run", low=1)
+    batch_size: int = flag(16, "images of either domain a step, of all processes together", group="run", low=1)
     micro_batch: str = flag("auto", "images computed at once; auto: as many as memory takes", group="run")
     amp: str = flag("auto", "mixed precision; auto: bf16 where the hardware has it", group="run", choices=AMP)
+    compile: bool = flag(
+        False, "compile networks at their first step; pays off in long runs (docs/scale.md)", group="run"
+    )
+    channels_last: bool = flag(False, "keep channels innermost in memory; may be faster on a GPU", group="run")
+    checkpoint_activations: bool = flag(
+        False, "keep less of the generators' forward pass and compute it again: less memory, more time", group="run"
+    )
     num_threads: int = flag(0, "processes that load slices; 0: the training process itself", group="run", low=0)
     continue_train: bool = flag(False, "go on from latest.pt", group="run")
     overwrite: bool = flag(False, "start afresh over an earlier run of that name", group="run")
@@ -56,6 +68,10 @@ class RunOptions:
     @property
     def run_dir(self) -> Path:
         return Path(self.train.checkpoints_dir) / self.train.name
+
+    @property
+    def cache_dir(self) -> Path:
+        return cache_folder(self.train.cache_dir, self.train.checkpoints_dir)
 
     def flat(self) -> dict[str, Any]:
         """All options by flag name, as options.json keeps them."""
@@ -115,8 +131,7 @@ def _check_together(run: RunOptions) -> None:
     train = run.train
     if not train.dataroot:
         raise UserError("--dataroot is missing: the data folder made by preprocessing_images.py")
-    if Path(train.name).name != train.name or train.name in ("", ".", ".."):
-        raise UserError(f"--name is '{train.name}', it must be a plain folder name")
+    check_name(train.name)
     if train.micro_batch != "auto" and not (train.micro_batch.isdecimal() and int(train.micro_batch) >= 1):
         raise UserError(f"--micro_batch is '{train.micro_batch}', allowed are auto and whole numbers from 1")
     if train.continue_train and train.overwrite:

@@ -234,17 +234,18 @@ run_cli(train.main, "train.py")
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run Python code in a process that sees a file system of 640 kB at `tmp_path/disk`."""
+    """Run Python code in a process that sees a small file system at `tmp_path/disk`."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=640k none "$0" && exec "$@"', str(disk)]
+    mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=$SIZE none "$0" && exec "$@"', str(disk)]
     # only root, or a user with namespaces of their own, may mount; a limit on file sizes is tested for everybody
-    if subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
+    least = {**os.environ, "SIZE": "640k"}
+    if subprocess.run([*mount, "true"], env=least, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small file system needs the right to")
 
-    def run(code: str, *more: object) -> subprocess.CompletedProcess[str]:
+    def run(code: str, *more: object, size: str = "640k") -> subprocess.CompletedProcess[str]:
         command = [*mount, sys.executable, "-c", code, str(ROOT), str(disk), *map(str, more)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(command, env={**os.environ, "SIZE": size}, capture_output=True, text=True, check=False)
 
     return run
 
@@ -259,7 +260,7 @@ def test_a_full_disk_ends_training_at_the_next_save_only(
     small_disk: Callable[..., subprocess.CompletedProcess[str]], phantom: Path
 ) -> None:
     """Rows, pictures, report and log.txt are lost with a warning each; the checkpoint is an error of one sentence."""
-    done = small_disk(TRAIN, phantom)
+    done = small_disk(TRAIN, phantom, size="8m")
     assert done.returncode == 2, done.stderr
     assert re.fullmatch(
         r"train\.py: error: .*latest\.pt(\.part)?: cannot be saved \(No space left on device\); "
@@ -269,6 +270,15 @@ def test_a_full_disk_ends_training_at_the_next_save_only(
     assert "lsc  epoch 2  step 8/8" in done.stdout  # it went on to the stage's end, where it would have been saved
     for what in ("could not write loss_log.csv", "could not draw sample images", "could not write the training report"):
         assert done.stdout.count(what) == 1, done.stdout
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_step(
+    small_disk: Callable[..., subprocess.CompletedProcess[str]], phantom: Path
+) -> None:
+    done = small_disk(TRAIN, phantom)
+    assert (done.returncode, done.stdout) == (2, "")
+    sentence = r"train\.py: error: .*/run: its disk has \d+ kB free and this run's files need \d\.\d+ MB at once .*\n"
+    assert re.fullmatch(sentence, done.stderr)
 
 
 @pytest.mark.parametrize("most", [0, 1000, 10_000])

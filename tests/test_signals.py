@@ -136,6 +136,42 @@ def test_the_lock_names_its_holder_even_while_it_writes(tmp_path: Path) -> None:
         assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
 
 
+def test_a_start_by_mistake_writes_nothing_into_a_folder_in_use(phantom: Path, tmp_path: Path) -> None:
+    """Not even bad_files.csv: the data are read once the folder is held, and no sooner."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "bad_files.csv").write_text("path,reason\nof,another\n")
+    (phantom / "trainA" / "trainA0_001.png").write_bytes(b"")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom training.run_lock import run_lock\n"
+        "with run_lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, run_dir], cwd=ROOT, stdin=-1, stdout=-1, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
+    for more in ([], ["--skip_bad"], ["--overwrite"], ["--continue_train"]):
+        with pytest.raises(UserError, match=f"in use by process {other.pid}"):
+            train.main(train_arguments(phantom, tmp_path, "lsc", "--name=run", *more))
+    other.communicate("")
+    assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
+    with pytest.raises(UserError, match="bad file, the first is"):
+        train.main(train_arguments(phantom, tmp_path, "lsc", "--name=run"))
+    assert [path.name for path in run_dir.iterdir()] == ["bad_files.csv"]
+    (run_dir / "5.pt").touch()
+    (phantom / "trainA" / "trainA0_002.png").write_bytes(b"")
+    with pytest.raises(UserError, match="holds a trained run"):
+        train.main(train_arguments(phantom, tmp_path, "lsc", "--name=run"))
+    assert len((run_dir / "bad_files.csv").read_text().splitlines()) == 2
+
+
+def test_a_lock_whose_file_is_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that never began removes its lock, perhaps after another has opened it."""
+    monkeypatch.setattr("training.run_lock.fcntl.lockf", lambda *lock: (tmp_path / LOCK_NAME).unlink())
+    with pytest.raises(UserError, match="another training has just left it; start again"), run_lock(tmp_path):
+        pass
+
+
 def test_without_locks_a_warning_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def none(*lock: object) -> None:
         raise OSError(37, "No locks available")

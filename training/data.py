@@ -4,27 +4,41 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.check import find_problems, settle, subjects_in_two_splits
+from data.cache import SliceCache
+from data.check import ordered, settle
+from data.manifest import DOMAINS
 from data.registry import DATASETS
-from data.slice_folder import find_folder
 from data.unaligned_dataset import UnalignedMaskDataset
 from options.train_options import RunOptions
 from util.problems import Problem
+from util.world import ALONE, World
 
 
-def open_data(run: RunOptions) -> tuple[UnalignedMaskDataset, UnalignedMaskDataset | None, list[Problem]]:
+def open_data(
+    run: RunOptions, world: World = ALONE
+) -> tuple[UnalignedMaskDataset, UnalignedMaskDataset | None, list[Problem]]:
     """The slices to train on, those to validate on where both domains have some, and what --skip_bad left out.
 
-    Raises: UserError: a bad file and no --skip_bad, see `settle`; slices that cannot be put into one batch.
+    They come out of the cache, which is built where there is none yet. Of several processes the first one comes first:
+    it alone validates anew, where that is asked for, and lists what is bad.
+
+    Raises: UserError: a bad file and no --skip_bad, see `settle`; slices that cannot be put into one batch; a cache
+        that cannot be written.
     """
-    dataroot, dataset_class = Path(run.train.dataroot), DATASETS[run.dataset_mode]
-    dataset = dataset_class(dataroot, run.data, split="train", seed=run.train.seed)
-    has_unseen = all(find_folder(dataroot, "val", domain) for domain in ("A", "B"))
-    unseen = dataset_class(dataroot, run.data, split="val", seed=run.train.seed) if has_unseen else None
+    train, dataset_class = run.train, DATASETS[run.dataset_mode]
+    again = train.revalidate and world.first
+    cache = SliceCache(Path(train.dataroot), run.cache_dir, skip_bad=train.skip_bad, revalidate=again)
+    dataset = dataset_class(cache, run.data, split="train", seed=train.seed)
+    has_unseen = all(cache.has("val", domain) for domain in DOMAINS)
+    unseen = dataset_class(cache, run.data, split="val", seed=train.seed) if has_unseen else None
     parts = [part for part in (dataset, unseen) if part is not None]
     folders = [folder for part in parts for folder in part.folders]
-    problems = find_problems(folders) + subjects_in_two_splits(dataroot)
-    settle(problems, folders, table_in=run.run_dir, skip_bad=run.train.skip_bad)
+    problems = ordered(problem for folder in folders for problem in folder.problems) + cache.shared_subjects()
+    if world.first:
+        settle(problems, folders, table_in=run.run_dir, skip_bad=train.skip_bad)
+    else:
+        for folder in folders:
+            folder.leave_out(problems)
     for part in parts:
         part.check_sizes()
     return dataset, unseen, problems

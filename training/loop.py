@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
+import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from data.batch import Batch
-from data.unaligned_dataset import UnalignedMaskDataset, collate
+from data.sampling import Batches
+from data.unaligned_dataset import UnalignedMaskDataset
 from models.base_model import BaseModel, Stage, StepContext
 from options.train_options import TrainOptions
 from training.checkpoints import RunCheckpoints
 from training.divergence import finite
+from training.loader import load, worker_deaths_told
 from training.memory import fitting_micro_batch
 from training.position import position_in, start_of
 from training.random_state import random_state, set_random_state
-from training.signals import Stopped, StopRequest, ignore_in_worker
+from training.signals import Stopped, StopRequest
 from util.checkpoint import LATEST, NewestCheckpoint
 from util.errors import UserError
 from util.run_log import RunLog
+from util.silent_log import SilentLog
+from util.world import ALONE, World
 
 VALIDATION_BATCHES = 8
 PARTNER_CHUNK = 64
@@ -36,6 +40,9 @@ class Trainer:
     Where it stands is `position`: stage, epoch, batches done in the epoch, steps and images in the stage, and how many
     images at once the stage computes. Together with the model's state and the generators' it makes a checkpoint from
     which training goes on as if it had never stopped. `stop` asks it to save and end after the running step.
+    `activations` are the bytes of one image's by stage; a stage without any is never split, see `training.preflight`.
+
+    Every process of a run has one. Each computes its part of every batch; the first one writes, and decides for all.
     """
 
     def __init__(
@@ -46,16 +53,18 @@ class Trainer:
         options: TrainOptions,
         *,
         run_dir: Path,
-        log: RunLog,
+        log: RunLog | SilentLog,
         device: torch.device,
         amp_dtype: torch.dtype | None,
+        activations: Mapping[str, int],
         stop: StopRequest | None = None,
+        world: World = ALONE,
     ) -> None:
         self.model, self.dataset, self.unseen, self.options = model, dataset, unseen, options
-        self.log, self.stop = log, stop or StopRequest()
+        self.log, self.stop, self.world = log, stop or StopRequest(), world
+        self.activations = activations
         self.checkpoints = RunCheckpoints(run_dir, options.keep_last)
-        generator = torch.Generator().manual_seed(options.seed)
-        self.context = StepContext(device, generator, micro_batch=options.batch_size, amp_dtype=amp_dtype)
+        self.context = StepContext(device, options.batch_size, amp_dtype, self.world)
         self.position = start_of(0)
         self.saved_images = 0
         self.losses: dict[str, Tensor] = {}  # of the last step
@@ -69,7 +78,8 @@ class Trainer:
         """
         stages = self.model.stages
         for index in range(self.position["stage"], len(stages)):
-            self._run_stage(stages[index])
+            with worker_deaths_told(self.options.num_threads, self.options.batch_size):
+                self._run_stage(stages[index])
             if index + 1 < len(stages):
                 self.position = start_of(index + 1)
             self.save()
@@ -81,7 +91,7 @@ class Trainer:
         n_steps = self._prepare(stage)
         self.log.stage(stage.name, n_steps, self.position["step"])
         # a run killed after the last step of an epoch has still to end that epoch
-        while self._unfinished(stage, n_steps) and not self.model.wants_to_stop(stage):
+        while self._unfinished(stage, n_steps) and not self._ended_early(stage):
             epoch = self.position["epoch"]
             self._run_epoch(stage, n_steps)
             with warnings.catch_warnings():  # a run resumed at an epoch's end has made no step in this process
@@ -95,7 +105,7 @@ class Trainer:
                 number = stage.epochs_before + epoch + 1
                 if number % self.options.save_epoch_freq == 0:
                     self.save(str(number))
-        if reason := self.model.wants_to_stop(stage):
+        if reason := self._ended_early(stage):
             self.log.note(f"{stage.name}: stopped after epoch {self.position['epoch']}: {reason}")
 
     def _prepare(self, stage: Stage) -> int:
@@ -106,59 +116,72 @@ class Trainer:
         partners = None
         if self.model.wants_partners(stage):
             self.log.note("SGP: finding every low-field slice's nearest high-field slices")
-            partners = self.model.partners(*(self.dataset.slices(domain, PARTNER_CHUNK) for domain in ("A", "B")))
+            totals = (len(self.dataset.A), len(self.dataset.B))
+            low, high = (
+                self.dataset.slices(domain, PARTNER_CHUNK, part=self.world.share(total))
+                for domain, total in zip("AB", totals, strict=True)
+            )
+            partners = self.model.partners(low, high, totals, self.world)
         self.dataset.set_partners(partners)
         first = self._batches(stage, 0)
         self.context.images_seen = self.saved_images = self.position["images"]
-        self.context.micro_batch = self._micro_batch(stage, first[0])
+        self.context.micro_batch = self._micro_batch(stage)
         return min(len(first) * stage.epochs, stage.steps or len(first) * stage.epochs)
 
     def _unfinished(self, stage: Stage, n_steps: int) -> bool:
         at = self.position
         return at["epoch"] < stage.epochs and (at["step"] < n_steps or at["batch"] > 0)
 
-    def _batches(self, stage: Stage, epoch: int) -> list[list[Any]]:
+    def _ended_early(self, stage: Stage) -> str:
+        """Why; the first process decides, for others may have measured the last digit differently."""
+        return self.world.agreed(self.model.wants_to_stop(stage))
+
+    def _batches(self, stage: Stage, epoch: int) -> Batches:
         size = max(self.options.batch_size, stage.least_batch)
         return self.dataset.batches(stage.name, stage.sampling, epoch, size)
 
     def _run_epoch(self, stage: Stage, n_steps: int) -> None:
         epoch, done = self.position["epoch"], self.position["batch"]
-        draws = self._batches(stage, epoch)[done:]
-        for batch in self._loader(self.dataset, draws[: n_steps - self.position["step"]]):
-            self.losses = self.model.training_step(batch.to(self.context.device), stage, self.context)
+        batches = self._batches(stage, epoch)[done:]
+        batches = batches[: n_steps - self.position["step"]]
+        for whole, batch in zip(map(len, batches), self._loaded(self.dataset, batches, self.world), strict=True):
+            self.context.images = whole
+            self.losses = self.model.training_step(batch, stage, self.context)
+            self.context.end_step()
             self.position["step"] += 1
             self.position["batch"] += 1
-            self.position["images"] += len(batch)
-            self.context.images_seen += len(batch)
-            self.log.advance(len(batch))
-            due = self.log.losses_due()
+            self.position["images"] += whole
+            self.context.images_seen += whole
+            self.log.advance(whole)
+            # a signal is looked for once: it may come between saving and leaving, and to some processes first
+            due, stop = map(self.world.largest, (self.log.losses_due(), self.stop.signal or 0))
             if due or self.context.device.type == "cpu":  # elsewhere looking means waiting
                 numbers = self._finite()
             if due:
                 self.log.losses(epoch + 1, self.position["step"], numbers)
-            if self.log.images_due():
+            if self.log.images_due() and len(batch):
                 self.log.images(epoch + 1, self.position["step"], self._visuals(batch, stage))
-            stop = self.stop.signal  # read once: it may come between saving and leaving
             if stop or self.position["images"] - self.saved_images >= self.options.save_latest_freq:
                 self.saved_images = self.position["images"]
                 self.save()
             if stop:
-                raise Stopped(stop)
+                raise Stopped(signal.Signals(stop))
         self._finite()
 
     def _finite(self) -> dict[str, float]:
         """The last step's losses as numbers; UserError if they or its gradients are not finite."""
         stage = self.model.stages[self.position["stage"]].name
         place = f"step {self.position['step']} of stage {stage}; {self.checkpoints.last_saved()}"
-        return finite(self.model, self.losses, place)
+        with self.world.alike():
+            return finite(self.model, self.losses, self.context, place)
 
     def _validate(self, stage: Stage) -> None:
         if self.unseen is None:
             return
         size = max(self.options.batch_size, stage.least_batch)
-        draws = self.unseen.batches("val", stage.sampling, 0, size)
-        batches = itertools.islice(self._loader(self.unseen, draws), VALIDATION_BATCHES)
-        figures = self.model.validate(stage, batches, self.context)
+        batches = self.unseen.batches("val", stage.sampling, 0, size)
+        loaded = self._loaded(self.unseen, batches[:VALIDATION_BATCHES])
+        figures = self.model.validate(stage, loaded, self.context)
         if figures:
             self.log.validation(self.position["epoch"], self.position["step"], figures)
 
@@ -166,31 +189,19 @@ class Trainer:
         few = batch.rows(0, 4).to(self.context.device)
         return {name: image.float().cpu() for name, image in self.model.visuals(few, stage, self.context).items()}
 
-    def _loader(self, dataset: UnalignedMaskDataset, draws: list[list[Any]]) -> Iterator[Batch]:
-        workers = self.options.num_threads
-        return iter(
-            DataLoader(
-                dataset,
-                batch_sampler=draws,
-                collate_fn=collate,
-                num_workers=workers,
-                worker_init_fn=ignore_in_worker,
-                generator=torch.Generator(),  # else it would draw a number from torch's own at every resume
-                pin_memory=self.context.device.type == "cuda",
-            )
-        )
+    def _loaded(self, dataset: UnalignedMaskDataset, batches: Batches, world: World = ALONE) -> Iterator[Batch]:
+        return load(dataset, batches, workers=self.options.num_threads, device=self.context.device, world=world)
 
-    def _micro_batch(self, stage: Stage, draws: list[Any]) -> int:
+    def _micro_batch(self, stage: Stage) -> int:
         if self.options.micro_batch != "auto":
             return int(self.options.micro_batch)
         if kept := self.position["micro_batch"]:  # another size would round differently
             return kept
-        one = collate([self.dataset[draws[0]]]).to(self.context.device)
-        needed = self.model.activation_bytes(one, stage, self.context)
-        whole = max(self.options.batch_size, stage.least_batch)
-        size = fitting_micro_batch(needed, whole, self.context.device)
-        if size < whole:
-            self.log.note(f"{stage.name}: batches of {whole} are computed {size} images at a time")
+        most = -(-max(self.options.batch_size, stage.least_batch) // self.world.size)
+        needed = self.activations.get(stage.name, 0)
+        size = -self.world.largest(-fitting_micro_batch(needed, most, self.context.device, self.world.local_size))
+        if size < most:
+            self.log.note(f"{stage.name}: batches of {most} are computed {size} images at a time")
         self.position["micro_batch"] = size
         return size
 
@@ -203,12 +214,19 @@ class Trainer:
             UserError: the last step was not finite, or the files cannot be written; the state saved before stays.
         """
         self._finite()
+        mine = {"generators": random_state(self.context.device), **self.model.process_state()}
+        processes = self.world.gathered(mine)
+        # nobody goes on, or leaves, before it is written: torchrun ends all as soon as one has ended
+        self.world.alone(partial(self._write, epochs, processes))
+
+    def _write(self, epochs: tuple[str, ...], processes: list[dict[str, Any]]) -> None:
         content = {
             "model": self.model.state_dict(),
             "training": self.model.training_state(),
             "position": dict(self.position),
             "epochs_before": self.model.stages[self.position["stage"]].epochs_before,
-            "generators": {**random_state(self.context.device), "steps": self.context.generator.get_state()},
+            "scaler": self.context.scaler.state_dict(),
+            "processes": processes,
         }
         self.checkpoints.save((*epochs, LATEST), content, self.model.exported_networks())
 
@@ -223,10 +241,22 @@ class Trainer:
         try:
             self.model.load_state_dict(content["model"])
             self.model.load_training_state(content["training"])
-            set_random_state(content["generators"], self.context.device)
-            self.context.generator.set_state(content["generators"]["steps"])
+            if self.context.scaler.is_enabled():
+                self.context.scaler.load_state_dict(content["scaler"])
+            processes = content["processes"]
+            if not isinstance(processes, list) or not processes:
+                raise ValueError("no process' state")
+            mine = processes[self.world.rank % len(processes)]
+            self.model.load_process_state(mine)
+            set_random_state(mine["generators"], self.context.device)
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise UserError(f"{newest.path}: cannot be continued, it is not a state of this run ({reason})") from error
-        self.checkpoints.export(content, self.model.exported_networks())
+        if len(processes) != self.world.size:
+            self.log.warn(
+                f"{newest.path} was saved by {len(processes)} processes, now there are {self.world.size}: "
+                "training goes on, but not with the same bits"
+            )
+        if self.world.first:
+            self.checkpoints.export(content, self.model.exported_networks())
         self.log.resume(self.model.stages[self.position["stage"]].name, self.position["step"])

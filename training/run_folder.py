@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from models.base_model import Stage
 from models.weights import weights_files
 from options.train_options import RunOptions, differences
 from training.position import position_in
-from training.run_lock import run_lock
+from training.run_lock import LOCK_NAME, run_lock
 from util.checkpoint import OPTIONS_NAME, NewestCheckpoint, checkpoint_path, read_newest
 from util.errors import UserError
 from util.files import PART, replace_text
@@ -37,55 +37,94 @@ def requeued(run: RunOptions, environment: Mapping[str, str]) -> RunOptions:
 
 
 @contextmanager
-def open_run_folder(
-    run: RunOptions, image_size: tuple[int, int], stages: Sequence[Stage]
-) -> Iterator[NewestCheckpoint | None]:
-    """Hold the run folder, made if need be, within the block; gives the checkpoint to continue from, if asked for.
-
-    `stages` are those that the run's model would go through now.
+def hold_run_folder(run: RunOptions) -> Iterator[None]:
+    """Hold the run folder, made if need be, within the block. Of a run that never began nothing of ours stays in it.
 
     Raises:
-        UserError: another process holds the folder; nothing to continue; an earlier run would be lost; the continued
-            run has other options; the folder cannot be written.
+        UserError: another process holds the folder; nothing to continue; an earlier run would be lost; the folder
+            cannot be written.
     """
     folder = run.run_dir
     if run.train.continue_train and not folder.is_dir():
         raise _nothing_to_continue(folder)
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    begun = (folder / OPTIONS_NAME).exists()
     with ExitStack() as held:
         with writable(run):
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(run_lock(folder))
-        yield _take_up(run, {**run.flat(), "image_size": list(image_size)}, stages)
+        try:
+            _check_purpose(run)
+            yield
+        finally:
+            if not begun and not (folder / OPTIONS_NAME).exists():
+                _remove_traces(folder, new)
 
 
-def _take_up(run: RunOptions, options: Mapping[str, Any], stages: Sequence[Stage]) -> NewestCheckpoint | None:
-    """Check that the folder is this run's to use, clear what is left over, and write the options."""
-    folder, wanted = run.run_dir, json.loads(json.dumps(options))  # as JSON gives them back
-    newest = None
-    if run.train.continue_train:
-        if not _checkpoints(folder):
-            raise _nothing_to_continue(folder)
-        newest = read_newest(folder)
-        _check_same_run(folder, wanted, newest, stages)
-    elif _checkpoints(folder) and not run.train.overwrite:
+def _check_purpose(run: RunOptions) -> None:
+    """Raise UserError unless there is a run to continue, no run in the way, or leave to overwrite it."""
+    saved = _checkpoints(run.run_dir)
+    if run.train.continue_train and not saved:
+        raise _nothing_to_continue(run.run_dir)
+    if saved and not run.train.continue_train and not run.train.overwrite:
         raise UserError(
-            f"--name {run.train.name}: {folder} holds a trained run; add --continue_train to go on with it, "
+            f"--name {run.train.name}: {run.run_dir} holds a trained run; add --continue_train to go on with it, "
             "--overwrite to start afresh, or give another --name"
         )
-    with writable(run):
-        for path in folder.rglob("*" + PART):
-            path.unlink()
-        if newest is None:
-            for path in [*_checkpoints(folder), *weights_files(folder), *folder.glob("*" + DAMAGED)]:
-                path.unlink()
-        else:
-            for path in newest.unusable:  # or the next save would keep it in the good one's place
-                if path.exists():
-                    path.replace(path.with_name(path.name + DAMAGED))
-        with replace_text(folder / OPTIONS_NAME) as file:
-            json.dump(wanted, file, indent=1, sort_keys=True)
-            file.write("\n")
+
+
+def _remove_traces(folder: Path, new: Sequence[Path]) -> None:
+    """Remove the lock, and of the folders in `new`, the inner first, those that are empty."""
+    with suppress(OSError):
+        (folder / LOCK_NAME).unlink()
+        for place in new:
+            place.rmdir()
+
+
+def state_to_continue(run: RunOptions, image_size: tuple[int, int], stages: Sequence[Stage]) -> NewestCheckpoint | None:
+    """The checkpoint to go on from, if that is asked for. Changes nothing.
+
+    `stages` are those that the run's model would go through now.
+
+    Raises:
+        UserError: no checkpoint can be read; the continued run has other options.
+    """
+    if not run.train.continue_train:
+        return None
+    newest = read_newest(run.run_dir)
+    _check_same_run(run.run_dir, _saved_options(run, image_size), newest, stages)
     return newest
+
+
+def leftovers(folder: Path, newest: NewestCheckpoint | None) -> list[Path]:
+    """Files that `begin_run` removes: half-written ones, and without a state to go on from an earlier run's."""
+    parts = list(folder.rglob("*" + PART))
+    if newest is not None:
+        return parts
+    return [*parts, *_checkpoints(folder), *weights_files(folder), *folder.glob("*" + DAMAGED)]
+
+
+def begin_run(run: RunOptions, image_size: tuple[int, int], newest: NewestCheckpoint | None) -> None:
+    """Clear what is left over in the folder and write the options.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = run.run_dir
+    with writable(run):
+        for path in leftovers(folder, newest):
+            path.unlink()
+        for path in newest.unusable if newest else ():  # or the next save would keep it in the good one's place
+            if path.exists():
+                path.replace(path.with_name(path.name + DAMAGED))
+        with replace_text(folder / OPTIONS_NAME) as file:
+            json.dump(_saved_options(run, image_size), file, indent=1, sort_keys=True)
+            file.write("\n")
+
+
+def _saved_options(run: RunOptions, image_size: tuple[int, int]) -> dict[str, Any]:
+    """What options.json holds, as JSON gives it back."""
+    return json.loads(json.dumps({**run.flat(), "image_size": list(image_size)}))
 
 
 def _check_same_run(folder: Path, wanted: Mapping[str, Any], newest: NewestCheckpoint, stages: Sequence[Stage]) -> None:
@@ -161,9 +200,6 @@ def describe_run(
 
 
 def fingerprint(dataset: UnalignedMaskDataset) -> str:
-    """SHA-256 over names and sizes of the training slices: tells data folders apart without reading them."""
-    digest = hashlib.sha256()
-    for folder in (dataset.A, dataset.B):
-        for path in folder.files:
-            digest.update(f"{folder.domain}/{path.name}:{path.stat().st_size}\n".encode())
-    return digest.hexdigest()
+    """SHA-256 of which slices are trained on and what they show: tells data folders apart without reading them."""
+    parts = "".join(f"{folder.domain}:{folder.fingerprint()}\n" for folder in dataset.folders)
+    return hashlib.sha256(parts.encode()).hexdigest()

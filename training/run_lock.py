@@ -30,13 +30,16 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         UserError: another process holds it; the message says who.
         OSError: the file cannot be written.
     """
-    with (run_dir / LOCK_NAME).open("a+", encoding="utf-8") as file:
+    path = run_dir / LOCK_NAME
+    with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in HELD:
                 raise UserError(f"{run_dir} is in use by {_holder(file)}; stop it, or give another --name") from error
             warn(f"{run_dir}: no lock there ({error.strerror}); a second run in this folder would not be noticed")
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise UserError(f"{run_dir}: another training has just left it; start again")
         file.truncate(0)
         started = datetime.now().astimezone().isoformat(timespec="seconds")
         json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": started}, file)

@@ -11,7 +11,7 @@ from util.errors import UserError
 from util.files import replace_files
 from util.torch_file import read_torch, torch_writer
 
-FORMAT = 2
+FORMAT = 3
 UNFOLDED = 64  # times its file's size: a value of few bytes enters the checksum with its whole place
 OPTIONS_NAME = "options.json"
 LATEST, PREVIOUS = "latest", "previous"

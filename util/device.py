@@ -5,18 +5,28 @@ from __future__ import annotations
 import torch
 
 from util.errors import UserError
+from util.world import World
 
-AMP = ("auto", "bf16", "off")
+AMP = ("auto", "bf16", "fp16", "off")
 
 
-def choose_device(gpu_ids: str) -> torch.device:
+def choose_device(gpu_ids: str, local_rank: int = 0) -> torch.device:
     """The device `--gpu_ids` means: `auto` CUDA if there is any, `-1` the CPU, a number that GPU.
 
+    Args: local_rank: of several processes on this machine; with `auto` each takes a GPU of its own.
     Raises:
         UserError: not a number, several GPUs, or a GPU that is not there.
     """
     if gpu_ids == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        count = torch.cuda.device_count()
+        if local_rank >= count:
+            raise UserError(
+                f"--gpu_ids auto: no GPU for process {local_rank + 1} of this machine, which has {count}; "
+                "start as many processes as GPUs (--nproc_per_node), or all on one GPU by its number"
+            )
+        return torch.device("cuda", local_rank)
     try:
         number = int(gpu_ids)
     except ValueError:
@@ -30,6 +40,18 @@ def choose_device(gpu_ids: str) -> torch.device:
     return torch.device("cuda", number)
 
 
+def own_device(gpu_ids: str, world: World) -> torch.device:
+    """`choose_device` for processes that train together, each on a GPU of its own.
+
+    Raises:
+        UserError: as `choose_device`; one GPU for several processes.
+    """
+    device = choose_device(gpu_ids, world.local_rank)
+    if device.type == "cuda" and world.local_size > 1 and gpu_ids != "auto":
+        raise UserError(f"--gpu_ids {gpu_ids} is one GPU for {world.local_size} processes; leave it out")
+    return device
+
+
 def _has_bf16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 matrices, rather than emulating it slowly."""
     if device.type == "cuda":
@@ -39,6 +61,8 @@ def _has_bf16(device: torch.device) -> bool:
 
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     """Number format of mixed precision for `--amp`, None for float32. `auto`: bfloat16 where the hardware has it."""
+    if amp == "fp16":
+        return torch.float16
     if amp == "off" or (amp == "auto" and not _has_bf16(device)):
         return None
     return torch.bfloat16

@@ -1,0 +1,66 @@
+"""Not a test: what tests/test_distributed.py starts under torchrun. A training in float64 for some steps of a stage.
+
+Usage: in_float64.py STATE STAGE STEPS ARGUMENTS-OF-TRAIN.PY; the first process saves the model's state to STATE.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import train
+import training.loader
+import training.loop
+from data.batch import Batch
+from options.train_options import parse
+from training.signals import Stopped, StopRequest
+from util.errors import run_cli
+from util.world import join_world
+
+
+class After(StopRequest):
+    """Asks for a stop after so many steps of a stage."""
+
+    def __init__(self, trainer: object, stage: str, steps: int) -> None:
+        self.trainer, self.place = trainer, (stage, steps)
+
+    @property
+    def signal(self) -> int:  # type: ignore[override]
+        at = self.trainer.position  # type: ignore[attr-defined]
+        name = self.trainer.model.stages[at["stage"]].name  # type: ignore[attr-defined]
+        return 15 if (name, at["step"]) == self.place else 0
+
+
+def double(batch: Batch) -> Batch:
+    return batch._each(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+
+
+def in_float64(load: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[Batch]]:
+    return lambda *places, **settings: map(double, load(*places, **settings))
+
+
+def main(argv: list[str]) -> int:
+    state, stage, steps, *argv = argv
+    training.loop.load = in_float64(training.loader.load)  # type: ignore[assignment]
+    training.loader.load = training.loop.load
+    with ExitStack() as held:
+        trainer = train.make_trainer(parse(argv), argv, held, held.enter_context(join_world()))
+        trainer.model.double()
+        trainer.stop = After(trainer, stage, int(steps))  # type: ignore[assignment]
+        try:
+            trainer.fit()
+        except Stopped:
+            if trainer.world.first:
+                torch.save(trainer.model.state_dict(), state)
+            return 0
+    return 1
+
+
+if __name__ == "__main__":
+    run_cli(main, "in_float64.py")

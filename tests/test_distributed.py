@@ -1,0 +1,182 @@
+"""Several processes (torchrun, gloo) do what one does: the same batches, the same weights, one writer, one decision."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import train_arguments, write_phantom
+from torch import nn
+
+import util.gradients
+from util.checkpoint import checkpoint_path, read_checkpoint
+from util.errors import UserError
+from util.gradients import _buckets
+from util.world import World, join_world
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_FLOAT64 = str(ROOT / "tests" / "in_float64.py")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+QUIET = ("--no_html", "--save_epoch_freq=100")
+# seven slices a domain and batches of four or five: some batches are split unevenly, and one has a single image
+STEPS = {
+    "pta_hybrid": ("gan", 3, ("--lsc_features=2", "--pool_size=0", "--batch_size=5", "--n_epochs_refine=1")),
+    "refine": ("refine", 3, ("--lsc_features=2", "--pool_size=0", "--batch_size=5", "--n_epochs_refine=2")),
+    "hungarian": ("gan", 3, ("--sgp_match=batch", "--syn_form=cos", "--lsc_features=2", "--pool_size=0")),
+    "wgangp": ("gan", 5, ("--gan_mode=wgangp", "--pool_size=0", "--low_bias=.1", "--low_noise=.1", "--batch_size=3")),
+    "sgp": ("sgp", 3, ("--sgp_batch_size=5",)),
+    "lsc": ("lsc", 3, ("--lsc_batch_size=5",)),
+}  # fmt: skip
+MODEL = {"refine": "pta_hybrid", "hungarian": "pta_hybrid", "wgangp": "cycle_gan"}
+
+
+def torchrun(n: int, program: str, *argv: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}", program, *argv]
+    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True, env=ENVIRONMENT)
+
+
+def finished(process: subprocess.Popen[str], status: int = 0) -> str:
+    """What it printed, once it has ended as it should; it and its processes never outlive the test."""
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == status, out + err
+    return out + err
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phantom(tmp_path_factory.mktemp("distributed") / "data", slices=4)
+
+
+def state_after(case: str, processes: int, data: Path, out: Path) -> dict[str, torch.Tensor]:
+    """The model's weights after some steps of a stage, in float64."""
+    stage, steps, options = STEPS[case]
+    argv = train_arguments(data, out / str(processes), MODEL.get(case, case), *QUIET, *options)
+    state = out / f"{processes}.pt"
+    finished(torchrun(processes, IN_FLOAT64, str(state), stage, str(steps), *argv))
+    return torch.load(state, weights_only=True)
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case == "pta_hybrid" else pytest.mark.slow) for case in STEPS]
+)
+def test_two_processes_train_as_one(case: str, data: Path, tmp_path: Path) -> None:
+    """Equal to 1e-8 after three steps; pta_hybrid goes through SGP, LSC and their partners first."""
+    one, two = (state_after(case, processes, data, tmp_path) for processes in (1, 2))
+    assert one.keys() == two.keys()
+    moved = [name for name, value in one.items() if value.is_floating_point()]
+    assert max((one[name] - two[name]).abs().max().item() for name in moved) < 1e-8
+
+
+def test_three_processes_share_batches_of_two(data: Path, tmp_path: Path) -> None:
+    """One of them never has an image, and still has the weights of all."""
+    argv = train_arguments(data, tmp_path, "cycle_gan", *QUIET, "--batch_size=2", "--n_epochs_decay=0", "--name=run")
+    finished(torchrun(3, str(ROOT / "train.py"), *argv))
+    assert read_checkpoint(checkpoint_path(tmp_path / "run", "latest"))["position"]["step"] == 5  # 10 slices
+
+
+def arguments(data: Path, out: Path, name: str, *more: str) -> list[str]:
+    options = ("--lsc_features=2", "--pool_size=3", f"--name={name}", "--n_epochs=3", "--n_epochs_refine=2", *QUIET)
+    return train_arguments(data, out, "pta_hybrid", *options, *more)
+
+
+def checksum(out: Path, name: str) -> str:
+    return read_checkpoint(checkpoint_path(out / name, "latest"))["sha256"]
+
+
+def stop_after(process: subprocess.Popen[str], log: Path, stage: str) -> None:
+    """SIGTERM to torchrun and its processes, as a scheduler sends it, once `stage` has begun."""
+    end = time.monotonic() + 240
+    while not log.exists() or f"\n{stage}," not in log.read_text():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The checksum of two processes' run that is never stopped, for each --amp."""
+    out, done = tmp_path_factory.mktemp("straight"), dict[str, str]()
+
+    def run(amp: str) -> str:
+        if amp not in done:
+            finished(torchrun(2, str(ROOT / "train.py"), *arguments(data, out, amp, f"--amp={amp}")))
+            done[amp] = checksum(out, amp)
+        return done[amp]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("stage", "amp", "threads"),
+    [
+        ("gan", "off", 0),
+        *(pytest.param(stage, "off", 0, marks=pytest.mark.slow) for stage in ("sgp", "lsc", "refine")),
+        *(pytest.param(stage, "bf16", 1, marks=pytest.mark.slow) for stage in ("sgp", "gan")),
+    ],
+)
+def test_a_signal_stops_all_at_one_step_and_the_resumed_run_has_the_same_bits(
+    stage: str, amp: str, threads: int, data: Path, tmp_path: Path, straight: Callable[[str], str]
+) -> None:
+    """The signal reaches processes at different times, and torchrun sends each a copy."""
+    argv = arguments(data, tmp_path, "stopped", "--print_freq=1", f"--amp={amp}", f"--num_threads={threads}")
+    stopped = torchrun(2, str(ROOT / "train.py"), *argv)
+    stop_after(stopped, tmp_path / "stopped" / "loss_log.csv", stage)
+    out, err = stopped.communicate(timeout=300)
+    assert stopped.returncode != 0, out + err
+    assert out.count("the last good state is") == 1, out + err
+    assert checksum(tmp_path, "stopped") != straight(amp)
+    finished(torchrun(2, str(ROOT / "train.py"), *argv, "--continue_train"))
+    assert checksum(tmp_path, "stopped") == straight(amp)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes_and_says_so(data: Path, tmp_path: Path) -> None:
+    finished(torchrun(2, str(ROOT / "train.py"), *arguments(data, tmp_path, "run")))
+    more = arguments(data, tmp_path, "run", "--continue_train", "--n_epochs=4")
+    told = finished(torchrun(1, str(ROOT / "train.py"), *more))
+    assert "was saved by 2 processes, now there are 1" in told
+    assert len(read_checkpoint(checkpoint_path(tmp_path / "run", "latest"))["processes"]) == 1
+
+
+# pieces -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 3), (2, 3), (0, 2), (7, 7), (100, 1)])
+def test_shares_are_all_of_a_batch_and_nearly_equal(count: int, size: int) -> None:
+    parts = [list(range(count))[World(rank, size).share(count)] for rank in range(size)]
+    assert [item for part in parts for item in part] == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_one_process_alone_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda *a, **k: pytest.fail("sent"))
+    world, ones = World(), torch.ones(2)
+    assert (world.gathered(3), world.agreed("x"), world.largest(2)) == ([3], "x", 2)
+    assert torch.equal(world.summed(ones), ones) and torch.equal(world.rows(ones, [2])[0], ones)
+    parameter = nn.Parameter(torch.zeros(2))
+    util.gradients.GradientSum([parameter], world).wait()
+    assert parameter.grad is None
+
+
+def test_buckets_keep_order_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("util.gradients.BUCKET_BYTES", 40)
+    gradients = [torch.zeros(n) for n in (4, 4, 4, 30, 2)] + [torch.zeros(2, dtype=torch.float64)]
+    assert [[g.numel() for g in bucket] for bucket in _buckets(gradients)] == [[4, 4], [4], [30], [2], [2]]
+
+
+@pytest.mark.parametrize("wrong", [{"RANK": "2"}, {"RANK": "-1"}, {"LOCAL_RANK": "x"}])
+def test_variables_that_describe_no_world_are_refused(wrong: dict[str, str]) -> None:
+    good = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    with pytest.raises(UserError, match="torchrun sets these"), join_world(good | wrong):
+        pass

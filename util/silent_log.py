@@ -1,0 +1,37 @@
+"""The log of a process that is not the first of its run: the first one tells everything, this one nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+
+class SilentLog:
+    """What `RunLog` can do, without doing it."""
+
+    def resume(self, stage: str, step: int) -> None: ...
+
+    def stage(self, name: str, n_steps: int, first_step: int = 0) -> None: ...
+
+    def advance(self, n_images: int) -> None: ...
+
+    def losses_due(self) -> bool:
+        return False
+
+    def losses(self, epoch: int, step: int, losses: Mapping[str, float]) -> None: ...
+
+    def validation(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def images_due(self) -> bool:
+        return False
+
+    def images(self, epoch: int, step: int, grid_rows: Mapping[str, Tensor]) -> None: ...
+
+    def report(self) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
