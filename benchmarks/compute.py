@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.floors import floors
 from benchmarks.machine import conv_rate, copy_rate
 from data.batch import Batch
 from models import MODELS
@@ -19,6 +20,7 @@ from models.base_model import BaseModel, StepContext
 from models.cycle_gan_model import GAN, CycleGANModel
 from models.networks.layers import count_parameters
 from options.train_options import parse
+from training.acceleration import accelerate, compile_networks
 from training.memory import fitting_micro_batch
 from util.device import amp_dtype, choose_device
 from util.errors import UserError
@@ -41,6 +43,8 @@ class Case:
     gpu_ids: str
     seconds: float = 20.0  # each timing takes about so long
     train_args: tuple[str, ...] = ()
+    slices: int = 10**6  # in the largest data folder
+    floors: bool = False
 
 
 class Bench:
@@ -53,18 +57,20 @@ class Bench:
         self.dtype = amp_dtype(case.amp, self.device)
         model: BaseModel = MODELS[case.model](run.network, (case.size, case.size))  # type: ignore[call-arg]
         self.model = model.to(self.device)
+        accelerate(self.model, run.train)
+        compile_networks(self.model, run.train, self.device)
         self.stage = next((stage for stage in model.stages if stage.name == GAN), model.stages[-1])
         for network in (model.eval(), *model.stage_networks(self.stage)):
             network.train(network is not model)
         self.batch = head_batch(case.batch, case.size).to(self.device)
-        self.context = StepContext(
-            self.device, torch.Generator().manual_seed(0), micro_batch=case.batch, amp_dtype=self.dtype
-        )
+        self.context = StepContext(self.device, case.batch, self.dtype)
         self.context.micro_batch = self._micro_batch(run.train.micro_batch)
 
     def _micro_batch(self, asked: str) -> int:
         if asked != "auto":
             return int(asked)
+        if not self.model.splits(self.stage):
+            return self.case.batch
         needed = self.model.activation_bytes(self.batch.rows(0, 1), self.stage, self.context)
         return fitting_micro_batch(needed, self.case.batch, self.device)
 
@@ -133,7 +139,7 @@ def train_case(case: Case) -> Result:
     found = bench.described("train", median_seconds(bench.step, bench.device, case.seconds))
     found |= _against_machine(bench, found["s_per_step"], flop(bench.step))
     found["flop_of"] = flop_by_term(bench)
-    return found
+    return found | (floors(bench.step, bench.device, found["s_per_step"]) if case.floors else {})
 
 
 def infer_case(case: Case) -> Result:
@@ -142,7 +148,8 @@ def infer_case(case: Case) -> Result:
     if not bench.model.can_synthesise:
         raise UserError(f"--cases infer: --model {case.model} does not synthesise")
     found = bench.described("infer", median_seconds(bench.infer, bench.device, case.seconds))
-    return found | _against_machine(bench, found["s_per_step"], flop(bench.infer))
+    found |= _against_machine(bench, found["s_per_step"], flop(bench.infer))
+    return found | (floors(bench.infer, bench.device, found["s_per_step"]) if case.floors else {})
 
 
 def flop(work: Callable[[], object]) -> int:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import SMALL_NETWORKS, SMALL_SGP
 from torch import nn
 
-from benchmarks.compute import Bench, Case, flop, flop_by_term, head_batch
+from benchmarks.compute import Bench, Case, flop, flop_by_term, head_batch, train_case
 from benchmarks.machine import conv_rate
+from benchmarks.start import make_data, measure, start_case
+from data.cache import SliceCache
+from data.slice_folder import SliceFolder
+from scripts.benchmark_speed import key_of, parts
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (*SMALL_NETWORKS, *SMALL_SGP, "--lsc_blocks=8")
@@ -50,11 +56,11 @@ def test_conv_rate_is_that_of_a_machine() -> None:
 
 @pytest.mark.slow
 def test_every_case_reports_what_interface_md_asks_for(tmp_path: Path) -> None:
-    arguments = ["--size=32", "--batch=2", "--amp=off", "--gpu_ids=-1", "--seconds=0.1"]
+    arguments = ["--size=32", "--batch=2", "--amp=off", "--gpu_ids=-1", "--seconds=0.1", "--slices=3000"]
     done = run(*arguments, "--json", "--", *SMALL)
     assert done.returncode == 0, done.stderr
     found = {row["case"]: row for row in map(json.loads, done.stdout.splitlines())}
-    assert found.keys() == {"train", "infer", "load", "preprocess"}
+    assert found.keys() == {"train", "infer", "load", "preprocess", "start"}
     for row in (found["train"], found["infer"]):
         assert row["images_per_s"] == pytest.approx(row["batch"] / row["s_per_step"])
         assert row["fraction_of_conv_rate"] == pytest.approx(
@@ -63,10 +69,35 @@ def test_every_case_reports_what_interface_md_asks_for(tmp_path: Path) -> None:
         assert row["parameters_G"] > 1000 and row["peak_mb"] > 100 and row["device"] == "cpu"
     assert found["train"]["s_per_step"] > found["infer"]["s_per_step"]
     assert found["load"]["slices_per_s_warm"] > found["load"]["slices_per_s_cold"] > 0
+    assert found["start"]["slices"] == 3000 and 0 < found["start"]["sampling_s"] < found["start"]["start_s"] < 60
     old = tmp_path / "old.jsonl"
     old.write_text(done.stdout, encoding="utf-8")
     again = run(*arguments, "--cases=infer", "--compare", str(old), "--", *SMALL)
     assert again.returncode == 0 and "now / before" in again.stdout
+
+
+def test_growth_goes_from_a_thousand_slices_to_the_most_and_over_image_sizes() -> None:
+    grown = parts("growth", replace(LITTLE, slices=123_456))
+    assert [case.slices for measure, case in grown if measure is start_case] == [1000, 10_000, 100_000]
+    assert [case.size for measure, case in grown if measure is train_case] == [128, 256, 384, 512]
+    rows = [{"case": "growth", "slices": 1000}, {"case": "growth", "size": 128}, {"case": "growth", "size": 256}]
+    assert len({key_of(row) for row in rows}) == 3
+
+
+def test_a_start_with_made_up_data_reads_what_the_real_cache_would_hold(tmp_path: Path) -> None:
+    """The folders, the manifest and the pack belong together: nothing is built anew, nothing decoded."""
+    dataroot = make_data(tmp_path, 1000)
+    packs = {path: path.stat().st_mtime_ns for path in (tmp_path / ".cache").glob("*/train*")}
+    found = measure(str(dataroot), str(tmp_path))
+    assert found["start_s"] > found["open_s"] > 0 and found["start_mb"] >= 0
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / ".cache").glob("*/train*")}
+    assert after == packs and len([path for path in packs if path.is_dir()]) == 2
+    folder = SliceFolder(dataroot, "train", "B")
+    slices = SliceCache(dataroot, tmp_path / ".cache").open("train", "B")
+    assert [slices.name(i) for i in range(len(slices))] == [path.name for path in folder.files]
+    assert slices.p.tolist() == folder.p.tolist() and folder.level_mm is not None
+    np.testing.assert_allclose(slices.pack.level_mm, folder.level_mm, rtol=1e-6)
+    assert (tmp_path / ".cache").exists() and len(slices) == 500
 
 
 @pytest.mark.parametrize(
@@ -75,6 +106,7 @@ def test_every_case_reports_what_interface_md_asks_for(tmp_path: Path) -> None:
         (["--cases=train,cooking"], "--cases cooking: unknown, choose from train"),
         (["--compare=nowhere.jsonl"], "--compare nowhere.jsonl: not the --json output"),
         (["--batch=0"], "--batch 0"),
+        (["--slices=10"], "--slices 10: need at least 1000"),
     ],
 )
 def test_mistakes_are_told_at_once(arguments: list[str], sentence: str) -> None:

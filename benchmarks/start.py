@@ -1,0 +1,151 @@
+"""What a run costs before its first step, by the size of its data: folders of empty files and a cache of zeros."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.compute import Case
+from data.cache import CACHE_NAME, SliceCache
+from data.manifest import DOMAINS, FORMAT, MANIFEST_NAME, SliceEntry, VolumeEntry
+from data.pack import ALIGNED, problem_columns
+from data.slices import slice_name
+from data.store import DATA_NAME
+from data.subjects import SubjectTable
+from options.train_options import parse
+from training.data import open_data
+from training.loader import load_one
+from training.run_folder import fingerprint
+from util.device import choose_device
+
+PER_VOLUME = 150  # slices
+SIDE = 256  # pixels
+RECORD = SIDE * SIDE * 2 + SIDE * SIDE // 8  # bytes of a 16-bit slice and its mask
+BATCH = 16
+NAME = "run"
+
+Result = dict[str, Any]
+
+
+def start_case(case: Case) -> Result:
+    """A start with the cache built, in a fresh process: seconds and MB beyond the imports, and an epoch's sampling."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = make_data(Path(folder), case.slices)
+        command = [sys.executable, "-m", __name__, str(made), folder]
+        done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+    return {"case": "start", "slices": case.slices, **json.loads(done.stdout)}
+
+
+def make_data(root: Path, slices: int) -> Path:
+    """A data folder of empty files and masks, `slices` in all, its manifest, and a valid cache beside it."""
+    dataroot, each = root / "data", slices // len(DOMAINS)
+    for domain in DOMAINS:
+        for kind in ("", "_mask"):
+            folder = dataroot / f"train{domain}{kind}"
+            folder.mkdir(parents=True)
+            for i in range(each):
+                os.close(os.open(folder / _name(domain, i), os.O_CREAT | os.O_WRONLY))
+    make_manifest(dataroot, each)
+    cache = SliceCache(dataroot, root / CACHE_NAME)
+    for domain in DOMAINS:
+        with cache.building("train", domain) as write:
+            names = [_name(domain, i) for i in range(each)]
+            people = SubjectTable.of(names, [name.rpartition("_")[0] for name in names])
+            with (write.part / DATA_NAME).open("wb") as data:
+                data.truncate(each * RECORD)  # sparse: zeros that take no room
+            write(
+                {**people.columns(), **_columns(each), **problem_columns([], dataroot)},
+                digest=domain,
+                has_manifest=True,
+            )
+    return dataroot
+
+
+def make_manifest(dataroot: Path, each: int) -> None:
+    """The manifest of `each` slices in either domain."""
+    volumes = [(domain, number) for domain in DOMAINS for number in range(-(-each // PER_VOLUME))]
+    with (dataroot / MANIFEST_NAME).open("w", encoding="ascii") as file:
+        file.write(f'{{"format": {FORMAT}, "origin": "simulated", "volumes": [\n')
+        for i, (domain, number) in enumerate(volumes):
+            file.write((",\n" if i else "") + json.dumps(asdict(_volume(domain, number, each)), indent=1))
+        file.write("]}\n")
+
+
+def _name(domain: str, i: int) -> str:
+    return slice_name(f"sub-{domain}{i // PER_VOLUME:05d}", i % PER_VOLUME)
+
+
+def _volume(domain: str, number: int, each: int) -> VolumeEntry:
+    """The entry of one volume as preprocessing writes it."""
+    here = range(number * PER_VOLUME, min((number + 1) * PER_VOLUME, each))
+    slices = [SliceEntry(k, _name(domain, i), (k + 0.5) / len(here), 1.1 * k - 60) for k, i in enumerate(here)]
+    subject, affine = f"sub-{domain}{number:05d}", np.eye(4).tolist()
+    return VolumeEntry(
+        subject,
+        "train",
+        domain,
+        f"{subject}.nii.gz",
+        [SIDE, SIDE, PER_VOLUME],
+        affine,
+        [1.0] * 3,
+        2,
+        [0.0, 1.0],
+        slices,
+    )
+
+
+def _columns(count: int) -> dict[str, NDArray]:
+    number = np.arange(count, dtype=np.int64)
+    index = number % PER_VOLUME
+    length = np.minimum(PER_VOLUME, count - (number - index))  # of the volume; the last one may be shorter
+    side = np.full(count, SIDE, dtype=np.uint16)
+    return {
+        "offset": number * (RECORD + -RECORD % ALIGNED),
+        "height": side,
+        "width": side,
+        "kind": np.ones(count, dtype=np.uint8),
+        "index": index,
+        "p": ((index + 0.5) / length).astype(np.float32),
+        "level_mm": (1.1 * index - 60).astype(np.float32),
+    }
+
+
+def memory_mb() -> float:
+    """Most memory of this process so far, in MB; of its own, where the system tells (Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def measure(dataroot: str, checkpoints_dir: str) -> Result:
+    """All that train.py does before its first step and that could grow with the data."""
+    run = parse([f"--dataroot={dataroot}", f"--checkpoints_dir={checkpoints_dir}", f"--name={NAME}"])
+    before, began = memory_mb(), time.perf_counter()
+    dataset, _, _ = open_data(run)
+    dataset.image_size()
+    fingerprint(dataset)
+    opened = time.perf_counter()
+    batches = dataset.batches("gan", "shuffled", 0, BATCH)
+    sampled = time.perf_counter()
+    load_one(dataset, batches[0], choose_device("-1"))
+    return {
+        "start_s": time.perf_counter() - began,
+        "start_mb": memory_mb() - before,
+        "open_s": opened - began,
+        "sampling_s": sampled - opened,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(*sys.argv[1:])))
