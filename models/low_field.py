@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from util.chance import normal, uniform
+from util.chance import drawn, normal, uniform
 from util.schema import flag
 
 TAPER = 0.25  # outer part of the measured k-space that rolls off, as scanners filter against ringing
@@ -50,12 +50,12 @@ def low_field_draws(o: LowFieldOptions, name: str, mask: Tensor, keys: Tensor) -
     finds it again (Chu et al. 2017): it would keep what it should remove. With them G_BA draws what is under the noise,
     and G_AB learns to see through both. What has strength 0 is left out.
     """
-    drawn = {}
+    draws = {}
     if o.low_noise:
-        drawn[f"noise_{name}"] = noise(mask, o.low_noise, o.low_band, keys, f"noise_{name}")
+        draws[f"noise_{name}"] = noise(mask, o.low_noise, o.low_band, keys, f"noise_{name}")
     if o.low_bias:
-        drawn[f"field_{name}"] = receive_field(mask, o.low_bias, keys, f"field_{name}")
-    return drawn
+        draws[f"field_{name}"] = receive_field(mask, o.low_bias, keys, f"field_{name}")
+    return draws
 
 
 def receive_field(images: Tensor, deviation: float, keys: Tensor, purpose: str) -> Tensor:
@@ -78,11 +78,15 @@ def noise(mask: Tensor, deviation: float, band: float, keys: Tensor, purpose: st
     White within `band` of each axis' k-space but for a Tukey roll-off at its edge, and nothing beyond; `keys` and
     `purpose` as in util.chance.
     """
-    drawn = normal(keys, purpose, *mask.shape[1:])
     height, width = (_measured(n, band) for n in mask.shape[-2:])
     window = height[:, None] * width[None, :]
-    coloured = torch.fft.ifft2(torch.fft.fft2(drawn) * (window / window.square().mean().sqrt())).real
-    return deviation * mask * coloured.to(mask.device, non_blocking=True)
+    window = window / window.square().mean().sqrt()
+
+    def coloured(generator: torch.Generator) -> Tensor:
+        white = torch.randn(mask.shape[1:], generator=generator)
+        return torch.fft.ifft2(torch.fft.fft2(white) * window).real
+
+    return deviation * mask * drawn(keys, purpose, coloured).to(mask.device, non_blocking=True)
 
 
 def _measured(n: int, band: float) -> Tensor:

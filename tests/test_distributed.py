@@ -143,7 +143,7 @@ def test_a_signal_stops_all_at_one_step_and_the_resumed_run_has_the_same_bits(
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes_and_says_so(data: Path, tmp_path: Path) -> None:
     finished(torchrun(2, str(ROOT / "train.py"), *arguments(data, tmp_path, "run")))
-    more = arguments(data, tmp_path, "run", "--continue_train", "--n_epochs=4")
+    more = arguments(data, tmp_path, "run", "--continue_train", "--n_epochs_refine=3")
     told = finished(torchrun(1, str(ROOT / "train.py"), *more))
     assert "was saved by 2 processes, now there are 1" in told
     assert len(read_checkpoint(checkpoint_path(tmp_path / "run", "latest"))["processes"]) == 1

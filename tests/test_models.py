@@ -149,6 +149,21 @@ def test_matching_in_the_batch_changes_nothing_but_L_syn() -> None:
         assert terms["batch"][name] == terms["none"][name]
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])  # SGP's loss needs others' images
+@pytest.mark.parametrize("form", ["l1", "cos"])
+def test_a_process_without_images_of_a_batch_takes_part_in_the_step(form: str, stage: int) -> None:
+    """Its gradients and losses are nothing, and the weights stay what they are until others' gradients come."""
+    model = pta(syn_form=form, low_noise=0.1, low_bias=0.1, n_epochs_refine=1, gan_mode="wgangp")
+    where, nothing = context(), batch().rows(0, 0)
+    where.images = 4
+    chosen = model.stages[stage]
+    model.stage_networks(chosen)
+    before = snapshot(model)
+    L = model.training_step(nothing, chosen, where)
+    assert all(value == 0 for value in L.values())
+    assert changed(before, model) <= {"ema_G_AB", "ema_G_BA"}
+
+
 def test_both_halves_of_L_syn_compare_the_same_pairs() -> None:
     model, data, order = pta(sgp_match="batch"), batch(), [1, 2, 0, 3]
     model.sgp.assign = lambda data, where: torch.tensor(order)

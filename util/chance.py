@@ -21,6 +21,8 @@ def drawn(keys: Tensor, purpose: str, draw: Callable[[torch.Generator], Tensor])
         draw: gives tensors of one shape.
     """
     generator = torch.Generator()
+    if not len(keys):  # a process may have none of a batch
+        return draw(generator).unsqueeze(0)[:0]
     return torch.stack([draw(generator.manual_seed(_seed(key, purpose))) for key in keys.tolist()])
 
 
