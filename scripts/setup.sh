@@ -3,6 +3,7 @@
 # Usage: source scripts/setup.sh requirements.txt [more.txt ...]
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+unset PYTHONDONTWRITEBYTECODE # or every process would compile torch's sources anew, ten seconds each
 
 find_python() {
     local candidate
