@@ -39,6 +39,14 @@ class Batch:
         moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
         return dataclasses.replace(moved, key=self.key)
 
+    def image(self, domain: str) -> Tensor:
+        """A or B."""
+        return self.A if domain == "A" else self.B
+
+    def mask(self, domain: str) -> Tensor:
+        """mask_A or mask_B."""
+        return self.mask_A if domain == "A" else self.mask_B
+
     def rows(self, start: int, stop: int) -> Batch:
         """The part of the batch from row `start` up to `stop`."""
         return self._each(lambda tensor: tensor[start:stop])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -117,9 +116,18 @@ class Update:
         if context.scaler.is_enabled():  # which begins with the first loss, and a process may have no images
             context.scaler.scale(torch.zeros((), device=context.device))
 
-    def add(self, loss: Tensor) -> None:
-        """Add the gradients of a micro-batch's loss, weighted by its share."""
-        self._context.scaler.scale(loss).backward()
+    def add(self, loss: Tensor | None, through: tuple[Tensor, Tensor] | None = None) -> None:
+        """Add the gradients of a micro-batch's loss, weighted by its share.
+
+        Args: through: an image and a copy of it without graph, whose gradient so far goes on through the image.
+        """
+        ends: list[tuple[Tensor, Tensor | None]] = []
+        if loss is not None:
+            ends.append((self._context.scaler.scale(loss), None))
+        if through is not None and through[1].grad is not None:
+            ends.append((through[0], through[1].grad))
+        if ends:
+            torch.autograd.backward([end for end, _ in ends], [gradient for _, gradient in ends])
 
     def send(self) -> None:
         """Begin to sum over processes; what is computed until `apply` hides the wait."""
@@ -166,7 +174,7 @@ class BaseModel(nn.Module):
         return False
 
     def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
-        """Memory that autograd keeps for the gradients of a step of `stage` on `batch`, see `kept_bytes`."""
+        """Memory that autograd keeps for the gradients of a step of `stage` on `batch`, see `kept_memory`."""
         return 0
 
     def pool_bytes(self, image_bytes: int) -> int:
@@ -254,33 +262,6 @@ class BaseModel(nn.Module):
     def synthesise(self, real_A: Tensor) -> Tensor:
         """High-field-like images of low-field slices: (N, 1, H, W) in [-1, 1] both."""
         raise TypeError(f"{type(self).__name__} does not synthesise")
-
-
-@contextmanager
-def kept_bytes(model: nn.Module, context: StepContext) -> Iterator[dict[int, int]]:
-    """Counts what autograd keeps of the work in the block: bytes by storage, the model's own left out.
-
-    Neither random numbers nor buffers (running statistics) are other than before when it ends.
-
-    Raises: MemoryError: it is more than `context.room`.
-    """
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    storages: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in own:
-            storages[place] = tensor.untyped_storage().nbytes()
-            if context.room is not None and sum(storages.values()) > context.room:
-                raise MemoryError(f"a step keeps more than {context.room} bytes")
-        return tensor
-
-    buffers = [buffer.clone() for buffer in model.buffers()]
-    devices = [context.device] if context.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield storages
-    for buffer, before in zip(model.buffers(), buffers, strict=True):
-        buffer.copy_(before)
 
 
 def adam(networks: list[nn.Module], options: OptimiserOptions, *, beta2: float = 0.999) -> torch.optim.Adam:

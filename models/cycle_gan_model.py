@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from data.batch import Batch
 from models import losses
@@ -24,10 +23,10 @@ from models.base_model import (
     Update,
     accumulate,
     adam,
-    kept_bytes,
     micro_batches,
     scheduler,
 )
+from models.kept_memory import kept_memory
 from models.low_field import disturbed, low_field_draws, noise
 from models.networks import (
     discriminator_norm,
@@ -36,23 +35,34 @@ from models.networks import (
 )
 from models.networks.layers import check_multiple, ema_update, frozen_copy
 from models.passes import full, translate, translate_all
+from models.refinement import REFINE, refine_optimiser, refine_stage, refine_terms
 from models.training_state import count_in, load_pool
 from util.chance import uniform
 from util.errors import UserError
 from util.image_pool import ImagePool
 from util.schema import flag
 
-GAN, REFINE = "gan", "refine"  # the stages' names
+GAN = "gan"  # the stage's name
 # --low_noise times this is put on a and fake_B before G_BA restores a: a's noise must not survive there, or L_cycle and
 # L_idt reward G_AB for every bit of it that it lets through. Noise left in the synthesis (high-frequency deviation in
 # white matter) after 600 images: .055 at 1, .055 at 2, .047 at 3, .036 at 5, where contrast suffers
 HIDING = 3.0
 JOINED_PIXELS = 4 * 96 * 96  # of a micro-batch: up to here the identity losses share a pass with the others
-REFINE_BATCH = 4  # images a step at least: 34 of 96 px a second on two cores instead of 24 by twos, and as good
 
+OTHER = {"A": "B", "B": "A"}
 Extras = Mapping[str, Tensor]  # of a step's images: random draws, partners
-Terms = tuple[dict[str, Tensor], dict[str, Tensor]]  # losses by name, syntheses by domain
-Part = Callable[[Batch, Extras, StepContext], Terms]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the generators' loss: unweighted terms by name, and finished syntheses by domain.
+
+    `through`: a synthesis and the copy of it that earlier parts have seen, whose gradient goes on through it.
+    """
+
+    terms: dict[str, Tensor]
+    fakes: dict[str, Tensor] = field(default_factory=dict)
+    through: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,13 +102,8 @@ class CycleGANModel(BaseModel):
         if options.n_epochs_refine:
             if not self.weights.cycle:
                 raise UserError(f"--n_epochs_refine {options.n_epochs_refine} needs a --lambda_cycle above 0")
-            self.stages += (
-                Stage(REFINE, options.n_epochs_refine, least_batch=REFINE_BATCH, epochs_before=adversarial),
-            )
-            self.optimisers[REFINE] = adam([self.G_AB], options)
-            self.schedulers[REFINE] = LambdaLR(
-                self.optimisers[REFINE], lambda epoch: 1 - epoch / (options.n_epochs_refine + 1)
-            )
+            self.stages += (refine_stage(options),)
+            self.optimisers[REFINE], self.schedulers[REFINE] = refine_optimiser(self.G_AB, options)
         self.updates = 0  # generator updates so far, for the average's decay
 
     # what PTA changes ------------------------------------------------------------------------------------------
@@ -145,12 +150,11 @@ class CycleGANModel(BaseModel):
         update = Update(self.optimisers["G"], context)
         for start, part, share in micro_batches(batch, context):
             rows = {name: value[start : start + len(part)] for name, value in extras.items()}
-            for terms_of in self.parts(part):
-                terms, synthesised = terms_of(part, rows, context)
-                update.add(share * self.total(terms))
-                accumulate(L, terms, share)
-                for domain, fake in synthesised.items():
-                    fakes[domain].append(fake.detach())
+            for piece in self.parts(part, rows, context):
+                update.add(share * self.total(piece.terms) if piece.terms else None, piece.through)
+                accumulate(L, piece.terms, share)
+                for domain, fake in piece.fakes.items():
+                    fakes[domain].append(fake)
         update.send()  # the discriminators need the fakes, not what the generators learn from them
         self._set_requires_grad(discriminators=True)
         fake_A, fake_B = (torch.cat(parts) if parts else batch.A for parts in fakes.values())
@@ -159,63 +163,74 @@ class CycleGANModel(BaseModel):
         self._average_generators()
         return L
 
-    def parts(self, batch: Batch) -> list[Part]:
-        """What the generators' loss consists of, in parts that no graph connects.
+    def parts(self, batch: Batch, extras: Extras, context: StepContext) -> Iterator[Part]:
+        """The generators' loss (method.md section 3) in parts; each wants its gradients before the next is computed.
 
-        One after the other they need a third of the memory, and not one operation more. For small images the identity
-        losses join the passes of the others: there the number of operations costs more than their size.
+        No graph connects them, so that they need a third of the memory, and not one operation more. For small images
+        the identity losses join the syntheses' passes: there the number of operations costs more than their size.
         """
         joined = self.weights.idt > 0 and batch.A.numel() <= JOINED_PIXELS
-        parts: list[Part] = [partial(terms, with_idt=joined) for terms in (self.terms_of_fake_B, self.terms_of_fake_A)]
+        for domain in "BA":
+            yield from self._parts_towards(domain, batch, extras, context, with_idt=joined)
         if self.weights.idt and not joined:
-            parts += [partial(self.terms_of_idt, "B"), partial(self.terms_of_idt, "A")]
-        return parts
+            for domain in "BA":
+                yield Part({"idt": self._identity_loss(domain, batch, extras, context)})
 
-    def terms_of_fake_B(self, batch: Batch, extras: Extras, context: StepContext, *, with_idt: bool) -> Terms:
-        """The unweighted losses (method.md section 3) of fake_B and its way back to a; and fake_B."""
-        w, (mask_A, mask_B) = self.weights, self._shown_masks(batch, context)
-        L: dict[str, Tensor] = {}
+    def _parts_towards(
+        self, domain: str, batch: Batch, extras: Extras, context: StepContext, *, with_idt: bool
+    ) -> Iterator[Part]:
+        """The synthesis of `domain`: its way back, its discriminator's verdict, and what its own pass is for.
+
+        A synthesis of A is given a scan's noise and field; one of B only noise, and only on its way back.
+        """
+        made, own_terms = self._synthesis(domain, batch, extras, context, with_idt=with_idt)
+        drawn = disturbed(made, extras.get("noise_fake_A"), extras.get("field_fake_A")) if domain == "A" else made
+        fake = drawn.detach().requires_grad_()
+        if self.weights.cycle:
+            sent_back = disturbed(fake, extras.get("noise_fake_B")) if domain == "B" else fake
+            yield Part({"cycle": self._cycle_loss(OTHER[domain], sent_back, batch, context)})
+        yield Part({"adv": self._fooling_loss(domain, fake, extras, context)})
+        yield Part(own_terms, {domain: fake.detach()}, through=(drawn, fake))
+
+    def _synthesis(
+        self, domain: str, batch: Batch, extras: Extras, context: StepContext, *, with_idt: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A generator's pass to `domain`, and the losses of its result that need no other pass."""
+        source, L = OTHER[domain], {}
+        masks = self._shown_masks(batch, context)
         with context.autocast():
-            also = [(self._idt_input("B", batch, extras), mask_B)] if with_idt else []
-            (fake_B, logits), *idt_B = self._translate_all(self.G_AB, [(batch.A, mask_A), *also])
-            if w.cycle:
-                rec_A, _ = translate(self.G_BA, disturbed(fake_B, extras.get("noise_fake_B")), mask_A)
-                L["cycle"] = losses.cycle_loss(rec_A, batch.A)
+            also = [(self._idt_input(domain, batch, extras), masks[domain])] if with_idt else []
+            inputs = [(batch.image(source), masks[source]), *also]
+            (made, logits), *idt = translate_all(self.generator(domain), inputs, apart=self.options.norm == "batch")
             if with_idt:
-                L["idt"] = losses.identity_loss(idt_B[0][0], batch.B)
-            shown = self.judged_B(fake_B, extras.get("draws_G"))
-            L["adv"] = torch.stack([self._adversarial(self.D_B(x), real=True) for x in shown]).sum()
-            if logits is not None and w.seg:
-                L["seg"] = losses.seg_loss(logits, batch.mask_A)
-            L |= self.extra_terms("B", fake_B, extras)
-        return L, {"B": fake_B}
+                L["idt"] = losses.identity_loss(idt[0][0], batch.image(domain))
+            if logits is not None and self.weights.seg:
+                L["seg"] = losses.seg_loss(logits, batch.mask(source))
+            L |= self.extra_terms(domain, made, extras)
+        return made, L
 
-    def terms_of_fake_A(self, batch: Batch, extras: Extras, context: StepContext, *, with_idt: bool) -> Terms:
-        """The same of fake_A, which a scan's noise and field are put on; and fake_A with them."""
-        w, (mask_A, mask_B) = self.weights, self._shown_masks(batch, context)
-        L: dict[str, Tensor] = {}
+    def _cycle_loss(self, domain: str, sent_back: Tensor, batch: Batch, context: StepContext) -> Tensor:
         with context.autocast():
-            also = [(self._idt_input("A", batch, extras), mask_A)] if with_idt else []
-            (drawn_A, logits), *idt_A = self._translate_all(self.G_BA, [(batch.B, mask_B), *also])
-            fake_A = disturbed(drawn_A, extras.get("noise_fake_A"), extras.get("field_fake_A"))
-            if w.cycle:
-                rec_B, _ = translate(self.G_AB, fake_A, mask_B)
-                L["cycle"] = losses.cycle_loss(rec_B, batch.B)
-            if with_idt:
-                L["idt"] = losses.identity_loss(idt_A[0][0], batch.A)
-            L["adv"] = self._adversarial(self.D_A(fake_A), real=True)
-            if logits is not None and w.seg:
-                L["seg"] = losses.seg_loss(logits, batch.mask_B)
-            L |= self.extra_terms("A", drawn_A, extras)
-        return L, {"A": fake_A}
+            restored, _ = translate(self.generator(domain), sent_back, self._shown_masks(batch, context)[domain])
+            return losses.cycle_loss(restored, batch.image(domain))
 
-    def terms_of_idt(self, domain: str, batch: Batch, extras: Extras, context: StepContext) -> Terms:
+    def _fooling_loss(self, domain: str, fake: Tensor, extras: Extras, context: StepContext) -> Tensor:
+        """L_adv of the generators: their discriminator should take `fake` for real."""
+        with context.autocast():
+            if domain == "A":
+                return self._adversarial(self.D_A(fake), real=True)
+            shown = self.judged_B(fake, extras.get("draws_G"))
+            return torch.stack([self._adversarial(self.D_B(x), real=True) for x in shown]).sum()
+
+    def _identity_loss(self, domain: str, batch: Batch, extras: Extras, context: StepContext) -> Tensor:
         """One half of L_idt, by the generator that makes images of `domain`."""
-        masks = dict(zip("AB", self._shown_masks(batch, context), strict=True))
-        generator, real = (self.G_BA, batch.A) if domain == "A" else (self.G_AB, batch.B)
         with context.autocast():
-            idt, _ = translate(generator, self._idt_input(domain, batch, extras), masks[domain])
-            return {"idt": losses.identity_loss(idt, real)}, {}
+            shown, mask = self._idt_input(domain, batch, extras), self._shown_masks(batch, context)[domain]
+            return losses.identity_loss(translate(self.generator(domain), shown, mask)[0], batch.image(domain))
+
+    def generator(self, domain: str) -> nn.Module:
+        """The generator that makes images of `domain`."""
+        return self.G_BA if domain == "A" else self.G_AB
 
     def _idt_input(self, domain: str, batch: Batch, extras: Extras) -> Tensor:
         """An image of `domain` as L_idt shows it to the generator of that domain: with the low field's chance on it."""
@@ -223,27 +238,19 @@ class CycleGANModel(BaseModel):
             return disturbed(batch.A, extras.get("noise_A"))
         return disturbed(batch.B, extras.get("noise_B"), extras.get("field_B"))
 
-    def _translate_all(
-        self, generator: nn.Module, inputs: list[tuple[Tensor, Tensor | None]]
-    ) -> list[tuple[Tensor, Tensor | None]]:
-        return translate_all(generator, inputs, apart=self.options.norm == "batch")
-
-    def _shown_masks(self, batch: Batch, context: StepContext) -> tuple[Tensor | None, Tensor | None]:
-        """The true masks, while the generators are still shown them."""
+    def _shown_masks(self, batch: Batch, context: StepContext) -> dict[str, Tensor | None]:
+        """The true masks by domain, while the generators are still shown them."""
         shown = context.images_seen < getattr(self.options, "structured_shape_iter", 0)
-        return (batch.mask_A, batch.mask_B) if shown else (None, None)
+        return {domain: batch.mask(domain) if shown else None for domain in "AB"}
 
     def _refine_step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        """One update of G_AB by the B half of L_cycle, by SSIM beside it (Zhao et al. 2017), and by L_seg.
-
-        The finished G_BA's images of B are low-field images with their truth beside them: no other term pulls at G_AB,
-        and a step costs a fifth of an adversarial one.
-        """
+        """One update of G_AB alone (models/refinement.py)."""
         extras = low_field_draws(self.options, "fake_A", batch.mask_B, batch.key)
         L: dict[str, Tensor] = {}
         update = Update(self.optimisers[REFINE], context)
         for start, part, share in micro_batches(batch, context):
-            terms = self.refine_terms(part, {name: x[start : start + len(part)] for name, x in extras.items()}, context)
+            rows = {name: x[start : start + len(part)] for name, x in extras.items()}
+            terms = self._refine_terms(part, rows, context)
             update.add(share * self.total(terms))
             accumulate(L, terms, share)
         update.apply()
@@ -251,19 +258,16 @@ class CycleGANModel(BaseModel):
         self.updates += 1
         return L
 
-    def refine_terms(self, batch: Batch, extras: Extras, context: StepContext) -> dict[str, Tensor]:
-        """G_AB's unweighted losses where G_BA is finished."""
-        with context.autocast():
-            with torch.no_grad():
-                fake_A, _ = translate(self.ema_G_BA, batch.B)
-                fake_A = disturbed(fake_A, extras.get("noise_fake_A"), extras.get("field_fake_A"))
-            rec_B, logits = translate(self.G_AB, fake_A)
-            L = {"cycle": losses.cycle_loss(rec_B, batch.B)}
-            if self.options.refine_ssim:
-                L["ssim"] = losses.ssim_loss(full(rec_B), batch.B, batch.mask_B)
-            if logits is not None and self.weights.seg:
-                L["seg"] = losses.seg_loss(logits, batch.mask_B)
-        return L
+    def _refine_terms(self, batch: Batch, extras: Extras, context: StepContext) -> dict[str, Tensor]:
+        return refine_terms(
+            self.G_AB,
+            self.ema_G_BA,
+            batch,
+            extras,
+            context,
+            ssim=self.options.refine_ssim > 0,
+            seg=self.weights.seg > 0,
+        )
 
     def total(self, L: Mapping[str, Tensor]) -> Tensor:
         """L = lambda_syn L_syn + lambda_idt L_idt + lambda_cycle L_cycle + lambda_adv L_adv + lambda_seg L_seg.
@@ -332,17 +336,16 @@ class CycleGANModel(BaseModel):
         return "batch" not in (self.options.norm, self.norm_D)
 
     def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
-        """Of the generators' update, which keeps more than that of the discriminators: its largest part."""
+        """Of the generators' update, which keeps more than that of the discriminators: at its height."""
         extras = self.begin_step(batch, context)
         self._set_requires_grad(discriminators=False)
-        sizes = []
-        for part in [self.refine_terms] if stage.name == REFINE else self.parts(batch):
-            with kept_bytes(self, context) as storages:
-                graph = part(batch, extras, context)
-            del graph
-            sizes.append(sum(storages.values()))
+        with kept_memory(self, context) as memory:
+            if stage.name == REFINE:
+                self._refine_terms(batch, extras, context)
+            else:
+                deque(self.parts(batch, extras, context), maxlen=0)  # each is dropped before the next is computed
         self._set_requires_grad(discriminators=True)
-        return max(sizes)
+        return memory.most
 
     def pool_bytes(self, image_bytes: int) -> int:
         return sum(pool.size for pool in self.pools.values()) * image_bytes

@@ -19,8 +19,8 @@ from models.base_model import (
     StepsByDevice,
     Update,
     accumulate,
-    kept_bytes,
 )
+from models.kept_memory import kept_memory
 from models.losses import restoration_loss
 from models.networks.lsc import LSCNetwork, corrupt, draw_corruption
 from models.passes import full
@@ -214,12 +214,11 @@ def lsc_step(
 
 def lsc_activation_bytes(model: nn.Module, lsc: LSC, batch: Batch, context: StepContext) -> int:
     """What autograd keeps for the gradients of a step on `batch`; `model` owns `lsc`."""
-    with kept_bytes(model, context) as storages:
+    with kept_memory(model, context) as memory:
         with context.autocast():
             restored = full(lsc(batch.B, lsc.draw(batch.B, batch.key, "C of LSC")))
-        loss = restoration_loss(restored, batch.B)
-    del restored, loss
-    return sum(storages.values())
+        restoration_loss(restored, batch.B)
+    return memory.most
 
 
 def lsc_visuals(lsc: LSC, batch: Batch) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from data.batch import Batch
-from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext, StepsByDevice, Update, kept_bytes
+from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext, StepsByDevice, Update
+from models.kept_memory import kept_memory
 from models.losses import clip_loss
 from models.networks.sgp import VIEW_DRAWS, SGPNetwork, SGPSizes, random_views
 from models.passes import full
@@ -192,10 +193,9 @@ def sgp_step(
 
 def sgp_activation_bytes(model: nn.Module, sgp: SGP, batch: Batch, context: StepContext) -> int:
     """What autograd keeps for the gradients of a step on `batch`; `model` owns `sgp`."""
-    with kept_bytes(model, context) as storages, context.autocast():
-        loss = sgp.loss(batch, context)
-    del loss
-    return sum(storages.values())
+    with kept_memory(model, context) as memory, context.autocast():
+        sgp.loss(batch, context)
+    return memory.most
 
 
 def _rows_at_once(n_high: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 CPU_SHARE = 0.25  # of the free memory: other programs, optimiser state and the loader want the rest
-CPU_MOST = 3 << 30  # bytes; on a CPU more images at once hardly save time
+CPU_MOST = 512 << 20  # bytes; more images at once save no time on a CPU (docs/benchmarks/speed.md)
 GPU_SHARE = 0.6
 LAPTOP = 8 << 30  # bytes, where the system does not say
 
