@@ -10,4 +10,7 @@ source "$(dirname "$0")/setup.sh" requirements.txt requirements-dashboard.txt re
 if [ $# -eq 0 ]; then # of the whole suite, how much of what reads and writes files it has run
     set -- --cov=data --cov=util --cov=options --cov-report=term:skip-covered --cov-fail-under=90
 fi
-"$PYTHON" -m pytest -m "not slow" "$@"
+# Several test files at a time, one thread each: tiny networks gain nothing from more, and threads that wait for busy
+# cores take a thousand times as long.
+workers=$("$PYTHON" -c "import os; print(min(4, os.cpu_count() or 1))")
+OMP_NUM_THREADS=1 "$PYTHON" -m pytest -m "not slow" -n "$workers" --dist loadfile "$@"
