@@ -78,6 +78,7 @@ def test_two_processes_train_as_one(case: str, data: Path, tmp_path: Path) -> No
     assert max((one[name] - two[name]).abs().max().item() for name in moved) < 1e-8
 
 
+@pytest.mark.slow
 def test_three_processes_share_batches_of_two(data: Path, tmp_path: Path) -> None:
     """One of them never has an image, and still has the weights of all."""
     argv = train_arguments(data, tmp_path, "cycle_gan", *QUIET, "--batch_size=2", "--n_epochs_decay=0", "--name=run")
