@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torchvision.transforms.v2.functional import gaussian_blur as torchvision_blur
 
 from models.cycle_gan_model import translate
 from models.networks import GENERATORS, DiscriminatorOptions, GeneratorOptions, make_discriminator, make_generator
+from models.networks.blur import gaussian_blur
 from models.networks.hybrid import SOFTER, HybridGenerator, HybridOptions, softened
 from models.networks.layers import count_parameters, ema_update, frozen_copy, norm_layer
 from models.networks.lsc import LSCNetwork, block_side, corrupt, draw_corruption
@@ -236,3 +238,25 @@ def test_average_follows_its_decay() -> None:
     ema_update(average, network, 10**6, 0.5)
     assert average.weight.item() == pytest.approx(0.5 * before + 1.0)
     assert not average.weight.requires_grad
+
+
+@pytest.mark.parametrize(("shape", "sigma", "width"), [((2, 3, 40, 24), 1.5, 11), ((1, 1, 9, 33), 2.0, 17)])
+def test_blur_is_that_of_convolutions(shape: tuple[int, ...], sigma: float, width: int) -> None:
+    x = torch.rand(shape, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    expected, blurred = torchvision_blur(x, [width, width], [sigma, sigma]), gaussian_blur(x, sigma, width)
+    torch.testing.assert_close(blurred, expected, rtol=1e-5, atol=1e-6)
+    weights = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    gradients = [torch.autograd.grad((weights * y).sum(), x)[0] for y in (expected, blurred)]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-6)
+    assert gaussian_blur(x.double(), sigma, width).dtype is torch.float64
+
+
+def test_blur_keeps_its_digits_in_mixed_precision_and_its_tables_do_for_training() -> None:
+    x = torch.rand(1, 1, 20, 21)
+    with torch.inference_mode():  # whoever asks first
+        before = gaussian_blur(x, 1.25, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = gaussian_blur(x.requires_grad_(), 1.25, 7)
+    assert y.dtype is torch.float32 and torch.equal(y, before)
+    y.sum().backward()
+    assert x.grad is not None and x.grad.sum().item() == pytest.approx(20 * 21, rel=1e-5)  # nothing is lost at edges

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import gaussian_blur
 
+from models.networks.blur import gaussian_blur
 from models.networks.layers import Norm, ResidualUnit, check_multiple
 from models.networks.structured_attention import StructuredBlock
 from util.errors import UserError
@@ -91,11 +91,7 @@ def softened(x: Tensor, sharpness: Tensor) -> Tensor:
         (N, C, H, W) in [-1, 1].
     """
     side = max(x.shape[-2:])
-    versions = [x]
-    for share in SOFTER:
-        kernel = 2 * math.ceil(3 * share * side) + 1
-        along = gaussian_blur(x, [kernel, 1], [share * side, share * side])  # one axis, then the other: half the time
-        versions.append(gaussian_blur(along, [1, kernel], [share * side, share * side]))
+    versions = [x, *(gaussian_blur(x, share * side, 2 * math.ceil(3 * share * side) + 1) for share in SOFTER)]
     weights = torch.softmax(torch.cat([sharpness[:, :1] + SHARP_FIRST, sharpness[:, 1:]], 1), 1)
     return (weights.unsqueeze(2) * torch.stack(versions, 1)).sum(1)
 
