@@ -10,6 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import data.cache
+from data.slice_folder import SliceFolder
 from data.slices import slice_name, write_image, write_mask
 
 SIDE = 32
@@ -79,3 +81,17 @@ def train_arguments(dataroot: Path, out: Path, model: str, *extra: str) -> list[
     small += ["--lsc_steps=3", "--lsc_blocks=8", "--lsc_batch_size=4"] if model in ("lsc", "pta_hybrid") else []
     small += SMALL_NETWORKS if model in ("cycle_gan", "pta_hybrid") else []
     return [*common, *length, *small, *extra]
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the folders that were packed, one after the other."""
+    packed: list[str] = []
+    real = data.cache.pack_folder
+
+    def noted(folder: SliceFolder, part: Path) -> tuple:
+        packed.append(folder.folder.name)
+        return real(folder, part)
+
+    monkeypatch.setattr("data.cache.pack_folder", noted)
+    return packed
