@@ -123,7 +123,7 @@ def test_one_image_tells_of_many(phantom: Path, tmp_path: Path, free: Free, amp:
         model = MODELS["cycle_gan"](parse([*argv, f"--norm={norm}"]).network, (32, 32))  # type: ignore[call-arg]
         context = StepContext(CPU, micro_batch=1, amp_dtype=amp)
         kept = model.activation_bytes(middle(dataset, 4), model.stages[0], context)
-        assert 0.7 * kept < step.bytes < 1.001 * kept  # scalars count for every image
+        assert 0.7 * kept < step.bytes < 1.01 * kept  # scalars and the blur's matrices count for every image
         assert step.most_images(step.bytes) in (4, 3)  # rounding
         assert step.most_images(step.kept - 1) < step.measured
 
