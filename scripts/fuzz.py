@@ -177,8 +177,11 @@ def outcome(kind: str, folder: Path, content: bytes) -> str:
     before, result = set(folder.iterdir()), "read"
     memory = reset_peak()
     try:
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
-        read(kind, folder)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            read(kind, folder)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # in a try of its own: the alarm may ring just before
     except UserError as error:
         result = "refused"
         if "\n" in str(error) or len(str(error)) > 2000:
@@ -187,8 +190,6 @@ def outcome(kind: str, folder: Path, content: bytes) -> str:
         result = "too slow"
     except BaseException as error:
         result = f"{type(error).__name__}"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     if peak_memory() - memory > MEMORY:
         result = "out of memory"
     if set(folder.iterdir()) != before:
