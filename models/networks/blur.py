@@ -38,4 +38,4 @@ def _blur_matrix(side: int, sigma: float, width: int, dtype: torch.dtype, device
         places = (torch.arange(side)[:, None] + reach).abs()  # mirrored at the first pixel, then at the last
         places = side - 1 - (side - 1 - places).abs()
         matrix = torch.zeros(side, side).scatter_add_(1, places, (weights / weights.sum()).expand(side, -1))
-        return matrix.to(device, dtype)
+        return matrix.to(device, dtype, non_blocking=True)

@@ -1,0 +1,129 @@
+"""Steps of every stage on a GPU that computes nothing: devices never mix, and nothing waits. Runs without CUDA."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+import torch
+from fake_gpu import DEVICE, FakeGPU, Waits, pretended  # noqa: F401
+from test_models import SIDE, SMALL, batch, pta
+
+from models import cycle_gan_model
+from models.base_model import BaseModel, StepContext
+from models.cycle_gan_model import CycleGANModel, CycleGANOptions
+from models.networks.blur import _blur_matrix
+from options.train_options import TrainOptions
+from training.acceleration import accelerate
+
+pytestmark = pytest.mark.usefixtures("pretended")
+STEPS = 2  # the second takes pooled images
+
+
+@pytest.fixture(autouse=True)
+def no_blur_is_kept() -> Iterator[None]:
+    _blur_matrix.cache_clear()
+    yield
+    _blur_matrix.cache_clear()
+
+
+def cycle_gan(**options: object) -> CycleGANModel:
+    return CycleGANModel(CycleGANOptions(**{**SMALL, **options}), (SIDE, SIDE))  # type: ignore[arg-type]
+
+
+def train_on(gpu: FakeGPU, model: BaseModel, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """Two steps of each stage; the last one's losses."""
+    gpu.move(model)
+    with gpu:
+        where = StepContext(DEVICE, 2, dtype)
+        for stage in model.stages:
+            for network in model.stage_networks(stage):
+                network.train()
+            for step in range(STEPS):
+                data = batch(key=4 * step).to(DEVICE)
+                L = model.training_step(data, stage, where)
+                where.end_step()
+            model.step_schedulers(stage)
+    return L
+
+
+MODELS = {
+    "pta": {},
+    "chance": {"low_noise": 0.1, "low_bias": 0.1, "low_band": 0.7, "n_epochs_refine": 1},
+    "separate": {"pretext_adv": "separate", "syn_form": "cos", "loss_preset": "paper"},
+    "vanilla": {"gan_mode": "vanilla", "sgp_match": "none", "pretext_adv": "none"},
+}
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_no_step_of_any_stage_waits_or_mixes_devices(options: dict[str, object]) -> None:
+    L = train_on(FakeGPU(), pta(pool_size=4, **options), torch.bfloat16)
+    assert all(value.device == DEVICE and value.shape == () for value in L.values())
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16], ids=["float32", "float16"])
+def test_nor_in_other_number_formats(dtype: torch.dtype | None) -> None:
+    L = train_on(FakeGPU(), cycle_gan(pool_size=4, n_epochs_refine=1), dtype)
+    assert all(value.device == DEVICE for value in L.values())
+
+
+def test_large_images_take_passes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cycle_gan_model, "JOINED_PIXELS", 0)
+    assert train_on(FakeGPU(), pta(pool_size=4), torch.bfloat16)["idt"].device == DEVICE
+
+
+@pytest.mark.parametrize("option", ["channels_last", "checkpoint_activations"])
+@pytest.mark.parametrize("generator", ["hybrid", "resnet_6blocks"])
+def test_accelerated_steps(option: str, generator: str) -> None:
+    model = cycle_gan(netG=generator, ngf=4)
+    accelerate(model, TrainOptions(**{option: True}))  # type: ignore[arg-type]
+    assert set(train_on(FakeGPU(), model, torch.bfloat16)) >= {"cycle", "adv", "D_A"}
+
+
+def test_pictures_and_syntheses_stay_on_the_gpu() -> None:
+    gpu = FakeGPU()
+    model = gpu.move(pta(n_epochs_refine=1))
+    where = StepContext(DEVICE, 2, torch.bfloat16)
+    with gpu, where.autocast():
+        data = batch().to(DEVICE)
+        pictures = [model.visuals(data, stage, where) for stage in model.stages]
+        assert all(image.device == DEVICE for found in pictures for image in found.values())
+        assert model.synthesise(data.A).device == DEVICE
+
+
+def test_mixed_precision_is_that_of_a_gpu() -> None:
+    gpu = FakeGPU()
+    model = gpu.move(pta())
+    where = StepContext(DEVICE, 2, torch.float16)
+    assert where.scaler.is_enabled()
+    with gpu, where.autocast():
+        data = batch().to(DEVICE)
+        assert model.D_A(data.A).dtype is torch.float16
+        assert model.synthesise(data.A).dtype is torch.float32
+
+
+def test_mistakes_are_noticed() -> None:
+    gpu = FakeGPU()
+    with gpu:
+        there = torch.ones(4).to(DEVICE, non_blocking=True)
+        with pytest.raises(Waits, match="to the CPU"):
+            there.cpu()
+        with pytest.raises(Waits, match="non_blocking"):
+            torch.ones(4).to(DEVICE)
+        with pytest.raises(Exception, match="same device"):
+            there + torch.ones(4)
+        with pytest.raises(Exception, match="_local_scalar_dense"):
+            there.sum().item()
+        with pytest.raises(Exception, match="nonzero"):
+            there[there > 0]
+    with FakeGPU(waiting=True):
+        assert torch.ones(4).to(DEVICE).cpu().device.type == "cpu"
+
+
+def test_a_batch_goes_to_the_gpu_but_for_its_keys() -> None:
+    with FakeGPU():
+        moved = batch().to(DEVICE)
+    places = {field.name: getattr(moved, field.name).device.type for field in dataclasses.fields(moved)}
+    assert places.pop("key") == "cpu"
+    assert set(places.values()) == {"cuda"}
