@@ -25,7 +25,7 @@ from models import load_trained
 from options.test_options import TestOptions, parse
 from util.device import choose_device
 from util.errors import run_cli, warn
-from util.metrics.inception import FIDInception, find_weights
+from util.metrics.inception_file import open_inception
 from util.shared_folder import require_shared
 from util.world import World, join_world, share_processors
 
@@ -64,13 +64,12 @@ def open_networks(options: TestOptions, world: World) -> dict[str, Any]:
     device = choose_device(options.gpu_ids, world.local_rank)
     model = load_trained(options.run_dir, options.epoch, device)
     given = options.eval_encoder
-    weights = find_weights(None if options.inception_weights is None else Path(options.inception_weights))
     return {
         "model": model,
         "grid": grid_of(model),
         "on": Device(device, options.batch_size),
         "encoder": None if given is None else load_encoder(Path(given), model, device),
-        "inception": None if weights is None else FIDInception.from_file(weights).to(device),
+        "inception": open_inception(options.inception_weights, device),
     }
 
 

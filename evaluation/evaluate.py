@@ -7,6 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.progress import track
@@ -24,9 +25,11 @@ from evaluation.subjects import SubjectSlices, positions_by_subject, read_subjec
 from evaluation.unpaired import UnpairedTable
 from evaluation.volumes import write_volume
 from models.base_model import BaseModel
-from util.metrics.inception import FIDInception
 from util.problems import as_rows
 from util.world import ALONE, World
+
+if TYPE_CHECKING:
+    from util.metrics.inception import FIDInception
 
 LSC_SLICES = 64  # evenly spaced high-field slices on which restoration is scored
 DEFINITIONS = {**paired.DEFINITIONS, **unpaired.DEFINITIONS, **level_error.DEFINITIONS, **restoration.DEFINITIONS}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from evaluation.record import Record
 from util.metrics.features import LEAST_FOR_FRECHET, frechet_distance, halve_subjects, kernel_distance
 from util.metrics.image import MS_SSIM_SIDE, ms_ssim_slices
-from util.metrics.inception import FIDInception, fid, inception_score
+
+if TYPE_CHECKING:
+    from util.metrics.inception import FIDInception
 
 Floats = NDArray[np.float32]
 Distance = Callable[[Floats, Floats], float | None]
@@ -166,6 +169,8 @@ class UnpairedTable:
                 for name in ("fid", "is"):
                     record.null("unpaired", row, name, why="no Inception weights; give --inception_weights")
             return
+        from util.metrics.inception import fid, inception_score  # here: a second's import that few need
+
         features = {row: torch.cat(one.inception) for row, one in self.sets.items()}
         for row in ROWS:
             record.put("unpaired", row, "is", value=inception_score(self.network.logits(features[row]), seed=seed))

@@ -239,6 +239,14 @@ def helps() -> list[tuple[str, list[str], tuple[type, ...]]]:
     return [*of_models, *((program, [], SCHEMAS[program]) for program in ("test.py", "preprocessing_images.py"))]
 
 
+def test_a_mistake_is_not_told_after_imports_that_only_work_needs() -> None:
+    """torchvision and torch's compiler take as long to import as torch itself."""
+    late = "{'torchvision', 'torch._dynamo', 'torchmetrics', 'matplotlib'}"
+    code = f"import sys, train, test, preprocessing_images; print({late} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 @pytest.mark.parametrize(("program", "arguments", "schemas"), helps())
 def test_help_lists_every_option_with_its_default(
     program: str, arguments: list[str], schemas: tuple[type, ...], monkeypatch, capsys

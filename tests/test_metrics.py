@@ -14,7 +14,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 from torchvision.models.inception import Inception3
 
 from util.errors import UserError
-from util.metrics import features, image, inception
+from util.metrics import features, image, inception, inception_file
 from util.metrics.intervals import bootstrap_ci95
 
 
@@ -224,15 +224,15 @@ def test_inception_score_bounds_and_seed() -> None:
 
 def test_inception_weights_are_checked(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert inception.find_weights(None) is None
+    assert inception_file.find_weights(None) is None
     with pytest.raises(UserError, match="no such file"):
-        inception.find_weights(tmp_path / "absent.pth")
+        inception_file.find_weights(tmp_path / "absent.pth")
     (tmp_path / "other.pth").write_bytes(b"torchvision's")
     with pytest.raises(UserError, match="not the standard FID network"):
-        inception.find_weights(tmp_path / "other.pth")
+        inception_file.find_weights(tmp_path / "other.pth")
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    (folder / inception.FILE_NAMES[1]).write_bytes(b"")
-    assert inception.find_weights(None) is None
-    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"").hexdigest())
-    assert inception.find_weights(None) == folder / inception.FILE_NAMES[1]
+    (folder / inception_file.FILE_NAMES[1]).write_bytes(b"")
+    assert inception_file.find_weights(None) is None
+    monkeypatch.setattr(inception_file, "SHA256", hashlib.sha256(b"").hexdigest())
+    assert inception_file.find_weights(None) == folder / inception_file.FILE_NAMES[1]

@@ -8,12 +8,12 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 
 from util.errors import UserError
 from util.files import replace_text
@@ -85,7 +85,7 @@ def write_run_info(
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
-            "torchvision": torchvision.__version__,
+            "torchvision": version("torchvision"),
             "numpy": np.__version__,
             "cuda": torch.version.cuda if device.type == "cuda" else None,
         },

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from util.files import replace_text
 from util.loss_log import until
@@ -37,6 +36,8 @@ def column(images: Tensor) -> np.ndarray:
     Args:    images: (N, 1, H, W), intensity in [-1, 1]; values outside are clipped.
     Returns: (n (H + PADDING) + PADDING, W + 2 PADDING) uint8 with n = min(N, MAX_SAMPLES); (H, W) if n = 1.
     """
+    from torchvision.utils import make_grid  # here: it takes as long as torch, and a mistake is told before
+
     shown = images[:MAX_SAMPLES].detach().float().cpu()
     grid = make_grid(shown, nrow=1, padding=PADDING, normalize=True, value_range=(-1, 1))
     return (grid[0] * 255).round().byte().numpy()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
-from torchvision.transforms.v2 import functional as TF
 
 from util.errors import UserError
 from util.schema import flag
+
+if TYPE_CHECKING:
+    from torchvision.models import VisionTransformer
 
 # how far random views go: 8 % of the field of view, some 9 degrees, a tenth in size, a fifth in brightness
 VIEW_SHIFT, VIEW_TURN_RAD, VIEW_ZOOM, VIEW_GAIN = 0.16, 0.15, 0.1, 0.2
@@ -58,12 +60,14 @@ class SGPNetwork(nn.Module):
         x = F.interpolate(images, (self.input, self.input), mode="bilinear", align_corners=False, antialias=True)
         room = self.input - self.crop
         if corners is None:
-            x = TF.crop(x, room // 2, room // 2, self.crop, self.crop)
+            x = self._cut(x, room // 2, room // 2)
         elif room:
             places = (corners * (room + 1)).long().tolist()
-            crops = [TF.crop(y, *place, self.crop, self.crop) for y, place in zip(x, places, strict=True)]
-            x = torch.stack(crops)
+            x = torch.stack([self._cut(y, *place) for y, place in zip(x, places, strict=True)])
         return F.normalize(self.encoders[domain](x + 1), dim=1)  # background 0: empty patches then embed as nothing
+
+    def _cut(self, x: Tensor, top: int, left: int) -> Tensor:
+        return x[..., top : top + self.crop, left : left + self.crop]
 
 
 def random_views(images: Tensor, draws: Tensor) -> Tensor:
@@ -86,6 +90,8 @@ def random_views(images: Tensor, draws: Tensor) -> Tensor:
 
 def _encoder(sizes: SGPSizes, side: int) -> VisionTransformer:
     """torchvision's ViT for one grey channel; its class-token head is the embedding."""
+    from torchvision.models import VisionTransformer  # here: it takes as long as torch, and a mistake is told before
+
     vit = VisionTransformer(
         image_size=side,
         patch_size=sizes.sgp_patch,

@@ -1,14 +1,11 @@
 """FID and Inception score with the standard Inception weights, through torchmetrics.
 
-The standard network is the TensorFlow graph of 2015-12-05, of which a PyTorch state dict circulates as
-`pt_inception-2015-12-05-6726825d.pth`, told by its SHA-256. torchvision's Inception v3 has the same layers;
-it differs in its weights and in three poolings, which are set right here. torchvision's own weights would give other
-numbers, so they are refused. Nothing is ever downloaded.
+torchvision's Inception v3 has the layers of the standard network; it differs in its weights (`inception_file`) and in
+three poolings, which are set right here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from pathlib import Path
 
@@ -20,38 +17,10 @@ from torchmetrics.image.inception import InceptionScore
 from torchvision.models import inception as blocks
 
 from util.errors import UserError
-from util.reading import read_bounded
 
-FILE_NAMES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
-SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-N_BYTES = 95_628_359
 SIDE = 299  # pixels
 CLASSES = 1008
 FEATURES = 2048
-
-
-def find_weights(given: Path | None) -> Path | None:
-    """The weights file named by the user, else one that torch-fidelity or pytorch-fid left in torch's cache.
-
-    Raises:
-        UserError: the named file does not exist or is not the standard network.
-    """
-    if given is None:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        return next((folder / name for name in FILE_NAMES if _is_standard(folder / name)), None)
-    if not given.is_file():
-        raise UserError(f"--inception_weights {given}: no such file")
-    if not _is_standard(given):
-        raise UserError(f"--inception_weights {given}: not the standard FID network, {FILE_NAMES[0]} is needed")
-    return given
-
-
-def _is_standard(path: Path) -> bool:
-    """Whether a file is the standard network, byte for byte."""
-    try:
-        return path.is_file() and hashlib.sha256(read_bounded(path, N_BYTES)).hexdigest() == SHA256
-    except UserError:
-        return False
 
 
 def _mean_of_inside(x: Tensor) -> Tensor:
