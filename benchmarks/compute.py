@@ -21,6 +21,7 @@ from models.cycle_gan_model import GAN, CycleGANModel
 from models.networks.layers import count_parameters
 from options.train_options import parse
 from training.acceleration import accelerate, compile_networks
+from training.activations import measure_activations
 from training.memory import fitting_micro_batch
 from util.device import amp_dtype, choose_device
 from util.errors import UserError
@@ -71,7 +72,7 @@ class Bench:
             return int(asked)
         if not self.model.splits(self.stage):
             return self.case.batch
-        needed = self.model.activation_bytes(self.batch.rows(0, 1), self.stage, self.context)
+        needed = measure_activations(self.model, self.batch, self.stage, self.context)
         return fitting_micro_batch(needed, self.case.batch, self.device)
 
     def step(self) -> object:

@@ -14,6 +14,7 @@ import train
 from models import MODELS, load_trained
 from models.sgp_model import SGP_STEPS
 from options.train_options import for_device, parse
+from training.activations import Activations
 from training.memory import CPU_MOST, fitting_micro_batch
 from util.checkpoint import read_checkpoint
 from util.errors import UserError
@@ -153,7 +154,14 @@ def test_an_earlier_run_is_not_lost_by_accident(phantom: Path, tmp_path: Path) -
 
 def test_a_micro_batch_fits_in_memory() -> None:
     cpu = torch.device("cpu")
-    assert fitting_micro_batch(0, 16, cpu) == 16  # a step that is never split
-    assert fitting_micro_batch(1, 16, cpu) == 16
-    assert fitting_micro_batch(CPU_MOST // 2 + 1, 16, cpu) == 1
-    assert fitting_micro_batch(10 * CPU_MOST, 16, cpu) == 1
+    assert fitting_micro_batch(None, 16, cpu) == 16  # a step that is never split
+    assert fitting_micro_batch(Activations(0, 0), 16, cpu) == 16
+    assert fitting_micro_batch(Activations(1, 1), 16, cpu) == 16
+    half, third, fifth = (CPU_MOST // n for n in (2, 3, 5))
+    assert fitting_micro_batch(Activations(half, half), 16, cpu) == 2
+    assert fitting_micro_batch(Activations(half + 1, half + 1), 16, cpu) == 1
+    assert fitting_micro_batch(Activations(half + 1, 1), 16, cpu) == 16  # all but one byte are there once
+    assert fitting_micro_batch(Activations(10 * CPU_MOST, 1), 16, cpu) == 1
+    assert fitting_micro_batch(Activations(third, third), 4, cpu) == 2  # two passes of two, not of three and one
+    assert fitting_micro_batch(Activations(fifth, fifth), 8, cpu) == 4
+    assert fitting_micro_batch(Activations(fifth, fifth), 5, cpu) == 5

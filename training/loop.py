@@ -17,6 +17,7 @@ from data.sampling import Batches
 from data.unaligned_dataset import UnalignedMaskDataset
 from models.base_model import BaseModel, Stage, StepContext
 from options.train_options import TrainOptions
+from training.activations import Activations
 from training.checkpoints import RunCheckpoints
 from training.divergence import finite
 from training.loader import load, worker_deaths_told
@@ -40,7 +41,7 @@ class Trainer:
     Where it stands is `position`: stage, epoch, batches done in the epoch, steps and images in the stage, and how many
     images at once the stage computes. Together with the model's state and the generators' it makes a checkpoint from
     which training goes on as if it had never stopped. `stop` asks it to save and end after the running step.
-    `activations` are the bytes of one image's by stage; a stage without any is never split, see `training.preflight`.
+    `activations` by stage are those of a step; a stage without any is never split, see `training.preflight`.
 
     Every process of a run has one. Each computes its part of every batch; the first one writes, and decides for all.
     """
@@ -56,7 +57,7 @@ class Trainer:
         log: RunLog | SilentLog,
         device: torch.device,
         amp_dtype: torch.dtype | None,
-        activations: Mapping[str, int],
+        activations: Mapping[str, Activations],
         stop: StopRequest | None = None,
         world: World = ALONE,
     ) -> None:
@@ -198,7 +199,7 @@ class Trainer:
         if kept := self.position["micro_batch"]:  # another size would round differently
             return kept
         most = -(-max(self.options.batch_size, stage.least_batch) // self.world.size)
-        needed = self.activations.get(stage.name, 0)
+        needed = self.activations.get(stage.name)
         size = -self.world.largest(-fitting_micro_batch(needed, most, self.context.device, self.world.local_size))
         if size < most:
             self.log.note(f"{stage.name}: batches of {most} are computed {size} images at a time")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from training.activations import Activations
+
 CPU_SHARE = 0.25  # of the free memory: other programs, optimiser state and the loader want the rest
 CPU_MOST = 512 << 20  # bytes; more images at once save no time on a CPU (docs/benchmarks/speed.md)
 GPU_SHARE = 0.6
@@ -83,13 +85,21 @@ def _rooms(group: Path, limits: tuple[str, ...], use: str, files: tuple[str, ...
         yield max(0, limit - used + min(kept, used))
 
 
-def fitting_micro_batch(bytes_per_image: int, batch_size: int, device: torch.device, sharing: int = 1) -> int:
-    """The largest number of images, at most `batch_size`, whose activations fit; at least 1.
+def fitting_micro_batch(
+    activations: Activations | None, batch_size: int, device: torch.device, sharing: int = 1
+) -> int:
+    """How many images at once: as many passes as there must be for their activations to fit, of equal size.
 
-    `sharing` processes share the machine's memory, each with a GPU of its own if there are GPUs.
+    Args:
+        activations: None: steps are never split.
+        sharing: so many processes share the machine's memory, each with a GPU of its own if there are GPUs.
+    Returns:
+        1 to `batch_size`.
     """
-    if bytes_per_image <= 0:
+    if activations is None:
         return batch_size
     free = free_bytes(device)
     room = GPU_SHARE * free if device.type == "cuda" else min(CPU_SHARE * free / sharing, CPU_MOST)
-    return max(1, min(batch_size, int(room / bytes_per_image)))
+    fit = max(1, activations.images_in(int(room)))
+    passes = -(-batch_size // fit)
+    return -(-batch_size // passes)

@@ -12,6 +12,7 @@ from data.sampling import Draws
 from data.unaligned_dataset import UnalignedMaskDataset
 from models.base_model import BaseModel, Stage, StepContext
 from options.train_options import RunOptions
+from training.activations import Activations, estimate_activations, measure_activations
 from training.disk_need import in_words, moment_sizes
 from util.errors import UserError
 
@@ -37,36 +38,22 @@ class StaticNeed:
 
 @dataclass(frozen=True)
 class StepNeed:
-    """A step of one stage: what autograd keeps for `measured` images, and how many images must go at once.
-
-    `cast` bytes of that are weights in mixed precision, which are there once for any number of images.
-    """
+    """A step of one stage: what autograd keeps, and how many images must go at once."""
 
     stage: Stage
-    kept: int
-    measured: int
+    activations: Activations
     at_once: int
     splits: bool
-    cast: int
-
-    @property
-    def an_image(self) -> float:
-        """Bytes that each further image adds."""
-        return max(0, self.kept - self.cast) / self.measured
 
     @property
     def bytes(self) -> int:
         """For the images that go at once."""
-        return round(self.kept + (self.at_once - self.measured) * self.an_image)
+        return self.activations.of(self.at_once)
 
     @property
     def likely(self) -> int:
         """The same with a workspace."""
-        return round(self.bytes + WORKSPACE * self.kept / self.measured)
-
-    def most_images(self, room: int) -> int:
-        """How many images at once would fit into so many bytes."""
-        return max(0, int(self.measured + (room - self.kept) / max(self.an_image, 1)))
+        return self.bytes + WORKSPACE * self.activations.further
 
 
 def static_need(model: BaseModel, image_bytes: int) -> StaticNeed:
@@ -95,7 +82,7 @@ def step_need(
     kept: int,
     n_processes: int,
 ) -> StepNeed:
-    """Measure what a step of `stage` keeps on the middle of a head: on one image where steps may be split, else on two.
+    """Measure what a step of `stage` keeps on the middle of a head: on one image or two, see `training.activations`.
 
     Changes neither random numbers nor running statistics; networks are left in the stage's modes.
 
@@ -105,26 +92,24 @@ def step_need(
         UserError: there is not even memory for one image.
     """
     whole, splits = part_of_batch(run, stage, n_processes), model.splits(stage)
-    measured = 1 if splits else min(2, whole)
     model.eval()
     for network in model.stage_networks(stage):
         network.train()
-    batch = middle(dataset, measured).to(context.device)
+    batch = middle(dataset, min(2, whole)).to(context.device)
+    measure = measure_activations if splits else estimate_activations
     try:
-        found = model.activation_bytes(batch, stage, context)
+        activations = measure(model, batch, stage, context)
     except (MemoryError, torch.OutOfMemoryError) as error:
         flags = ", ".join(smaller(run, stage))
         room = f"the {in_words(context.room)} that are free" if context.room is not None else "is free"
         raise UserError(
             f"a step of stage {stage.name} needs more memory than {room} for the least that can be computed at once, "
-            f"{measured} of its {whole} images; lower {flags}"
+            f"{1 if splits else len(batch)} of its {whole} images; lower {flags}"
         ) from error
     at_once = whole
     if splits:
         at_once = min(whole, kept or 1 if run.train.micro_batch == "auto" else int(run.train.micro_batch))
-    parameters = sum(p.numel() for network in model.stage_networks(stage) for p in network.parameters())
-    cast = 0 if context.amp_dtype is None else parameters * context.amp_dtype.itemsize
-    return StepNeed(stage, found, measured, at_once, splits, cast)
+    return StepNeed(stage, activations, at_once, splits)
 
 
 def middle(dataset: UnalignedMaskDataset, n: int) -> Batch:

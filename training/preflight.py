@@ -16,6 +16,7 @@ import torch
 from data.unaligned_dataset import UnalignedMaskDataset
 from models.base_model import BaseModel, StepContext
 from options.train_options import RunOptions
+from training.activations import Activations
 from training.disk_need import DiskNeed, check_disk, disk_need, epochs_to_write, in_words
 from training.memory import known_free_bytes
 from training.memory_need import (
@@ -51,9 +52,9 @@ class Forecast:
     disk: DiskNeed
 
     @property
-    def activations(self) -> dict[str, int]:
-        """What autograd keeps of one image, for every stage whose steps may be split."""
-        return {step.stage.name: step.kept for step in self.steps if step.splits}
+    def activations(self) -> dict[str, Activations]:
+        """What autograd keeps of a step, for every stage whose steps may be split."""
+        return {step.stage.name: step.activations for step in self.steps if step.splits}
 
     @property
     def peak(self) -> int:
@@ -83,7 +84,8 @@ def preflight(
 ) -> tuple[Forecast, list[str]]:
     """The forecast of a run that is about to begin, or to go on from `newest`, and warnings.
 
-    Takes the seconds of a forward pass of one image a stage. Changes nothing, neither on the disk nor in the model.
+    Takes the seconds of a forward pass of one image a stage, in mixed precision of three. Changes nothing, neither on
+    the disk nor in the model.
 
     Args:
         world: this run's processes; those on one machine share its memory, and each has a GPU of its own if any has.
@@ -174,7 +176,7 @@ def _check_steps(
 
 def _ways(run: RunOptions, step: StepNeed, room: int, loading: int) -> list[str]:
     """What to lower so that a step fits, and to which number where that is known."""
-    fit = step.most_images(room)
+    fit = step.activations.images_in(room)
     to = f" to {fit} or less" if 0 < fit < step.at_once else ""
     ways = []
     if step.splits and step.at_once > 1:
