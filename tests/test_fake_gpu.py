@@ -9,6 +9,7 @@ import pytest
 import torch
 from fake_gpu import DEVICE, FakeGPU, Waits, pretended  # noqa: F401
 from test_models import SIDE, SMALL, batch, pta
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from models import cycle_gan_model
 from models.base_model import BaseModel, StepContext
@@ -111,11 +112,11 @@ def test_mistakes_are_noticed() -> None:
             there.cpu()
         with pytest.raises(Waits, match="non_blocking"):
             torch.ones(4).to(DEVICE)
-        with pytest.raises(Exception, match="same device"):
+        with pytest.raises(RuntimeError, match="device"):
             there + torch.ones(4)
-        with pytest.raises(Exception, match="_local_scalar_dense"):
+        with pytest.raises(DataDependentOutputException):
             there.sum().item()
-        with pytest.raises(Exception, match="nonzero"):
+        with pytest.raises(DynamicOutputShapeException):
             there[there > 0]
     with FakeGPU(waiting=True):
         assert torch.ones(4).to(DEVICE).cpu().device.type == "cpu"
