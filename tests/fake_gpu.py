@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from models.base_model import BaseModel
 
 DEVICE = torch.device("cuda", 0)
-COPY = torch.ops.aten._to_copy.default
+NEW_COPY, COPY_INTO = torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default
 
 
 class Waits(AssertionError):
@@ -40,17 +40,9 @@ class FakeGPU(FakeTensorMode):
         on_gpu = kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cuda"
         if not on_gpu and not any(isinstance(leaf, FakeTensor) for leaf in tree_leaves((args, kwargs))):
             return func(*args, **kwargs)
-        if func is COPY and not self._waiting:
-            self._check_copy(args[0].device, kwargs)
+        if not self._waiting:
+            _check_copy(func, args, kwargs)
         return super().__torch_dispatch__(func, types, args, kwargs)
-
-    @staticmethod
-    def _check_copy(source: torch.device, kwargs: dict[str, Any]) -> None:
-        target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else source
-        if source.type == "cuda" and target.type == "cpu":
-            raise Waits("a copy to the CPU")
-        if source.type == "cpu" and target.type == "cuda" and not kwargs.get("non_blocking"):
-            raise Waits("a copy to the GPU without non_blocking")
 
     def move(self, model: BaseModel) -> BaseModel:
         """`model.to(DEVICE)`, its optimisers too."""
@@ -76,6 +68,21 @@ class FakeGPU(FakeTensorMode):
             for group in optimiser.param_groups:
                 group["params"] = [moved[id(parameter)] for parameter in group["params"]]
         return model
+
+
+def _check_copy(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    if func is NEW_COPY:
+        source, target = args[0].device, torch.device(kwargs.get("device") or args[0].device)
+        free = kwargs.get("non_blocking", False)
+    elif func is COPY_INTO:
+        source, target = args[1].device, args[0].device
+        free = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
+    else:
+        return
+    if (source.type, target.type) == ("cuda", "cpu"):
+        raise Waits("a copy to the CPU")
+    if (source.type, target.type) == ("cpu", "cuda") and not free:
+        raise Waits("a copy to the GPU without non_blocking")
 
 
 def backward(ends: Tensor | Sequence[Tensor], gradients: object = None) -> None:

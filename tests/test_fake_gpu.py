@@ -112,6 +112,9 @@ def test_mistakes_are_noticed() -> None:
             there.cpu()
         with pytest.raises(Waits, match="non_blocking"):
             torch.ones(4).to(DEVICE)
+        with pytest.raises(Waits, match="non_blocking"):
+            there.copy_(torch.ones(4))
+        there.copy_(torch.ones(4), non_blocking=True)
         with pytest.raises(RuntimeError, match="device"):
             there + torch.ones(4)
         with pytest.raises(DataDependentOutputException):
