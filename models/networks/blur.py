@@ -33,9 +33,13 @@ def gaussian_blur(x: Tensor, sigma: float, width: int) -> Tensor:
 def _blur_matrix(side: int, sigma: float, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(side, side): each row the weights of one blurred pixel, which add up to 1."""
     with torch.no_grad(), torch.inference_mode(False):  # a kept tensor must do for training, whoever asks first
-        reach = torch.arange(-(width // 2), width // 2 + 1)
-        weights = torch.exp(-0.5 * (reach / sigma) ** 2)
-        places = (torch.arange(side)[:, None] + reach).abs()  # mirrored at the first pixel, then at the last
-        places = side - 1 - (side - 1 - places).abs()
-        matrix = torch.zeros(side, side).scatter_add_(1, places, (weights / weights.sum()).expand(side, -1))
-        return matrix.to(device, dtype, non_blocking=True)
+        source = torch.arange(side, dtype=dtype, device=device)  # there from the start: compiled, it is made every time
+        to, last = source[:, None], side - 1
+
+        def weight(distance: Tensor) -> Tensor:
+            return torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= width // 2)
+
+        # beside itself each pixel stands for those that it mirrors before the first one and behind the last
+        before, behind = weight(-source - to) * (source > 0), weight(2 * last - source - to) * (source < last)
+        matrix = weight(source - to) + before + behind
+        return matrix / matrix.sum(1, keepdim=True)
