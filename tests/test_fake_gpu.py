@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from models import cycle_gan_model
 from models.base_model import BaseModel, StepContext
 from models.cycle_gan_model import CycleGANModel, CycleGANOptions
-from models.networks.blur import _blur_matrix
+from models.networks.blur import _kept_matrix
 from options.train_options import TrainOptions
 from training.acceleration import accelerate
 
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("pretended")
 
 @pytest.fixture(autouse=True)
 def no_blur_is_kept() -> Iterator[None]:
-    _blur_matrix.cache_clear()
+    _kept_matrix.cache_clear()
     yield
-    _blur_matrix.cache_clear()
+    _kept_matrix.cache_clear()
 
 
 def cycle_gan(**options: object) -> CycleGANModel:

@@ -24,16 +24,16 @@ def gaussian_blur(x: Tensor, sigma: float, width: int) -> Tensor:
     height, width_of_x = x.shape[-2:]
     with torch.autocast(x.device.type, enabled=False):
         x = x if x.dtype is torch.float64 else x.float()
-        along_y = _blur_matrix(height, sigma, width, x.dtype, x.device)
-        along_x = _blur_matrix(width_of_x, sigma, width, x.dtype, x.device)
+        matrix = _blur_matrix if torch.compiler.is_compiling() else _kept_matrix  # a compiler looks through lru_cache
+        along_y = matrix(height, sigma, width, x.dtype, x.device)
+        along_x = matrix(width_of_x, sigma, width, x.dtype, x.device)
         return along_y @ x @ along_x.T
 
 
-@lru_cache(maxsize=64)
 def _blur_matrix(side: int, sigma: float, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(side, side): each row the weights of one blurred pixel, which add up to 1."""
     with torch.no_grad(), torch.inference_mode(False):  # a kept tensor must do for training, whoever asks first
-        source = torch.arange(side, dtype=dtype, device=device)  # there from the start: compiled, it is made every time
+        source = torch.arange(side, dtype=dtype, device=device)
         to, last = source[:, None], side - 1
 
         def weight(distance: Tensor) -> Tensor:
@@ -43,3 +43,6 @@ def _blur_matrix(side: int, sigma: float, width: int, dtype: torch.dtype, device
         before, behind = weight(-source - to) * (source > 0), weight(2 * last - source - to) * (source < last)
         matrix = weight(source - to) + before + behind
         return matrix / matrix.sum(1, keepdim=True)
+
+
+_kept_matrix = lru_cache(maxsize=64)(_blur_matrix)
