@@ -47,7 +47,7 @@ GAN = "gan"  # the stage's name
 # L_idt reward G_AB for every bit of it that it lets through. Noise left in the synthesis (high-frequency deviation in
 # white matter) after 600 images: .055 at 1, .055 at 2, .047 at 3, .036 at 5, where contrast suffers
 HIDING = 3.0
-JOINED_PIXELS = 4 * 96 * 96  # of a micro-batch: up to here the identity losses share a pass with the others
+JOINED_PIXELS = 128 * 128  # of an image: up to here the identity losses share a pass with the others
 
 OTHER = {"A": "B", "B": "A"}
 Extras = Mapping[str, Tensor]  # of a step's images: random draws, partners
@@ -169,7 +169,7 @@ class CycleGANModel(BaseModel):
         No graph connects them, so that they need a third of the memory, and not one operation more. For small images
         the identity losses join the syntheses' passes: there the number of operations costs more than their size.
         """
-        joined = self.weights.idt > 0 and batch.A.numel() <= JOINED_PIXELS
+        joined = self.weights.idt > 0 and batch.A.shape[-2:].numel() <= JOINED_PIXELS
         for domain in "BA":
             yield from self._parts_towards(domain, batch, extras, context, with_idt=joined)
         if self.weights.idt and not joined:

@@ -8,9 +8,10 @@ from test_models import SIDE, SMALL, batch, context, gan_step, pta, snapshot
 
 from data.batch import Batch
 from models import losses
-from models.base_model import Update
+from models.base_model import StepContext, Update
 from models.cycle_gan_model import CycleGANModel, CycleGANOptions
 from models.kept_memory import kept_memory
+from training.activations import measure_activations
 
 
 @pytest.mark.parametrize("model_class", ["pta", "cycle_gan"])
@@ -104,3 +105,13 @@ def test_activations_are_counted_without_the_weights_and_grow_with_the_image() -
         )
     assert sizes[0] > 4 * 32 * 32 * 8  # more than a few feature maps
     assert sizes[1] == pytest.approx(4 * sizes[0], rel=0.15)
+
+
+@pytest.mark.parametrize("joined_pixels", [0, SIDE**2])
+def test_two_images_tell_of_many_in_mixed_precision(joined_pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images go together with their identity losses, or apart, whatever their number: memory grows evenly with it."""
+    monkeypatch.setattr("models.cycle_gan_model.JOINED_PIXELS", joined_pixels)
+    model, data = pta(pool_size=0), batch(8)
+    where = StepContext(torch.device("cpu"), 1, torch.bfloat16)
+    found = measure_activations(model, data, model.stages[-1], where)
+    assert found.of(8) == pytest.approx(model.activation_bytes(data, model.stages[-1], where), rel=0.02)
