@@ -12,32 +12,32 @@ from pathlib import Path
 
 from rich.console import Console
 
-from data.manifest import Manifest
-from data.preprocessing.checking import accept, check_volumes, report
-from data.preprocessing.folder import check_writable, summary
-from data.preprocessing.inputs import Inputs, find_inputs
-from data.preprocessing.slicing import SlicingSettings
-from data.preprocessing.volumes import SlicingPlan, split_subjects, write_dataset
+from data.folder.manifest import Manifest
 from options.preprocess_options import OutputOptions, PreprocessOptions, VolumeOptions, parse
+from preprocessing.checking import accept, check_volumes, print_problems
+from preprocessing.folder import check_writable, summary
+from preprocessing.inputs import Inputs, find_inputs
+from preprocessing.slicing import SlicingSettings
+from preprocessing.volumes import SlicingPlan, split_subjects, write_dataset
 from util.errors import run_cli, warn
 from util.problems import BAD_FILES_NAME, Problem, listed
-from util.world import World, join_world
+from util.processes import Processes, join_processes
 
 
 def main(argv: Sequence[str]) -> int:
     """Write the data folder that the command line asks for and print what is in it; or check volumes of one's own."""
-    with join_world() as world:
-        options = world.alone(partial(parse, argv))
+    with join_processes() as processes:
+        options = processes.alone(partial(parse, argv))
         dataroot, volumes = Path(options.output.out or ""), options.volumes
         if volumes.check_data:
-            return check_data(dataroot, volumes, options.output, world)
-        world.alone(partial(check_writable, dataroot, options.output.overwrite))
+            return check_data(dataroot, volumes, options.output, processes)
+        processes.alone(partial(check_writable, dataroot, options.output.overwrite))
         left_out: list[Problem] = []
         if options.simulate is None:
-            manifest, left_out = slice_volumes(dataroot, volumes, options.output, world)
+            manifest, left_out = slice_volumes(dataroot, volumes, options.output, processes)
         else:
-            manifest = simulate(dataroot, options.simulate, options, world)
-        if world.first:
+            manifest = simulate(dataroot, options.simulate, options, processes)
+        if processes.first:
             Console().print(summary(dataroot, manifest))
             if left_out:
                 warn(f"--skip_bad left out {listed(left_out)}; {dataroot / BAD_FILES_NAME} lists them")
@@ -51,13 +51,13 @@ def find(volumes: VolumeOptions) -> Inputs:
     )
 
 
-def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, world: World) -> int:
+def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes) -> int:
     """Read everything, write nothing but the table of what cannot be used; status 2 if there is any."""
-    found = world.alone(partial(find, volumes))
+    found = processes.alone(partial(find, volumes))
     settings = settings_of(volumes, output)
-    problems = found.problems + check_volumes(found.sources, settings, workers=output.workers, world=world)
-    status = world.alone(partial(report, problems, found.n_files, dataroot))
-    return status if world.first else 0  # torchrun ends the first process as soon as another has gone with a status
+    problems = found.problems + check_volumes(found.sources, settings, workers=output.workers, processes=processes)
+    status = processes.alone(partial(print_problems, problems, found.n_files, dataroot))
+    return status if processes.first else 0  # torchrun ends the first process as soon as another has gone with a status
 
 
 def settings_of(volumes: VolumeOptions, output: OutputOptions) -> SlicingSettings:
@@ -66,25 +66,25 @@ def settings_of(volumes: VolumeOptions, output: OutputOptions) -> SlicingSetting
 
 
 def slice_volumes(
-    dataroot: Path, volumes: VolumeOptions, output: OutputOptions, world: World
+    dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes
 ) -> tuple[Manifest, list[Problem]]:
     """Slice volumes of one's own; every header is checked before anything is written."""
-    found = world.alone(partial(find, volumes))
-    world.alone(partial(accept, found, dataroot, skip_bad=volumes.skip_bad))
+    found = processes.alone(partial(find, volumes))
+    processes.alone(partial(accept, found, dataroot, skip_bad=volumes.skip_bad))
     val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
     shares = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
     splits = split_subjects(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
     plan = SlicingPlan(dataroot, settings_of(volumes, output), splits, volumes.skip_bad)
-    return write_dataset(plan, found, workers=output.workers, recorded=shares, world=world)
+    return write_dataset(plan, found, workers=output.workers, recorded=shares, processes=processes)
 
 
-def simulate(dataroot: Path, preset: str, options: PreprocessOptions, world: World) -> Manifest:
+def simulate(dataroot: Path, preset: str, options: PreprocessOptions, processes: Processes) -> Manifest:
     """Write the embedded paired benchmark."""
-    from data.simulation.benchmark import Benchmark, write_benchmark  # its anatomy is only loaded when asked for
+    from simulation.benchmark import Benchmark, write_benchmark  # its anatomy is only loaded when asked for
 
     chosen, output = options.benchmark, options.output
     benchmark = Benchmark(
-        world.alone(partial(chosen.preset, preset)),
+        processes.alone(partial(chosen.preset, preset)),
         chosen.n_train,
         chosen.n_val,
         chosen.n_test,
@@ -99,10 +99,10 @@ def simulate(dataroot: Path, preset: str, options: PreprocessOptions, world: Wor
         lesions=chosen.lesions,
         n_lesions=chosen.n_lesions,
         lesions_in=chosen.lesions_in,
-        faults=world.alone(lambda: chosen.fault_names),
+        faults=processes.alone(lambda: chosen.fault_names),
         fault_probability=chosen.fault_probability,
     )
-    return write_benchmark(dataroot, benchmark, workers=output.workers, world=world)
+    return write_benchmark(dataroot, benchmark, workers=output.workers, processes=processes)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from data.cache import SliceCache
-from data.check import check_data, report, told
+from data.cache.slice_cache import SliceCache
+from data.folder.check import check_data, print_problems, told
 from evaluation.encoder import grid_of, load_encoder
 from evaluation.evaluate import DEFINITIONS, Evaluation
 from evaluation.folders import open_test_data
+from evaluation.metrics.inception_file import open_inception
 from evaluation.paired import MEASURES, PairedTable
 from evaluation.predict import Device
 from evaluation.record import Record, write_csv, write_json
@@ -25,17 +26,16 @@ from models import load_trained
 from options.test_options import TestOptions, parse
 from util.device import choose_device
 from util.errors import run_cli, warn
-from util.metrics.inception_file import open_inception
+from util.processes import Processes, join_processes, limit_threads
 from util.shared_folder import require_shared
-from util.world import World, join_world, share_processors
 
 __test__ = False  # for pytest: a programme, whatever the name
 
 
-def make_evaluation(options: TestOptions, world: World) -> Evaluation:
+def make_evaluation(options: TestOptions, processes: Processes) -> Evaluation:
     """Everything of a test, opened and checked before any work."""
-    opened = world.together(partial(open_networks, options, world))
-    again = options.revalidate and world.first  # once is enough
+    opened = processes.together(partial(open_networks, options, processes))
+    again = options.revalidate and processes.first  # once is enough
     cache = SliceCache(Path(options.dataroot), options.cache, skip_bad=options.skip_bad, revalidate=again)
     data = open_test_data(
         Path(options.dataroot),
@@ -45,23 +45,23 @@ def make_evaluation(options: TestOptions, world: World) -> Evaluation:
         limit=options.num_test,
         skip_bad=options.skip_bad,
         cache=cache,
-        world=world,
+        processes=processes,
     )
-    world.alone(partial(fresh_folder, options.results))
-    require_shared(options.results, "--results_dir", world)
+    processes.alone(partial(fresh_folder, options.results))
+    require_shared(options.results, "--results_dir", processes)
     return Evaluation(
         **opened,
         data=data,
         results=options.results,
         seed=options.seed,
-        with_opponents=options.opponents,
+        with_baselines=options.baselines,
         average_mirrored=options.average_mirrored,
     )
 
 
-def open_networks(options: TestOptions, world: World) -> dict[str, Any]:
+def open_networks(options: TestOptions, processes: Processes) -> dict[str, Any]:
     """The run's networks, those that measure, and where they compute."""
-    device = choose_device(options.gpu_ids, world.local_rank)
+    device = choose_device(options.gpu_ids, processes.local_rank)
     model = load_trained(options.run_dir, options.epoch, device)
     given = options.eval_encoder
     return {
@@ -75,18 +75,18 @@ def open_networks(options: TestOptions, world: World) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> int:
     """Run the test, write its results folder and print a table; or check the data folder."""
-    with join_world() as world:
-        options = world.alone(partial(parse, argv))
+    with join_processes() as processes:
+        options = processes.alone(partial(parse, argv))
         if options.check_data:
-            if not world.first:
+            if not processes.first:
                 return 0
-            return report(check_data(Path(options.dataroot)), table_in=options.results)
+            return print_problems(check_data(Path(options.dataroot)), table_in=options.results)
         torch.manual_seed(options.seed)
-        share_processors(world)
-        evaluation = make_evaluation(options, world)
-        if world.first and evaluation.data.skipped:
+        limit_threads(processes)
+        evaluation = make_evaluation(options, processes)
+        if processes.first and evaluation.data.skipped:
             warn(f"--skip_bad left out {told(evaluation.data.skipped, options.results)}")
-        found = evaluation.run(world)
+        found = evaluation.run(processes)
     if found is not None:
         write_results(options, evaluation, *found)
     return 0

@@ -13,47 +13,47 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.check import check_data, report, told
+from data.folder.check import check_data, print_problems, told
 from models import MODELS
 from options.train_options import RunOptions, for_device, parse
 from training.acceleration import accelerate, compile_networks
 from training.data import open_data
+from training.log.dashboard import require_visdom
+from training.log.run_log import RunLog
+from training.log.silent_log import SilentLog
 from training.loop import Trainer
 from training.preflight import preflight
 from training.run_folder import begin_run, describe_run, hold_run_folder, requeued, state_to_continue
 from training.signals import Stopped, stop_on_signals
-from util.dashboard import require_visdom
 from util.device import amp_dtype, own_device
 from util.errors import run_cli
-from util.run_log import RunLog
+from util.processes import ALONE, Processes, join_processes, limit_threads
 from util.shared_folder import require_shared
-from util.silent_log import SilentLog
-from util.world import ALONE, World, join_world, share_processors
 
 
-def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, world: World = ALONE) -> Trainer:
+def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processes: Processes = ALONE) -> Trainer:
     """Everything of a run, checked and in place, before its first step; `held` are its lock, signals and log."""
-    world.alone(partial(require_visdom, run.display))
-    device = world.together(partial(own_device, run.train.gpu_ids, world))
+    processes.alone(partial(require_visdom, run.display))
+    device = processes.together(partial(own_device, run.train.gpu_ids, processes))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    share_processors(world)
-    run = for_device(world.agreed(requeued(run, os.environ)), device)
+    limit_threads(processes)
+    run = for_device(processes.agreed(requeued(run, os.environ)), device)
     dtype = amp_dtype(run.train.amp, device)
-    world.alone(partial(held.enter_context, hold_run_folder(run)))
-    require_shared(run.run_dir, "--checkpoints_dir", world)
-    dataset, unseen, skipped = world.first_alone(partial(open_data, run, world))
+    processes.alone(partial(held.enter_context, hold_run_folder(run)))
+    require_shared(run.run_dir, "--checkpoints_dir", processes)
+    dataset, unseen, skipped = processes.first_alone(partial(open_data, run, processes))
     image_size = dataset.image_size()
     seed_everything(run.train.seed)
     make = partial(MODELS[run.model], run.network, image_size)  # type: ignore[call-arg]
-    model = world.together(make).to(device)
-    world.together(partial(accelerate, model, run.train, world))
-    newest = world.first_alone(partial(state_to_continue, run, image_size, model.stages))
-    forecast, warnings = world.together(partial(preflight, run, model, dataset, device, dtype, newest, world))
-    world.together(partial(compile_networks, model, run.train, device))
-    world.alone(partial(begin_run, run, image_size, newest))
+    model = processes.together(make).to(device)
+    processes.together(partial(accelerate, model, run.train, processes))
+    newest = processes.first_alone(partial(state_to_continue, run, image_size, model.stages))
+    forecast, warnings = processes.together(partial(preflight, run, model, dataset, device, dtype, newest, processes))
+    processes.together(partial(compile_networks, model, run.train, device))
+    processes.alone(partial(begin_run, run, image_size, newest))
     log: RunLog | SilentLog = SilentLog()
-    if world.first:
+    if processes.first:
         other_data = describe_run(run, argv, dataset, device, resumed=newest is not None, skipped=skipped)
         log = RunLog(run.run_dir, run.display)
         log.note(str(forecast))
@@ -63,7 +63,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, world: W
             if warning:
                 log.warn(warning)
     held.callback(log.close)
-    seed_everything(run.train.seed + world.rank)  # the same weights everywhere, but not the same dropout
+    seed_everything(run.train.seed + processes.rank)  # the same weights everywhere, but not the same dropout
     trainer = Trainer(
         model,
         dataset,
@@ -74,8 +74,8 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, world: W
         device=device,
         amp_dtype=dtype,
         activations=forecast.activations,
-        stop=held.enter_context(stop_on_signals(copied=world.size > 1, told=world.first)),
-        world=world,
+        stop=held.enter_context(stop_on_signals(copied=processes.size > 1, told=processes.first)),
+        processes=processes,
     )
     if newest is not None:
         trainer.restore(newest)
@@ -92,11 +92,11 @@ def seed_everything(seed: int) -> None:
 def main(argv: Sequence[str]) -> int:
     """Train from start, or from the newest checkpoint, to the end; the status: 0, or 128 and the signal's number."""
     with ExitStack() as held:
-        world = held.enter_context(join_world())
-        run = world.alone(partial(parse, argv))
+        processes = held.enter_context(join_processes())
+        run = processes.alone(partial(parse, argv))
         if run.train.check_data:
-            return report(check_data(Path(run.train.dataroot)), table_in=run.run_dir) if world.first else 0
-        trainer = make_trainer(run, argv, held, world)
+            return print_problems(check_data(Path(run.train.dataroot)), table_in=run.run_dir) if processes.first else 0
+        trainer = make_trainer(run, argv, held, processes)
         try:
             trainer.fit()
         except Stopped as stopped:

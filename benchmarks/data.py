@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 from benchmarks.compute import Case, peak_mb
-from data.cache import CACHE_NAME, SliceCache
-from data.preprocessing.geometry import SourceGeometry
-from data.preprocessing.slicing import write_volume
+from data.cache.slice_cache import CACHE_NAME, SliceCache
 from data.registry import DATASETS
-from data.simulation.benchmark import Benchmark, write_benchmark
-from data.simulation.presets import find_preset
-from data.simulation.subject import simulate_scan
 from models import MODELS
 from options.train_options import parse
+from preprocessing.geometry import SourceGeometry
+from preprocessing.slicing import write_volume
+from simulation.benchmark import Benchmark, write_benchmark
+from simulation.presets import find_preset
+from simulation.subject import simulate_scan
 from training.loader import load
 from util.device import choose_device
 

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.compute import Case
-from data.cache import CACHE_NAME, SliceCache
-from data.manifest import DOMAINS, FORMAT, MANIFEST_NAME, SliceEntry, VolumeEntry
-from data.pack import ALIGNED, problem_columns
-from data.slices import slice_name
-from data.store import DATA_NAME
-from data.subjects import SubjectTable
+from data.cache.pack import ALIGNED, problem_columns
+from data.cache.slice_cache import CACHE_NAME, SliceCache
+from data.cache.store import DATA_NAME
+from data.folder.manifest import DOMAINS, FORMAT, MANIFEST_NAME, SliceEntry, VolumeEntry
+from data.folder.slices import slice_name
+from data.folder.subjects import SubjectTable
 from options.train_options import parse
 from training.data import open_data
 from training.loader import load_one

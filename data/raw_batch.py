@@ -15,19 +15,19 @@ Change = Callable[[Tensor], Tensor]
 class RawGroup:
     """n slices of one size and type.
 
-    rows: (n,) int64, which items of the batch they are. levels: (n, H, W) uint8, int16 (the bits of uint16, of which
+    rows: (n,) int64, which items of the batch they are. pixels: (n, H, W) uint8, int16 (the bits of uint16, of which
     torch knows little) or float32. bits: (n, ceil(H W / 8)) uint8, masks as `np.packbits` makes them.
     places: (n, 3) int64 top, left, flip, see `TrainTransform.places`.
     """
 
     rows: Tensor
-    levels: Tensor
+    pixels: Tensor
     bits: Tensor
     places: Tensor
 
     def each(self, change: Change) -> RawGroup:
         """With every tensor changed."""
-        return RawGroup(change(self.rows), change(self.levels), change(self.bits), change(self.places))
+        return RawGroup(change(self.rows), change(self.pixels), change(self.bits), change(self.places))
 
 
 @dataclass(frozen=True)

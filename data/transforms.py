@@ -20,7 +20,7 @@ TOP, LEFT, FLIP = range(3)  # what chance decides
 BIT_WEIGHTS = (128, 64, 32, 16, 8, 4, 2, 1)  # of a byte that `np.packbits` makes
 
 
-def uniform(keys: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
+def hashed_uniform(keys: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
     """A number in [0, 1) for every key; streams are independent of each other (splitmix64, Steele et al. 2014)."""
     x = keys.astype(np.uint64) + np.uint64((stream + 1) * 0x9E3779B97F4A7C15 % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -46,9 +46,9 @@ class TrainTransform:
         for what, side in ((TOP, height), (LEFT, width)):
             if self.crop_size is not None:
                 choices = _padded(side, self.crop_size) - self.crop_size + 1
-                places[:, what] = (uniform(keys, 3 * domain + what) * choices).astype(np.int64)
+                places[:, what] = (hashed_uniform(keys, 3 * domain + what) * choices).astype(np.int64)
         if self.flip:
-            places[:, FLIP] = uniform(keys, 3 * domain + FLIP) < 0.5
+            places[:, FLIP] = hashed_uniform(keys, 3 * domain + FLIP) < 0.5
         return places
 
     def _before_crop(self, shape: tuple[int, int]) -> tuple[int, int]:
@@ -56,7 +56,7 @@ class TrainTransform:
 
     def __call__(self, group: RawGroup) -> tuple[Tensor, Tensor]:
         """Image and mask (n, 1, h, w) of slices of one size."""
-        image, mask = as_float(group.levels).unsqueeze(1), _unpacked(group.bits, group.levels.shape).unsqueeze(1)
+        image, mask = as_float(group.pixels).unsqueeze(1), _unpacked(group.bits, group.pixels.shape).unsqueeze(1)
         if self.load_size is not None:
             image, mask = _resized(image, mask, self.load_size)
         if self.crop_size is not None or self.flip:
@@ -81,13 +81,13 @@ def _padded(side: int, crop: int) -> int:
     return side + 2 * max(0, crop - side)
 
 
-def as_float(levels: Tensor) -> Tensor:
-    """Levels uint8, int16 (the bits of uint16) or float32 in float32 [0, 1], as `data.slices.as_image` has them."""
-    if levels.dtype == torch.uint8:
-        return levels.float() * np.float32(1 / 255).item()
-    if levels.dtype == torch.int16:
-        return (levels.int() & 0xFFFF).float() * np.float32(1 / 65535).item()
-    return levels
+def as_float(pixels: Tensor) -> Tensor:
+    """Pixels uint8, int16 (the bits of uint16) or float32 in float32 [0, 1], as `as_image` has them."""
+    if pixels.dtype == torch.uint8:
+        return pixels.float() * np.float32(1 / 255).item()
+    if pixels.dtype == torch.int16:
+        return (pixels.int() & 0xFFFF).float() * np.float32(1 / 65535).item()
+    return pixels
 
 
 def _unpacked(bits: Tensor, shape: torch.Size) -> Tensor:

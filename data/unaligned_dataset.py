@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from data import sampling
 from data.batch import Batch
-from data.cache import SliceCache
-from data.packed_slices import PackedSlices
+from data.cache.packed_slices import PackedSlices
+from data.cache.slice_cache import SliceCache
 from data.raw_batch import RawBatch, RawGroup
 from data.sampling import Batches, Draws
 from data.transforms import PREPROCESS, TrainTransform, to_network
@@ -137,9 +137,9 @@ class UnalignedMaskDataset(Dataset[Batch]):
         self, folder: PackedSlices, wanted: NDArray[np.int64], keys: NDArray[np.int64], domain: int
     ) -> tuple[RawGroup, ...]:
         groups = []
-        for rows, levels, bits in folder.gather(wanted):
-            places = self.transform.places(keys[rows], (levels.shape[1], levels.shape[2]), domain)
-            signed = levels.view(np.int16) if levels.dtype == np.uint16 else levels
+        for rows, pixels, bits in folder.gather(wanted):
+            places = self.transform.places(keys[rows], (pixels.shape[1], pixels.shape[2]), domain)
+            signed = pixels.view(np.int16) if pixels.dtype == np.uint16 else pixels
             groups.append(RawGroup(*map(torch.from_numpy, (rows, signed, bits, places))))
         return tuple(groups)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import track
 
-from data.slice_folder import SliceFolder
-from evaluation import level_error, opponents, paired, restoration, unpaired
+from data.folder.slice_folder import SliceFolder
+from evaluation import baselines, level_error, paired, restoration, unpaired
 from evaluation.encoder import Encoder
 from evaluation.findings import Findings, Rows
 from evaluation.folders import TestData
@@ -21,15 +21,15 @@ from evaluation.paired import PairedTable
 from evaluation.pictures import write_pictures
 from evaluation.predict import Device, Embedder, MirrorAverage, NetworkGrid, Restorer, embed, synthesise
 from evaluation.record import Record, Scores
-from evaluation.subjects import SubjectSlices, positions_by_subject, read_subject, share_of
+from evaluation.subjects import SubjectSlices, part_of, positions_by_subject, read_subject
 from evaluation.unpaired import UnpairedTable
 from evaluation.volumes import write_volume
 from models.base_model import BaseModel
 from util.problems import as_rows
-from util.world import ALONE, World
+from util.processes import ALONE, Processes
 
 if TYPE_CHECKING:
-    from util.metrics.inception import FIDInception
+    from evaluation.metrics.inception import FIDInception
 
 LSC_SLICES = 64  # evenly spaced high-field slices on which restoration is scored
 DEFINITIONS = {**paired.DEFINITIONS, **unpaired.DEFINITIONS, **level_error.DEFINITIONS, **restoration.DEFINITIONS}
@@ -46,19 +46,19 @@ class Evaluation:
     encoder: Encoder | None
     results: Path
     seed: int
-    with_opponents: bool = True
+    with_baselines: bool = True
     average_mirrored: bool = False
     inception: FIDInception | None = None
 
-    def run(self, world: World = ALONE) -> tuple[Record, PairedTable] | None:
+    def run(self, processes: Processes = ALONE) -> tuple[Record, PairedTable] | None:
         """Do everything; images and volumes are written on the way, the report is not.
 
-        Each process of `world` does its share of the subjects, one at a time, and the first one what needs them all.
+        Each of `processes` does its part of the subjects, one at a time, and the first one what needs them all.
         Returns: the numbers, in the first process; None in the others.
         """
-        target = self._target_quantiles(world)
-        with ThreadPoolExecutor(world.processors) as pool:
-            parts = world.collected(world.together(partial(self._share, world, target, pool)))
+        target = self._target_quantiles(processes)
+        with ThreadPoolExecutor(processes.processors) as pool:
+            parts = processes.collected(processes.together(partial(self._share, processes, target, pool)))
             if not parts:
                 return None
             return self._summarised(self._put_together(parts), pool)
@@ -79,24 +79,24 @@ class Evaluation:
             "data": f"{data.source.folder}: {data.n_slices} slices of {len(data.subjects)} subjects{left_out}",
         }
 
-    def _target_quantiles(self, world: World) -> np.ndarray | None:
-        """Intensities of the domain that is synthesised, for the opponents that may know them."""
-        known = self.data.train_target if self.model.can_synthesise and self.with_opponents else None
-        return None if known is None else opponents.pooled_quantiles(known, world)
+    def _target_quantiles(self, processes: Processes) -> np.ndarray | None:
+        """Intensities of the domain that is synthesised, for the baselines that may know them."""
+        known = self.data.train_target if self.model.can_synthesise and self.with_baselines else None
+        return None if known is None else baselines.pooled_quantiles(known, processes)
 
-    def _share(self, world: World, target: np.ndarray | None, pool: Executor) -> Findings:
+    def _share(self, processes: Processes, target: np.ndarray | None, pool: Executor) -> Findings:
         """All that this process finds of its subjects."""
         found = Findings()
         if self.model.can_synthesise:
             for name in ("images", "volumes"):
                 (self.results / name).mkdir(parents=True, exist_ok=True)
             sets = UnpairedTable(self.inception, found.sets)
-            self._synthesis(found, sets, world, target, pool)
-            for real in self._subjects(self.data.target, world):
+            self._synthesis(found, sets, processes, target, pool)
+            for real in self._subjects(self.data.target, processes):
                 sets.add("real_B", real.subject, real.visible, self._embedding(real.visible, real.mask))
         if self._why_no_levels() is None:
             for side, folder in (("low", self.data.source), ("high", self.data.target)):
-                for volume in self._subjects(folder, world):
+                for volume in self._subjects(folder, processes):
                     found.levels[side][volume.subject] = self._levelled(volume, folder)
         return found
 
@@ -104,15 +104,15 @@ class Evaluation:
         self,
         found: Findings,
         sets: UnpairedTable,
-        world: World,
+        processes: Processes,
         target: np.ndarray | None,
         pool: Executor,
     ) -> None:
-        """fake_B and the opponents, subject by subject, written and scored."""
+        """fake_B and the baselines, subject by subject, written and scored."""
         model = MirrorAverage(self.model) if self.average_mirrored else self.model
-        jobs = share_of(self.data.subjects, world).values()
-        shown = track(jobs, description="synthesis and measures", transient=True, disable=not world.first)
-        for positions in world.unless_failed(shown):
+        jobs = part_of(self.data.subjects, processes).values()
+        shown = track(jobs, description="synthesis and measures", transient=True, disable=not processes.first)
+        for positions in processes.unless_failed(shown):
             volume = read_subject(self.data.source, positions, with_truth=self.data.has_truth)
             fake_B = synthesise(model, volume, self.grid, self.on)
             write_pictures(self.results / "images", volume, fake_B, pool)
@@ -120,18 +120,18 @@ class Evaluation:
                 write_volume(self.results / "volumes", self.data.entries[volume.subject], volume, fake_B)
                 found.n_volumes += 1
             rows = {"fake_B": fake_B}
-            if volume.truth is not None and self.with_opponents:
-                rows |= opponents.synthesise(volume, target, pool)
+            if volume.truth is not None and self.with_baselines:
+                rows |= baselines.synthesise(volume, target, pool)
             _score(found.scores, volume, rows, pool)
             if self.data.target is not None:
                 for row, slices in (("fake_B", fake_B), ("identity", volume.visible)):
                     sets.add(row, volume.subject, slices, self._embedding(slices, volume.mask))
 
     @staticmethod
-    def _subjects(folder: SliceFolder | None, world: World) -> Iterator[SubjectSlices]:
+    def _subjects(folder: SliceFolder | None, processes: Processes) -> Iterator[SubjectSlices]:
         """This process' share of a folder's subjects, one read at a time."""
         if folder is not None:
-            for positions in world.unless_failed(share_of(positions_by_subject(folder), world).values()):
+            for positions in processes.unless_failed(part_of(positions_by_subject(folder), processes).values()):
                 yield read_subject(folder, positions)
 
     def _put_together(self, parts: Sequence[Findings]) -> Findings:
@@ -173,9 +173,9 @@ class Evaluation:
             record.null("paired", why=f"no truth: there is no folder {folder}_truth")
             return
         table.summarise(record, seed=self.seed)
-        for row in opponents.OPPONENTS:
+        for row in baselines.BASELINES:
             if row not in table.rows:
-                why = "no training slices of the target domain" if self.with_opponents else "--no_opponents was given"
+                why = "no training slices of the target domain" if self.with_baselines else "--no_baselines was given"
                 record.null("paired", row, leaves=paired.MEASURES, why=why)
 
     def _unpaired(self, record: Record, sets: UnpairedTable) -> None:

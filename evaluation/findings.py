@@ -18,7 +18,7 @@ Rows = dict[str, dict[str, T]]  # row -> subject -> what is known of it
 class Findings:
     """Of the subjects that a process has dealt with: numbers and embeddings, no images.
 
-    scores: of the rows fake_B and the opponents. sets: of the rows fake_B, real_B and identity. levels: of the sides
+    scores: of the rows fake_B and the baselines. sets: of the rows fake_B, real_B and identity. levels: of the sides
     low and high. n_volumes: volumes written.
     """
 

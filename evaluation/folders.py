@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data.cache import CacheNotWritable, SliceCache
-from data.check import find_problems, settle, subjects_in_two_splits
-from data.manifest import VolumeEntry, read_manifest
-from data.packed_slices import PackedSlices
-from data.slice_folder import SliceFolder, find_folder
+from data.cache.packed_slices import PackedSlices
+from data.cache.slice_cache import CacheNotWritable, SliceCache
+from data.folder.check import find_problems, settle, subjects_in_two_splits
+from data.folder.manifest import VolumeEntry, read_manifest
+from data.folder.slice_folder import SliceFolder, find_folder
 from evaluation.subjects import positions_by_subject
 from evaluation.volumes import volume_entries
 from util.problems import Problem
-from util.world import ALONE, World
+from util.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TestData:
     """Folders of a test; what is None is not there.
 
     source: slices to synthesise from. target: real slices of the domain synthesised, in general of other anatomy.
-    train_target: the same domain's training slices, of which opponents know the histogram.
+    train_target: the same domain's training slices, of which baselines know the histogram.
     subjects: positions in `source` by subject. entries: manifest entries of the source volumes by subject.
     skipped: bad files that were left out.
     """
@@ -69,7 +69,7 @@ def open_test_data(
     limit: int = 0,
     skip_bad: bool = False,
     cache: SliceCache | None = None,
-    world: World = ALONE,
+    processes: Processes = ALONE,
 ) -> TestData:
     """Open the folders of `split`, and check all that a test reads of them; each process checks a part.
 
@@ -83,17 +83,17 @@ def open_test_data(
         UserError: no source folder; bad files, see `settle`.
     """
     source_domain, target_domain = ("A", "B") if direction == "AtoB" else ("B", "A")
-    source, target = world.together(partial(_open, dataroot, split, source_domain, target_domain))
-    train_target, shared = world.first_alone(partial(_training_slices, dataroot, target_domain, cache))
+    source, target = processes.together(partial(_open, dataroot, split, source_domain, target_domain))
+    train_target, shared = processes.first_alone(partial(_training_slices, dataroot, target_domain, cache))
     others = [folder for folder in (target, train_target) if folder is not None]
     read = {folder.folder for folder in (source, *others)}
-    problems = find_problems([source], ("mask", "truth", "truth_mask"), world=world)
-    problems += find_problems([folder for folder in others if isinstance(folder, SliceFolder)], world=world)
+    problems = find_problems([source], ("mask", "truth", "truth_mask"), processes=processes)
+    problems += find_problems([folder for folder in others if isinstance(folder, SliceFolder)], processes=processes)
     problems += train_target.problems if isinstance(train_target, PackedSlices) else []
     problems += [problem for problem in shared if problem.path.parent in read]
     folders = (source, *others)
-    world.alone(partial(settle, problems, folders, table_in=table_in, skip_bad=skip_bad))
-    if not world.first:
+    processes.alone(partial(settle, problems, folders, table_in=table_in, skip_bad=skip_bad))
+    if not processes.first:
         for folder in folders:
             folder.leave_out(problems)
     return TestData(

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.metrics import image
+from evaluation.metrics.intervals import LEAST_SUBJECTS, bootstrap_ci95
 from evaluation.record import Record, Scores
-from util.metrics import image
-from util.metrics.intervals import LEAST_SUBJECTS, bootstrap_ci95
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -57,7 +57,7 @@ def score(prediction: Floats, truth: Floats, mask: Mask) -> Scores:
 
 
 class PairedTable:
-    """Scores by row (`fake_B` and the opponents) and subject."""
+    """Scores by row (`fake_B` and the baselines) and subject."""
 
     def __init__(self, rows: dict[str, dict[str, Scores]] | None = None) -> None:
         self.rows: dict[str, dict[str, Scores]] = {} if rows is None else rows

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.slices import write_image
+from data.folder.slices import write_image
 from evaluation.subjects import SubjectSlices
 
 Floats = NDArray[np.float32]

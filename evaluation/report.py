@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dominate import document, tags
+from dominate import tags
 
 from evaluation.level_error import ROWS as LEVEL_ROWS
 from evaluation.paired import HIGHER_IS_BETTER
@@ -16,7 +16,7 @@ from evaluation.paired import MEASURES as PAIRED_MEASURES
 from evaluation.pictures import ERROR_RANGE, KINDS, picture_name
 from evaluation.record import Record
 from evaluation.unpaired import MEASURES as UNPAIRED_MEASURES
-from util.training_report import STYLE
+from util.html_page import new_page
 
 EXAMPLES = 4  # subjects whose middle slice is shown at the top
 EXTRA_STYLE = """
@@ -72,11 +72,7 @@ def write_report(
         stems: file-name stems of each subject's slices, in the order of the volume; empty if nothing was synthesised.
         definitions: measure -> what it is.
     """
-    page = document(title=title)
-    with page.head:
-        tags.meta(charset="utf-8")
-        tags.meta(name="viewport", content="width=device-width, initial-scale=1")
-        tags.style(STYLE + EXTRA_STYLE)
+    page = new_page(title, EXTRA_STYLE)
     with page, tags.main():
         tags.h1(title)
         tags.p(f"Test report, {datetime.now():%Y-%m-%d %H:%M}", cls="sub")

@@ -13,9 +13,9 @@ from scipy.ndimage import gaussian_filter
 from skimage.restoration import inpaint_biharmonic
 from torch import Tensor
 
+from evaluation.metrics.image import psnr
 from evaluation.predict import Device, Restorer
 from evaluation.record import Record
-from util.metrics.image import psnr
 
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data.masks import head_mask_slice
-from data.slice_folder import SliceFolder
+from data.folder.masks import head_mask_slice
+from data.folder.slice_folder import SliceFolder
 from util.errors import UserError
-from util.world import World
+from util.processes import Processes
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -51,13 +51,13 @@ def positions_by_subject(folder: SliceFolder, limit: int = 0) -> dict[str, list[
     return {subject: sorted(rows, key=lambda i: int(folder.index[i])) for subject, rows in positions.items()}
 
 
-def share_of(positions: Mapping[str, list[int]], world: World) -> dict[str, list[int]]:
+def part_of(positions: Mapping[str, list[int]], processes: Processes) -> dict[str, list[int]]:
     """This process' subjects: the largest go first, each to the process that has the fewest slices so far."""
-    slices, mine = [0] * world.size, set()
+    slices, mine = [0] * processes.size, set()
     for subject in sorted(positions, key=lambda name: -len(positions[name])):
         rank = slices.index(min(slices))
         slices[rank] += len(positions[subject])
-        if rank == world.rank:
+        if rank == processes.rank:
             mine.add(subject)
     return {subject: rows for subject, rows in positions.items() if subject in mine}
 

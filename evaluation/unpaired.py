@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evaluation.metrics.features import LEAST_FOR_FRECHET, frechet_distance, halve_subjects, kernel_distance
+from evaluation.metrics.image import MS_SSIM_SIDE, ms_ssim_slices
 from evaluation.record import Record
-from util.metrics.features import LEAST_FOR_FRECHET, frechet_distance, halve_subjects, kernel_distance
-from util.metrics.image import MS_SSIM_SIDE, ms_ssim_slices
 
 if TYPE_CHECKING:
-    from util.metrics.inception import FIDInception
+    from evaluation.metrics.inception import FIDInception
 
 Floats = NDArray[np.float32]
 Distance = Callable[[Floats, Floats], float | None]
@@ -169,7 +169,7 @@ class UnpairedTable:
                 for name in ("fid", "is"):
                     record.null("unpaired", row, name, why="no Inception weights; give --inception_weights")
             return
-        from util.metrics.inception import fid, inception_score  # here: a second's import that few need
+        from evaluation.metrics.inception import fid, inception_score  # here: a second's import that few need
 
         features = {row: torch.cat(one.inception) for row, one in self.sets.items()}
         for row in ROWS:

@@ -8,10 +8,10 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from data.manifest import Manifest, VolumeEntry
-from data.preprocessing.reassembly import assemble
-from data.slices import clean_subject
+from data.folder.manifest import Manifest, VolumeEntry
+from data.folder.slices import clean_subject
 from evaluation.subjects import SubjectSlices
+from preprocessing.reassembly import assemble
 from util.errors import UserError
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.batch import Batch
+from models.gradients import GradientSum
 from models.training_state import load_optimiser, load_scheduler
-from util.gradients import GradientSum
+from util.processes import ALONE, Processes
 from util.schema import flag
-from util.world import ALONE, World
 
 LR_POLICIES = ("linear", "step", "cosine")
 
@@ -74,7 +74,7 @@ class StepContext:
     device: torch.device
     micro_batch: int
     amp_dtype: torch.dtype | None = None
-    world: World = ALONE
+    processes: Processes = ALONE
     images: int | None = None
     images_seen: int = field(default=0)  # in the current stage, by all processes
     room: int | None = None  # bytes that measuring a step may take
@@ -99,7 +99,7 @@ class StepContext:
         """How many of the step's images each process has."""
         if self.images is None:
             return [len(batch)]
-        places = [self.world.share(self.images, rank) for rank in range(self.world.size)]
+        places = [self.processes.part(self.images, rank) for rank in range(self.processes.size)]
         return [place.stop - place.start for place in places]
 
 
@@ -132,7 +132,7 @@ class Update:
     def send(self) -> None:
         """Begin to sum over processes; what is computed until `apply` hides the wait."""
         parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
-        self._sum = GradientSum(parameters, self._context.world)
+        self._sum = GradientSum(parameters, self._context.processes)
 
     def apply(self) -> None:
         """Wait for the sum and move the weights."""
@@ -211,7 +211,7 @@ class BaseModel(nn.Module):
         return False
 
     def partners(
-        self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], world: World
+        self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], processes: Processes
     ) -> NDArray[np.int64]:
         """For every low-field slice the positions of its k nearest high-field slices: (totals[0], k).
 

@@ -26,6 +26,8 @@ from models.base_model import (
     micro_batches,
     scheduler,
 )
+from models.chance import uniform
+from models.image_pool import ImagePool
 from models.kept_memory import kept_memory
 from models.low_field import disturbed, low_field_draws, noise
 from models.networks import (
@@ -37,9 +39,7 @@ from models.networks.layers import check_multiple, ema_update, frozen_copy
 from models.passes import full, translate, translate_all
 from models.refinement import REFINE, refine_optimiser, refine_stage, refine_terms
 from models.training_state import count_in, load_pool
-from util.chance import uniform
 from util.errors import UserError
-from util.image_pool import ImagePool
 from util.schema import flag
 
 GAN = "gan"  # the stage's name

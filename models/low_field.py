@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from util.chance import drawn, normal, uniform
+from models.chance import drawn, normal, uniform
 from util.schema import flag
 
 TAPER = 0.25  # outer part of the measured k-space that rolls off, as scanners filter against ringing
@@ -61,7 +61,7 @@ def low_field_draws(o: LowFieldOptions, name: str, mask: Tensor, keys: Tensor) -
 def receive_field(images: Tensor, deviation: float, keys: Tensor, purpose: str) -> Tensor:
     """For images (N, C, H, W) factors (N, 1, H, W) whose logarithm is a smooth Gaussian process of that deviation.
 
-    The sum of `WAVES` plane waves with random directions, lengths and amplitudes; `keys`, `purpose`: see util.chance.
+    The sum of `WAVES` plane waves with random directions, lengths and amplitudes; `keys`, `purpose`: see models.chance.
     """
     height, width = images.shape[-2:]
     places = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
@@ -76,7 +76,7 @@ def noise(mask: Tensor, deviation: float, band: float, keys: Tensor, purpose: st
     """Gaussian noise inside the masks (N, 1, H, W), of that deviation and with a scanner's spectrum; 0 outside.
 
     White within `band` of each axis' k-space but for a Tukey roll-off at its edge, and nothing beyond; `keys` and
-    `purpose` as in util.chance.
+    `purpose` as in models.chance.
     """
     height, width = (_measured(n, band) for n in mask.shape[-2:])
     window = height[:, None] * width[None, :]

@@ -20,11 +20,11 @@ from models.base_model import (
     Update,
     accumulate,
 )
+from models.chance import drawn
 from models.kept_memory import kept_memory
 from models.losses import restoration_loss
 from models.networks.lsc import LSCNetwork, corrupt, draw_corruption
 from models.passes import full
-from util.chance import drawn
 from util.schema import flag
 
 LSC_STEPS = StepsByDevice(gpu=4000, cpu=100)
@@ -61,7 +61,7 @@ class LSC(nn.Module):
         self.network = LSCNetwork(options.lsc_features, n_blocks=options.lsc_blocks, rotate_ratio=options.rotate_ratio)
 
     def draw(self, x: Tensor, keys: Tensor, purpose: str) -> Tensor:
-        """Random numbers of one corruption of x (N, 1, H, W), see `draw_corruption`; keys, purpose: as util.chance."""
+        """Random numbers of one corruption of x (N, 1, H, W), see `draw_corruption`; keys, purpose: as `drawn`."""
         size = (x.shape[-2], x.shape[-1])
         return drawn(keys, purpose, lambda g: draw_corruption(1, size, self.options.lsc_blocks, g)[0])
 
@@ -208,7 +208,7 @@ def lsc_step(
         error = _square_error(restored, batch).float()
     update.apply()
     schedule.step()
-    watch.seen.append(context.world.summed(error))
+    watch.seen.append(context.processes.summed(error))
     return L
 
 

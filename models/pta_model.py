@@ -19,6 +19,7 @@ from data.batch import Batch
 from models import losses
 from models.adversarial_options import AdversarialOptions, Weights
 from models.base_model import Stage, StepContext
+from models.chance import normal, uniform
 from models.cycle_gan_model import GAN, CycleGANModel
 from models.lsc_model import (
     LSC,
@@ -42,9 +43,8 @@ from models.sgp_model import (
     sgp_step,
 )
 from models.weights import load_weights
-from util.chance import normal, uniform
+from util.processes import Processes
 from util.schema import flag
-from util.world import World
 
 # method.md section 3; `balanced` is ours, the best of some twenty single trials on simulated subjects. L_idt is in it
 # because one demo without it shifted the head by a pixel or two, which no other term forbids.
@@ -166,10 +166,10 @@ class PTAModel(CycleGANModel):
         return stage.name == GAN and self.options.sgp_match == "bank"
 
     def partners(
-        self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], world: World
+        self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], processes: Processes
     ) -> NDArray[np.int64]:
         assert self.sgp is not None
-        return self.sgp.nearest(low, high, self.options.sgp_bank_k, totals, world)
+        return self.sgp.nearest(low, high, self.options.sgp_bank_k, totals, processes)
 
     def partner_bytes(self, low: int, high: int) -> int:
         bank = self.sgp is not None and self.options.sgp_match == "bank"
@@ -208,9 +208,9 @@ class PTAModel(CycleGANModel):
         """b* of every a, and a of every b*, (N, 1, H, W) both; --sgp_match batch looks for them in all processes."""
         if self.options.sgp_match != "batch" or self.sgp is None:
             return batch.B, batch.A
-        counts, mine = context.rows(batch), context.world.share(context.images or len(batch))
+        counts, mine = context.rows(batch), context.processes.part(context.images or len(batch))
         order = self.sgp.assign(batch, context)
-        every_A, every_B = (torch.cat(context.world.rows(x, counts)) for x in (batch.A, batch.B))
+        every_A, every_B = (torch.cat(context.processes.gather_rows(x, counts)) for x in (batch.A, batch.B))
         return every_B[order[mine]], every_A[order.argsort()[mine]]
 
     def draw_for_discriminator(self, batch: Batch) -> Tensor | None:

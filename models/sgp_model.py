@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from data.batch import Batch
 from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext, StepsByDevice, Update
+from models.chance import uniform
 from models.kept_memory import kept_memory
 from models.losses import clip_loss
 from models.networks.sgp import VIEW_DRAWS, SGPNetwork, SGPSizes, random_views
 from models.passes import full
-from util.chance import uniform
+from util.processes import ALONE, Processes
 from util.schema import flag
-from util.world import ALONE, World
 
 SGP_STEPS = StepsByDevice(gpu=4000, cpu=400)
 SIMILARITY_BYTES = 256 << 20  # so many rows of A are compared with all of B at once as take this much memory
@@ -56,17 +56,17 @@ class SGP(nn.Module):
 
         It couples all images of a step. Of several processes each has the whole loss, with a graph for its own images.
         """
-        counts, place = context.rows(batch), context.world.rank
+        counts, place = context.rows(batch), context.processes.rank
         pairs = []
         for domain, images in (("A", batch.A), ("B", batch.B)):
             mine = images.new_zeros(0, self.options.sgp_embedding)
             if len(images):
                 views = random_views(images, uniform(batch.key, f"view {domain}", VIEW_DRAWS))
                 mine = full(self.network(views, domain, uniform(batch.key, f"crop {domain}", 2)))  # (n, D)
-            everyone = context.world.rows(mine, counts)
+            everyone = context.processes.gather_rows(mine, counts)
             everyone[place] = mine
             pairs.append(torch.cat(everyone))  # (N, D)
-        levels = torch.cat(context.world.rows(batch.p_A, counts))
+        levels = torch.cat(context.processes.gather_rows(batch.p_A, counts))
         share = context.share(batch, batch) if len(batch) else 0.0
         t = (
             share * self.network.log_scale + (1 - share) * self.network.log_scale.detach()
@@ -88,18 +88,18 @@ class SGP(nn.Module):
         high: Iterator[Tensor],
         k: int,
         totals: tuple[int, int] = (0, 0),
-        world: World = ALONE,
+        processes: Processes = ALONE,
     ) -> NDArray[np.int64]:
         """Positions (len low, k) of the k high-field slices whose embeddings lie nearest each low-field slice.
 
         Of several processes each embeds and looks up its part of the `totals` slices; all get the whole table.
         """
-        n_low, n_high = ([len(range(n)[world.share(n, rank)]) for rank in range(world.size)] for n in totals)
+        n_low, n_high = ([len(range(n)[processes.part(n, rank)]) for rank in range(processes.size)] for n in totals)
         u = self._embedded(low, "A")
-        v = torch.cat(world.rows(self._embedded(high, "B"), n_high))
+        v = torch.cat(processes.gather_rows(self._embedded(high, "B"), n_high))
         k = min(k, len(v))
         rows = torch.cat([(part @ v.T).topk(k, dim=1).indices for part in u.split(_rows_at_once(len(v)))])
-        return torch.cat(world.rows(rows, n_low)).cpu().numpy().astype(np.int64)
+        return torch.cat(processes.gather_rows(rows, n_low)).cpu().numpy().astype(np.int64)
 
     def _embedded(self, slices: Iterator[Tensor], domain: str) -> Tensor:
         like = self.network.log_scale
@@ -114,7 +114,10 @@ class SGP(nn.Module):
     def assign(self, batch: Batch, context: StepContext) -> Tensor:
         """`--sgp_match batch`: order (N,) in which the step's b's are the best partners of its a's (Hungarian)."""
         counts = context.rows(batch)
-        u, v = (torch.cat(context.world.rows(self.embed(x, d), counts)) for x, d in ((batch.A, "A"), (batch.B, "B")))
+        u, v = (
+            torch.cat(context.processes.gather_rows(self.embed(x, d), counts))
+            for x, d in ((batch.A, "A"), (batch.B, "B"))
+        )
         similarity = u @ v.T
         _, columns = linear_sum_assignment(-similarity.cpu().numpy())
         return torch.as_tensor(columns, device=batch.A.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from util.image_pool import ImagePool
+from models.image_pool import ImagePool
 
 LARGEST = 2**53  # a count
 MOVES = ("lr",)  # what training changes of an optimiser's settings

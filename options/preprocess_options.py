@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.preprocessing.nifti import SLICE_AXES
-from data.preprocessing.slicing import DEFAULT_PERCENTILES
-from data.simulation.atrophy import MAX_SULCI_MM, MAX_VENTRICLES
-from data.simulation.deformation import MAX_AMOUNT
-from data.simulation.faults import FAULTS
-from data.simulation.lesions import KINDS, MAX_COUNT
-from data.simulation.presets import PRESETS, PROTOCOLS, Preset, acquired, adapted, find_preset
+from preprocessing.nifti import SLICE_AXES
+from preprocessing.slicing import DEFAULT_PERCENTILES
+from simulation.atrophy import MAX_SULCI_MM, MAX_VENTRICLES
+from simulation.deformation import MAX_AMOUNT
+from simulation.faults import FAULTS
+from simulation.lesions import KINDS, MAX_COUNT
+from simulation.presets import PRESETS, PROTOCOLS, Preset, acquired, adapted, find_preset
 from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
 

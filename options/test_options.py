@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.cache import cache_folder, check_name
-from data.manifest import SPLITS
+from data.cache.slice_cache import cache_folder, check_name
+from data.folder.manifest import SPLITS
 from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
 
@@ -45,7 +45,9 @@ class TestOptions:
     inception_weights: str | None = flag(
         None, "the standard FID network (pt_inception-2015-12-05-6726825d.pth), for FID and IS", group="measures"
     )
-    opponents: bool = flag(True, "score identity, histogram and classical beside fake_B", group="measures")
+    baselines: bool = flag(
+        True, "score identity, histogram and classical beside fake_B", group="measures", alias=("opponents",)
+    )
 
     @property
     def run_dir(self) -> Path:

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from data.cache import cache_folder, check_name
+from data.cache.slice_cache import cache_folder, check_name
 from data.registry import DATASETS
 from data.unaligned_dataset import UnalignedOptions
 from models import MODELS
+from options.display_options import DisplayOptions
 from util.device import AMP
-from util.display_options import DisplayOptions
 from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
 

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
+from training.log.loss_log import LOSS_LOG_NAME, LossLog
 from util.device import AMP
 from util.errors import UserError, run_cli
-from util.loss_log import LOSS_LOG_NAME, LossLog
 from util.schema import CommandLine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +51,7 @@ def run_of(out: Path, job: tuple[str, int]) -> dict[str, float]:
     if not metrics.exists():
         _call("train.py", *places, *NETWORKS, *LENGTH, f"--amp={amp}", f"--seed={seed}", "--overwrite", "--no_html",
               "--print_freq=4")  # fmt: skip
-        _call("test.py", *places, f"--results_dir={out / 'results'}", "--no_opponents")
+        _call("test.py", *places, f"--results_dir={out / 'results'}", "--no_baselines")
     log = LossLog(out / "runs" / name / LOSS_LOG_NAME)
     log.resume("gan", sys.maxsize)
     curves = {loss: log.curve("gan", loss)[1] for loss in LOSSES}

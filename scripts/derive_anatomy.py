@@ -1,6 +1,6 @@
 """Derive the embedded anatomy, a tissue-fraction map, from the Colin27 average head (run once; the result is shipped).
 
-    python scripts/derive_anatomy.py --head ch2.nii.gz --brain ch2bet.nii.gz --out data/simulation/colin27.npz
+    python scripts/derive_anatomy.py --head ch2.nii.gz --brain ch2bet.nii.gz --out simulation/colin27.npz
 
 Colin27 (Holmes et al., JCAT 1998;22:324) is the mean of 27 T1-weighted scans of one man at 1 mm, so its intensities
 hold partial volume nearly without noise. Mixing is piecewise linear between neighbouring class intensities: CSF, GM,
@@ -22,7 +22,7 @@ from skimage.filters import threshold_multiotsu
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.simulation.anatomy import TISSUES, Anatomy, save_anatomy
+from simulation.anatomy import TISSUES, Anatomy, save_anatomy
 from util.errors import UserError, run_cli
 
 Volume = NDArray[np.float32]

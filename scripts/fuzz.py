@@ -38,11 +38,11 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from data.manifest import MANIFEST_NAME, Manifest, SliceEntry, VolumeEntry, read_manifest, write_manifest
-from data.preprocessing.nifti import read_nifti
-from data.slices import read_image, read_mask
+from data.folder.manifest import MANIFEST_NAME, Manifest, SliceEntry, VolumeEntry, read_manifest, write_manifest
+from data.folder.slices import read_image, read_mask
 from models import MODELS, load_trained
 from models.weights import load_weights
+from preprocessing.nifti import read_nifti
 from scripts.mutations import AWARE, mutate
 from util.checkpoint import OPTIONS_NAME, checkpoint_path, write_checkpoint
 from util.errors import UserError

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from data.masks import head_mask_volume
-from data.simulation.anatomy import load_anatomy
-from data.simulation.faults import FAULTS, misplaced
-from data.simulation.geometry import draw_geometry
-from data.simulation.presets import LIU_T1W, LIU_T2W, LOW_T2W, PRESETS, Preset
-from data.simulation.subject import ScanFaults, Scanner, draw_head, simulate_scan
+from data.folder.masks import head_mask_volume
+from simulation.anatomy import load_anatomy
+from simulation.faults import FAULTS, misplaced
+from simulation.geometry import draw_geometry
+from simulation.presets import LIU_T1W, LIU_T2W, LOW_T2W, PRESETS, Preset
+from simulation.subject import ScanFaults, Scanner, draw_head, simulate_scan
 from util.errors import UserError, run_cli
 from util.schema import CommandLine
 

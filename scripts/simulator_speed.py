@@ -12,8 +12,8 @@ from multiprocessing import get_context
 
 import torch
 
-from data.simulation.presets import Preset, acquired, find_preset
-from data.simulation.subject import simulate_scan
+from simulation.presets import Preset, acquired, find_preset
+from simulation.subject import simulate_scan
 from util.errors import run_cli
 from util.schema import CommandLine
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import train
-from data.slices import slice_name, write_image
+from data.folder.slices import slice_name, write_image
 from training.loop import Trainer
 from util.checkpoint import LATEST, checkpoint_path, read_checkpoint, read_newest
 from util.errors import UserError

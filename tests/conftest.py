@@ -10,9 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import data.cache
-from data.slice_folder import SliceFolder
-from data.slices import slice_name, write_image, write_mask
+import data.cache.slice_cache
+from data.folder.slice_folder import SliceFolder
+from data.folder.slices import slice_name, write_image, write_mask
 
 SIDE = 32
 SMALL_SGP = [
@@ -87,11 +87,11 @@ def train_arguments(dataroot: Path, out: Path, model: str, *extra: str) -> list[
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the folders that were packed, one after the other."""
     packed: list[str] = []
-    real = data.cache.pack_folder
+    real = data.cache.slice_cache.pack_folder
 
     def noted(folder: SliceFolder, part: Path) -> tuple:
         packed.append(folder.folder.name)
         return real(folder, part)
 
-    monkeypatch.setattr("data.cache.pack_folder", noted)
+    monkeypatch.setattr("data.cache.slice_cache.pack_folder", noted)
     return packed

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.slices import write_levels
+from data.folder.slices import write_pixels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -66,7 +66,7 @@ def saved(folder: Path, name: str, array: np.ndarray, **options: object) -> byte
 def refused(folder: Path) -> dict[str, tuple[bytes, str]]:
     """File name: its content, and a part of the reason for which it must be refused."""
     grey = (np.arange(256).reshape(16, 16) % 251).astype(np.uint8)
-    write_levels(folder / "grey.png", grey)
+    write_pixels(folder / "grey.png", grey)
     good = (folder / "grey.png").read_bytes()
     (folder / "grey.png").unlink()
     colour = np.stack([grey, grey.T, grey], axis=-1)

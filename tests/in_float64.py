@@ -21,7 +21,7 @@ from data.batch import Batch
 from options.train_options import parse
 from training.signals import Stopped, StopRequest
 from util.errors import run_cli
-from util.world import join_world
+from util.processes import join_processes
 
 
 class After(StopRequest):
@@ -50,13 +50,13 @@ def main(argv: list[str]) -> int:
     training.loop.load = in_float64(training.loader.load)  # type: ignore[assignment]
     training.loader.load = training.loop.load
     with ExitStack() as held:
-        trainer = train.make_trainer(parse(argv), argv, held, held.enter_context(join_world()))
+        trainer = train.make_trainer(parse(argv), argv, held, held.enter_context(join_processes()))
         trainer.model.double()
         trainer.stop = After(trainer, stage, int(steps))  # type: ignore[assignment]
         try:
             trainer.fit()
         except Stopped:
-            if trainer.world.first:
+            if trainer.processes.first:
                 torch.save(trainer.model.state_dict(), state)
             return 0
     return 1

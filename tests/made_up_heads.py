@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.manifest import Manifest, SliceEntry, VolumeEntry, write_manifest
-from data.slices import slice_name, write_image, write_mask
+from data.folder.manifest import Manifest, SliceEntry, VolumeEntry, write_manifest
+from data.folder.slices import slice_name, write_image, write_mask
 
 SHAPE = (44, 40)  # pixels
 N_SLICES = 5

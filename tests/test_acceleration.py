@@ -15,7 +15,7 @@ from options.train_options import TrainOptions
 from training.acceleration import accelerate, compile_networks
 from training.divergence import finite
 from util.errors import UserError
-from util.world import World
+from util.processes import Processes
 
 CPU = torch.device("cpu")
 
@@ -74,7 +74,7 @@ def test_what_excludes_each_other_is_refused() -> None:
 def test_batch_statistics_of_several_processes_are_refused() -> None:
     accelerate(pta(norm="batch"), TrainOptions())
     with pytest.raises(UserError, match="--norm batch: each of several processes"):
-        accelerate(pta(norm="batch"), TrainOptions(), World(0, 2))
+        accelerate(pta(norm="batch"), TrainOptions(), Processes(0, 2))
 
 
 def test_a_machine_that_cannot_compile_is_told_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:

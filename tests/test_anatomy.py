@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.simulation.anatomy import HEAD_CENTRE_MM, LABELS, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
-from data.simulation.atrophy import lateral_ventricles, widened
-from data.simulation.deformation import MAX_AMOUNT, draw_shape
-from data.simulation.geometry import draw_geometry, slice_head
-from data.simulation.label_maps import SCALP, SKULL, from_labels, read_anatomy
+from simulation.anatomy import HEAD_CENTRE_MM, LABELS, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
+from simulation.atrophy import lateral_ventricles, widened
+from simulation.deformation import MAX_AMOUNT, draw_shape
+from simulation.geometry import draw_geometry, slice_head
+from simulation.label_maps import SCALP, SKULL, from_labels, read_anatomy
 from util.errors import UserError
 
 CORTEX, WHITE, VENTRICLE, SKIN = 3, 2, 4, 258
@@ -59,9 +59,9 @@ def centred(spacing: tuple[float, float, float], shape: tuple[int, int, int]) ->
 def ventricle_mm(anatomy: Anatomy) -> Array:
     """Middle of the fluid within the brain, in mm."""
     place = np.stack(np.meshgrid(*[np.arange(n) for n in anatomy.brain.shape], indexing="ij"))
-    world = np.einsum("ij,j...->i...", anatomy.affine[:3, :3], place) + anatomy.affine[:3, 3].reshape(3, 1, 1, 1)
-    inner = (np.linalg.norm(world, axis=0) < 50) * anatomy.fraction("csf")
-    return np.asarray((world * inner).sum((1, 2, 3)) / inner.sum())
+    processes = np.einsum("ij,j...->i...", anatomy.affine[:3, :3], place) + anatomy.affine[:3, 3].reshape(3, 1, 1, 1)
+    inner = (np.linalg.norm(processes, axis=0) < 50) * anatomy.fraction("csf")
+    return np.asarray((processes * inner).sum((1, 2, 3)) / inner.sum())
 
 
 # --- label maps --------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ OURS = {
     "evaluation",
     "models",
     "options",
+    "preprocessing",
+    "simulation",
     "training",
     "util",
     "scripts",
@@ -25,10 +27,12 @@ ALLOWED = {
     "util": {"util"},
     "data": {"data", "util"},
     "models": {"models", "util", "data.batch"},
-    "options": {"options", "util", "models", "data"},
+    "preprocessing": {"preprocessing", "data.folder", "util"},
+    "simulation": {"simulation", "preprocessing", "data.folder", "util"},
+    "options": {"options", "util", "models", "data", "preprocessing", "simulation"},
     "training": {"training", "options", "models", "data", "util"},
-    "evaluation": {"evaluation", "models", "data", "util"},
-    "benchmarks": {"benchmarks", "training", "options", "models", "data", "util"},
+    "evaluation": {"evaluation", "models", "data", "preprocessing", "util"},
+    "benchmarks": {"benchmarks", "training", "options", "models", "data", "preprocessing", "simulation", "util"},
 }
 ENTRY_POINTS = ("train.py", "test.py", "preprocessing_images.py")
 

@@ -18,8 +18,8 @@ from torch import nn
 from benchmarks.compute import Bench, Case, flop, flop_by_term, head_batch, train_case
 from benchmarks.machine import conv_rate
 from benchmarks.start import make_data, measure, start_case
-from data.cache import SliceCache
-from data.slice_folder import SliceFolder
+from data.cache.slice_cache import SliceCache
+from data.folder.slice_folder import SliceFolder
 from scripts import benchmark_speed
 from scripts.benchmark_speed import key_of, parts
 from util.errors import UserError

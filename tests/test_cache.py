@@ -13,16 +13,16 @@ import pytest
 from conftest import train_arguments, write_phantom
 from made_up_heads import write_heads
 
-import data.cache
+import data.cache.slice_cache
 import train
-from data.cache import CACHE_NAME, SliceCache
-from data.manifest import MANIFEST_NAME
-from data.masks import head_mask_slice
-from data.pack import COLUMNS
-from data.packed_slices import PackedSlices
-from data.slice_folder import SliceFolder
-from data.slices import read_image, read_mask, write_image, write_levels, write_mask
-from data.store import DATA_NAME, Store, Texts
+from data.cache.pack import COLUMNS
+from data.cache.packed_slices import PackedSlices
+from data.cache.slice_cache import CACHE_NAME, SliceCache
+from data.cache.store import DATA_NAME, Store, Texts
+from data.folder.manifest import MANIFEST_NAME
+from data.folder.masks import head_mask_slice
+from data.folder.slice_folder import SliceFolder
+from data.folder.slices import read_image, read_mask, write_image, write_mask, write_pixels
 from data.unaligned_dataset import UnalignedMaskDataset, UnalignedOptions
 from evaluation.folders import open_test_data
 from util.errors import UserError
@@ -61,8 +61,8 @@ def write_odd(root: Path) -> Path:
         top = {"u1": 255, "<u2": 65535, ">u2": 65535, "?": 2}.get(dtype, 1)
         np.save(root / "trainA" / f"s_{i}.npy", (RNG.random(shape) * top).astype(dtype))
         write_mask(root / "trainA_mask" / f"s_{i}.png", RNG.random(shape) < 0.5)
-    write_levels(root / "trainA/s_90.png", RNG.integers(0, 256, (6, 7)).astype(np.uint8))
-    write_levels(root / "trainA/s_91.png", RNG.integers(0, 65536, (6, 7)).astype(np.uint16))
+    write_pixels(root / "trainA/s_90.png", RNG.integers(0, 256, (6, 7)).astype(np.uint8))
+    write_pixels(root / "trainA/s_91.png", RNG.integers(0, 65536, (6, 7)).astype(np.uint16))
     for i in (90, 91):
         np.save(root / "trainA_mask" / f"s_{i}.npy", RNG.random((6, 7)) < 0.5)
     return root
@@ -72,7 +72,7 @@ def test_every_kind_of_file_comes_back_bit_for_bit(tmp_path: Path) -> None:
     root = write_odd(tmp_path / "data")
     slices = open_a(root)
     the_same(slices, SliceFolder(root, "train", "A"))
-    assert {slices.pack.levels(i).dtype.str for i in range(len(slices))} == {"|u1", "<u2", "<f4"}
+    assert {slices.pack.pixels(i).dtype.str for i in range(len(slices))} == {"|u1", "<u2", "<f4"}
     mask = read_mask(root / "trainA_mask/s_90.npy")
     np.testing.assert_array_equal(slices.mask(names(slices).index("s_90.png")), mask)
     whole = slices.gather(np.array([3, 0, 3, 6, 2]))
@@ -204,8 +204,8 @@ def test_namesakes_of_what_is_refused_are_left_out_with_it(phantom: Path) -> Non
 def test_slices_can_be_left_out(phantom: Path) -> None:
     slices = open_a(phantom)
     before = slices.fingerprint()
-    bad = [data.cache.Problem(phantom / "trainA" / f"trainA0_00{i}.png", "x") for i in (2, 4)]
-    slices.leave_out([*bad, data.cache.Problem(phantom / "trainB/trainA0_000.png", "elsewhere")])
+    bad = [data.cache.slice_cache.Problem(phantom / "trainA" / f"trainA0_00{i}.png", "x") for i in (2, 4)]
+    slices.leave_out([*bad, data.cache.slice_cache.Problem(phantom / "trainB/trainA0_000.png", "elsewhere")])
     assert [name[-5] for name in names(slices)[:4]] == ["0", "1", "3", "5"] and slices.fingerprint() != before
     np.testing.assert_array_equal(slices.image(2), read_image(phantom / "trainA/trainA0_003.png"))
     assert slices.volume.tolist() == [0] * 4 + [1] * 6 and slices.shapes.shape == (10, 2)
@@ -215,7 +215,7 @@ def test_slices_can_be_left_out(phantom: Path) -> None:
     slices.keep_first(5)
     assert len(slices) == 3
     with pytest.raises(UserError, match="no slice can be used"):
-        slices.leave_out([data.cache.Problem(phantom / "trainA" / name, "x") for name in names(slices)])
+        slices.leave_out([data.cache.slice_cache.Problem(phantom / "trainA" / name, "x") for name in names(slices)])
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_hindrance(phantom: Path, tmp_path: Path) -> None:
@@ -297,8 +297,8 @@ def test_all_splits_are_asked_for_shared_subjects(
     again = SliceCache(phantom, phantom.parent / "cache")
     again.open("train", "A")
     listed: list[Path] = []
-    real = data.slice_folder.list_slices
-    monkeypatch.setattr("data.slice_folder.list_slices", lambda *args: listed.append(args[0]) or real(*args))
+    real = data.folder.slice_folder.list_slices
+    monkeypatch.setattr("data.folder.slice_folder.list_slices", lambda *args: listed.append(args[0]) or real(*args))
     assert again.shared_subjects() == [] and not listed, "their names are remembered"
     for name in ("testA/TRAINA0_009", "valA/trainA1_009"):
         write_image(phantom / f"{name}.png", GREY, 8)

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from test_cache import GREY, open_a, the_same
 
-from data.cache import CacheNotWritable
-from data.pack import COLUMNS, Pack
-from data.slice_folder import SliceFolder
-from data.slices import read_image, write_image
-from data.store import DATA_NAME
+from data.cache.pack import COLUMNS, Pack
+from data.cache.slice_cache import CacheNotWritable
+from data.cache.store import DATA_NAME
+from data.folder.slice_folder import SliceFolder
+from data.folder.slices import read_image, write_image
 from util.errors import UserError
 from util.files import PART
 
@@ -136,7 +136,7 @@ def test_a_build_that_fails_leaves_nothing(phantom: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device", "slices.bin")
 
     with monkeypatch.context() as patch:
-        patch.setattr("data.pack.os.fsync", full)
+        patch.setattr("data.cache.pack.os.fsync", full)
         with pytest.raises(CacheNotWritable, match=r"slices.bin cannot be written \(No space left on device\)"):
             open_a(phantom)
     assert [path.name for path in (phantom.parent / "cache").glob("*/*")] == ["trainA.lock"]
@@ -192,8 +192,8 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-import data.store
-from data.cache import SliceCache
+import data.cache.store
+from data.cache.slice_cache import SliceCache
 calls = 0
 real = os.fsync
 def fsync(descriptor):

@@ -18,11 +18,11 @@ from test_testing import make_run, run_test
 
 import test as test_program
 import train
-from data.check import check_data, find_problems, settle, subjects_in_two_splits
-from data.manifest import MANIFEST_NAME, read_manifest
-from data.packed_slices import PackedSlices
-from data.slice_folder import SliceFolder
-from data.slices import write_image, write_mask
+from data.cache.packed_slices import PackedSlices
+from data.folder.check import check_data, find_problems, settle, subjects_in_two_splits
+from data.folder.manifest import MANIFEST_NAME, read_manifest
+from data.folder.slice_folder import SliceFolder
+from data.folder.slices import write_image, write_mask
 from options.train_options import parse
 from util.errors import UserError
 from util.problems import BAD_FILES_NAME
@@ -228,13 +228,13 @@ def test_training_goes_on_without_bad_files(phantom: Path, tmp_path: Path, capsy
 def test_positions_do_not_move_when_slices_are_left_out(phantom: Path) -> None:
     folder = SliceFolder(phantom, "train", "A")
     before = dict(zip(folder.files, folder.p.tolist(), strict=True))
-    levels = folder.levels(7)
+    levels = folder.pixels(7)
     (phantom / "trainA/trainA0_005.png").write_bytes(b"x")
     (phantom / "trainA_mask/trainA1_000.png").write_bytes(b"x")
     settle(find_problems([SliceFolder(phantom, "train", "A")]), [folder], table_in=phantom, skip_bad=True)
     assert len(folder) == len(folder.subjects) == len(folder.index) == len(before) - 2
     assert dict(zip(folder.files, folder.p.tolist(), strict=True)).items() <= before.items()
-    assert folder.levels(5) is levels and folder.files[5].stem == "trainA1_001"
+    assert folder.pixels(5) is levels and folder.files[5].stem == "trainA1_001"
 
 
 @pytest.mark.parametrize("domain", ["A", "B"])
@@ -277,7 +277,7 @@ def test_a_test_goes_on_without_bad_files(heads: Path, tmp_path: Path, capsys: p
 
 def test_a_clean_test_says_that_nothing_was_left_out(heads: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "cyc", "cycle_gan")
-    folder, metrics = run_test(heads, tmp_path, "cyc", "--skip_bad", "--no_opponents")
+    folder, metrics = run_test(heads, tmp_path, "cyc", "--skip_bad", "--no_baselines")
     assert metrics["skipped"] == [] and not (folder / BAD_FILES_NAME).exists()
 
 
@@ -290,7 +290,7 @@ def test_subjects_seen_in_training_are_no_test_subjects(heads: Path, tmp_path: P
     (heads / MANIFEST_NAME).write_text(json.dumps(content))
     with pytest.raises(UserError, match="subject 'sub-2' is in trainB too"):
         run_test(heads, tmp_path, "cyc")
-    _, metrics = run_test(heads, tmp_path, "cyc", "--skip_bad", "--no_opponents")
+    _, metrics = run_test(heads, tmp_path, "cyc", "--skip_bad", "--no_baselines")
     assert metrics["n_subjects"] == 2 and len(metrics["skipped"]) == 2 * N_SLICES
 
 

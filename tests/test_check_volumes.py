@@ -11,7 +11,7 @@ import pytest
 from nifti_bytes import encoded, with_nan
 
 import preprocessing_images
-from data.preprocessing.nifti import read_nifti
+from preprocessing.nifti import read_nifti
 from util.errors import UserError
 
 

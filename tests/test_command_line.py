@@ -17,11 +17,11 @@ from conftest import train_arguments
 import preprocessing_images
 import test as test_program
 import train
-from data.cache import CACHE_NAME
+from data.cache.slice_cache import CACHE_NAME
 from data.registry import DATASETS
 from models import MODELS
 from options import preprocess_options, test_options, train_options
-from util.display_options import DisplayOptions
+from options.display_options import DisplayOptions
 from util.errors import run_cli
 
 ROOT = Path(__file__).resolve().parent.parent

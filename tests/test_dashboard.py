@@ -20,10 +20,10 @@ from conftest import train_arguments
 from PIL import Image
 
 import train
-from util import dashboard
-from util.display_options import DisplayOptions
+from options.display_options import DisplayOptions
+from training.log import dashboard
+from training.log.run_log import RunLog
 from util.errors import UserError
-from util.run_log import RunLog
 
 # `python -m visdom.server` without its download of the browser's scripts, which no test needs
 SERVER = "from visdom.server.run_server import main; main()"
@@ -191,7 +191,7 @@ def test_missing_visdom_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_absent_visdom_is_told_before_there_is_a_run_folder(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("util.dashboard.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("training.log.dashboard.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="--display_id 1 needs visdom"):
         train.main(train_arguments(phantom, tmp_path / "out", "lsc", "--name=watched", "--display_id=1"))
     assert not (tmp_path / "out").exists()

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from data import sampling
-from data.cache import SliceCache
-from data.check import find_problems, settle
+from data.cache.slice_cache import SliceCache
+from data.folder.check import find_problems, settle
+from data.folder.slice_folder import SliceFolder
+from data.folder.slices import write_image, write_mask
 from data.registry import DATASETS
-from data.slice_folder import SliceFolder
-from data.slices import write_image, write_mask
 from data.transforms import to_native, to_network
 from data.unaligned_dataset import UnalignedMaskDataset, UnalignedOptions
 from util.errors import UserError
@@ -37,14 +37,14 @@ def test_positions_from_file_names(phantom: Path) -> None:
 
 def test_slices_are_decoded_once_while_memory_lasts(phantom: Path) -> None:
     folder = SliceFolder(phantom, "train", "A")
-    levels, mask = folder.levels(0), folder.mask(0)
+    levels, mask = folder.pixels(0), folder.mask(0)
     small = SliceFolder(phantom, "train", "A", keep_bytes=levels.nbytes + mask.nbytes // 2)
-    assert small.levels(0) is small.levels(0)
+    assert small.pixels(0) is small.pixels(0)
     assert small.mask(0) is not small.mask(0)  # no room left
-    assert small.levels(1) is not small.levels(1)
+    assert small.pixels(1) is not small.pixels(1)
     for path in (phantom / "trainA" / folder.files[0].name, phantom / "trainA_mask" / folder.files[0].name):
         path.unlink()
-    assert folder.levels(0) is levels
+    assert folder.pixels(0) is levels
     assert folder.mask(0) is mask
 
 

@@ -15,11 +15,11 @@ import torch
 from conftest import train_arguments, write_phantom
 from torch import nn
 
-import util.gradients
+import models.gradients
+from models.gradients import _buckets
 from util.checkpoint import checkpoint_path, read_checkpoint
 from util.errors import UserError
-from util.gradients import _buckets
-from util.world import World, join_world
+from util.processes import Processes, join_processes
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_FLOAT64 = str(ROOT / "tests" / "in_float64.py")
@@ -155,23 +155,23 @@ def test_a_run_goes_on_with_another_number_of_processes_and_says_so(data: Path, 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 3), (2, 3), (0, 2), (7, 7), (100, 1)])
 def test_shares_are_all_of_a_batch_and_nearly_equal(count: int, size: int) -> None:
-    parts = [list(range(count))[World(rank, size).share(count)] for rank in range(size)]
+    parts = [list(range(count))[Processes(rank, size).share(count)] for rank in range(size)]
     assert [item for part in parts for item in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_one_process_alone_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.distributed.all_reduce", lambda *a, **k: pytest.fail("sent"))
-    world, ones = World(), torch.ones(2)
-    assert (world.gathered(3), world.agreed("x"), world.largest(2)) == ([3], "x", 2)
-    assert torch.equal(world.summed(ones), ones) and torch.equal(world.rows(ones, [2])[0], ones)
+    processes, ones = Processes(), torch.ones(2)
+    assert (processes.gathered(3), processes.agreed("x"), processes.largest(2)) == ([3], "x", 2)
+    assert torch.equal(processes.summed(ones), ones) and torch.equal(processes.gather_rows(ones, [2])[0], ones)
     parameter = nn.Parameter(torch.zeros(2))
-    util.gradients.GradientSum([parameter], world).wait()
+    models.gradients.GradientSum([parameter], processes).wait()
     assert parameter.grad is None
 
 
 def test_buckets_keep_order_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("util.gradients.BUCKET_BYTES", 40)
+    monkeypatch.setattr("models.gradients.BUCKET_BYTES", 40)
     gradients = [torch.zeros(n) for n in (4, 4, 4, 30, 2)] + [torch.zeros(2, dtype=torch.float64)]
     assert [[g.numel() for g in bucket] for bucket in _buckets(gradients)] == [[4, 4], [4], [30], [2], [2]]
 
@@ -179,5 +179,5 @@ def test_buckets_keep_order_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("wrong", [{"RANK": "2"}, {"RANK": "-1"}, {"LOCAL_RANK": "x"}])
 def test_variables_that_describe_no_world_are_refused(wrong: dict[str, str]) -> None:
     good = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-    with pytest.raises(UserError, match="torchrun sets these"), join_world(good | wrong):
+    with pytest.raises(UserError, match="torchrun sets these"), join_processes(good | wrong):
         pass

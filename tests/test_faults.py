@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.simulation.anatomy import HEAD_CENTRE_MM, load_anatomy
-from data.simulation.deformation import rotation
-from data.simulation.faults import (
+from simulation.anatomy import HEAD_CENTRE_MM, load_anatomy
+from simulation.deformation import rotation
+from simulation.faults import (
     CONTRAST_LOST,
     DISPLACEMENT_MM,
     EXTRA_NOISE,
@@ -33,8 +33,8 @@ from data.simulation.faults import (
     moving_kspace,
     zipper,
 )
-from data.simulation.geometry import FOV_MM, Pose
-from data.simulation.scanner import Sampling, band_limit, noise, to_image
+from simulation.geometry import FOV_MM, Pose
+from simulation.scanner import Sampling, band_limit, noise, to_image
 from util.errors import UserError
 
 MATRIX, FINE, SLICES = 64, 128, 6

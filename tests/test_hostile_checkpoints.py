@@ -23,11 +23,11 @@ from torch import nn
 
 import train
 from evaluation.encoder import load_encoder
+from evaluation.metrics.inception import FIDInception
 from models import load_trained
 from models.weights import load_weights
 from util.checkpoint import FORMAT, read_checkpoint, write_checkpoint
 from util.errors import UserError
-from util.metrics.inception import FIDInception
 
 pytestmark = pytest.mark.filterwarnings(  # torch, about files that are then refused
     "ignore:Detected pickle protocol", "ignore:'torch.load' received a zip", "ignore:.torch.jit"

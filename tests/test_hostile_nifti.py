@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from nifti_bytes import AFFINE, SHAPE, encoded, head, with_nan
 
-from data.decoding import MAX_SIDE
-from data.preprocessing.nifti import SIDE_MM, read_geometry, read_nifti
-from data.preprocessing.nifti_file import MAX_OFFSET, MAX_VALUES, open_nifti
-from data.simulation.label_maps import MAX_VOXELS, read_anatomy
+from data.folder.decoding import MAX_SIDE
+from preprocessing.nifti import SIDE_MM, read_geometry, read_nifti
+from preprocessing.nifti_file import MAX_OFFSET, MAX_VALUES, open_nifti
+from simulation.label_maps import MAX_VOXELS, read_anatomy
 from util.errors import UserError
 from util.reading import MAX_JSON_BYTES, MAX_JSON_VALUES
 
@@ -172,7 +172,7 @@ def bomb(header: bytes, n_bytes: int) -> bytes:
 READ_ONE = """
 import resource, sys, time
 from pathlib import Path
-from data.preprocessing.nifti import read_nifti
+from preprocessing.nifti import read_nifti
 from util.errors import UserError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.monotonic()

@@ -13,8 +13,8 @@ import hostile_slices
 import numpy as np
 import pytest
 
-from data.masks import head_mask_slice
-from data.slices import read_image, read_mask
+from data.folder.masks import head_mask_slice
+from data.folder.slices import read_image, read_mask
 from util.errors import UserError
 from util.reading import lies_in, read_bounded
 
@@ -56,8 +56,8 @@ def test_no_file_takes_a_gigabyte_or_five_seconds(folder: Path) -> None:
     programme = """
 import json, resource, sys, time
 from pathlib import Path
-from data.masks import head_mask_slice
-from data.slices import read_image, read_mask
+from data.folder.masks import head_mask_slice
+from data.folder.slices import read_image, read_mask
 from util.errors import UserError
 before, slowest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, (0, "")
 for path in sorted(Path(sys.argv[1]).iterdir()):

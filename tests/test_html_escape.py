@@ -16,7 +16,7 @@ from conftest import train_arguments, write_phantom
 import preprocessing_images
 import test as test_program
 import train
-from data.manifest import read_manifest
+from data.folder.manifest import read_manifest
 
 # a file's name cannot hold a slash; every one of these would set the page's title if it were taken for HTML
 NAMES = [

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data.simulation.anatomy import LABELS, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
-from data.simulation.deformation import draw_shape
-from data.simulation.geometry import draw_geometry, slice_head
-from data.simulation.lesions import KINDS, Lesion, draw_lesions, with_lesions
-from data.simulation.tissue import FIELDS_T, tissues_at
+from simulation.anatomy import LABELS, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
+from simulation.deformation import draw_shape
+from simulation.geometry import draw_geometry, slice_head
+from simulation.lesions import KINDS, Lesion, draw_lesions, with_lesions
+from simulation.tissue import FIELDS_T, tissues_at
 from util.errors import UserError
 
 

@@ -19,8 +19,8 @@ from conftest import train_arguments
 
 from data import sampling
 from data.batch import Batch
-from data.cache import SliceCache
-from data.packed_slices import PackedSlices
+from data.cache.packed_slices import PackedSlices
+from data.cache.slice_cache import SliceCache
 from data.raw_batch import RawBatch
 from data.sampling import Draws
 from data.unaligned_dataset import UnalignedDataset, UnalignedMaskDataset, UnalignedOptions
@@ -73,7 +73,7 @@ def test_a_raw_batch_is_a_fraction_of_what_it_becomes(phantom: Path) -> None:
     data = dataset(phantom)
     raw = data.raw(data.batches("gan", "shuffled", 0, 4)[0])
     assert isinstance(raw, RawBatch) and len(raw) == 4
-    assert raw.A[0].levels.dtype == torch.uint8 and raw.A[0].bits.shape == (4, 32 * 32 // 8)
+    assert raw.A[0].pixels.dtype == torch.uint8 and raw.A[0].bits.shape == (4, 32 * 32 // 8)
     assert equal(data.prepare(raw.to(CPU)), data.__getitems__(data.batches("gan", "shuffled", 0, 4)[0]))
 
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from util import console_log, run_log
-from util.display_options import DisplayOptions
-from util.loss_log import FIXED, LossLog
-from util.run_info import git_commit, write_run_info
-from util.run_log import RunLog
-from util.sample_images import column, labelled_grid
-from util.training_curves import panels, smooth, use_log_scale
-from util.training_report import duration
+from options.display_options import DisplayOptions
+from training.log import console_log, run_log
+from training.log.loss_log import FIXED, LossLog
+from training.log.run_log import RunLog
+from training.log.sample_images import column, labelled_grid
+from training.log.training_curves import panels, smooth, use_log_scale
+from training.log.training_report import duration
+from training.run_info import git_commit, write_run_info
 
 NO_HTML = DisplayOptions(html=False)
 

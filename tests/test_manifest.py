@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from made_up_heads import write_heads
 
-from data.manifest import MANIFEST_NAME, MAX_BYTES, SliceEntry, _slice_entry, read_manifest, write_manifest
-from data.slice_folder import SliceFolder
+from data.folder.manifest import MANIFEST_NAME, MAX_BYTES, SliceEntry, _slice_entry, read_manifest, write_manifest
+from data.folder.slice_folder import SliceFolder
 from util.errors import UserError
 from util.reading import MAX_JSON_BYTES
 
@@ -186,7 +186,7 @@ def test_an_entry_is_made_at_once_only_where_it_fits(valid: dict[str, Any]) -> N
 def test_a_million_slices_are_read_within_a_gigabyte(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from benchmarks.start import memory_mb, make_manifest;"
-        "from data.manifest import read_manifest; root = Path(sys.argv[1]);"
+        "from data.folder.manifest import read_manifest; root = Path(sys.argv[1]);"
         "make_manifest(root, 500_000); before = memory_mb(); manifest = read_manifest(root);"
         "print(sum(len(volume.slices) for volume in manifest.volumes), memory_mb() - before)"
     )

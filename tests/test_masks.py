@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from data import masks
-from data.masks import head_mask_slice, head_mask_volume
+from data.folder import masks
+from data.folder.masks import head_mask_slice, head_mask_volume
 
 SCALP, SKULL, BRAIN, CSF = 1.4, 0.05, 1.0, 0.1
 

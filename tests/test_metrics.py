@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 from torchvision.models.inception import Inception3
 
+from evaluation.metrics import features, image, inception, inception_file
+from evaluation.metrics.intervals import bootstrap_ci95
 from util.errors import UserError
-from util.metrics import features, image, inception, inception_file
-from util.metrics.intervals import bootstrap_ci95
 
 
 @pytest.fixture

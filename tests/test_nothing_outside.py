@@ -12,8 +12,8 @@ from made_up_heads import write_heads
 
 import test as test_program
 import train
-from data.manifest import MANIFEST_NAME, read_manifest
-from data.slices import clean_subject, slice_name
+from data.folder.manifest import MANIFEST_NAME, read_manifest
+from data.folder.slices import clean_subject, slice_name
 from evaluation.subjects import SubjectSlices
 from evaluation.volumes import write_volume
 from util.errors import UserError
@@ -66,7 +66,7 @@ def test_a_manifest_leads_the_test_nowhere_else(run: Path, tmp_path: Path, field
     results = tmp_path / "deep" / "results"
     places = [f"--dataroot={dataroot}", f"--checkpoints_dir={run}", f"--results_dir={results}"]
     try:
-        test_program.main([*places, "--name=run", "--gpu_ids=-1", "--no_opponents", "--num_test=2"])
+        test_program.main([*places, "--name=run", "--gpu_ids=-1", "--no_baselines", "--num_test=2"])
     except UserError as error:
         assert str(error).isprintable() and MANIFEST_NAME in str(error)
     else:

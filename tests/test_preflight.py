@@ -26,7 +26,7 @@ from training.position import start_of
 from training.preflight import CPU, SHARED, Forecast, preflight
 from util.checkpoint import read_checkpoint
 from util.errors import UserError
-from util.world import World
+from util.processes import Processes
 
 PLENTY = 1 << 44
 Free = Callable[..., None]
@@ -47,7 +47,7 @@ def forecast_of(argv: list[str], *, amp: torch.dtype | None = None, processes: i
     run = for_device(parse(argv), CPU)
     dataset, _, _ = open_data(run)
     model = MODELS[run.model](run.network, dataset.image_size())  # type: ignore[call-arg]
-    return preflight(run, model, dataset, CPU, amp, None, World(0, processes, 0, local_size=processes))
+    return preflight(run, model, dataset, CPU, amp, None, Processes(0, processes, 0, local_size=processes))
 
 
 def refusal(argv: list[str]) -> str:

@@ -14,14 +14,14 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from numpy.typing import NDArray
 
 import preprocessing_images
-from data.manifest import VolumeEntry, read_manifest
-from data.preprocessing.geometry import SourceGeometry
-from data.preprocessing.nifti import choose_slice_axis, read_nifti
-from data.preprocessing.parallel import run_jobs
-from data.preprocessing.reassembly import assemble
-from data.preprocessing.slicing import relative_levels, write_volume
-from data.preprocessing.splits import assign_splits
-from data.slices import read_image, read_levels, read_mask
+from data.folder.manifest import VolumeEntry, read_manifest
+from data.folder.slices import read_image, read_mask, read_pixels
+from preprocessing.geometry import SourceGeometry
+from preprocessing.nifti import choose_slice_axis, read_nifti
+from preprocessing.parallel import run_jobs
+from preprocessing.reassembly import assemble
+from preprocessing.slicing import relative_levels, write_volume
+from preprocessing.splits import assign_splits
 from util.errors import UserError
 
 SHAPE = (28, 34, 6)
@@ -193,7 +193,7 @@ def test_data_folder(tmp_path: Path, inputs: tuple[Path, Path]) -> None:
             image = read_image(tmp_path / "D" / volume.folder / row.file)
             mask = read_mask(tmp_path / "D" / f"{volume.folder}_mask" / row.file)
             assert image.shape == mask.shape == (SHAPE[1], SHAPE[0])
-            assert read_levels(tmp_path / "D" / volume.folder / row.file).dtype == np.uint16
+            assert read_pixels(tmp_path / "D" / volume.folder / row.file).dtype == np.uint16
             assert image[mask].mean() > 0.2 > image[~mask].mean()
     preprocess(*arguments, tmp_path / "again")
     assert files(tmp_path / "D") == files(tmp_path / "again")
@@ -245,7 +245,7 @@ def test_truth_labels_and_levels_stand_beside_the_slices(tmp_path: Path) -> None
         low, high = entry.truth_window
         want = np.clip((np.flipud(truth[:, :, row.index].T) - low) / (high - low), 0, 1)
         assert np.allclose(read_image(tmp_path / "testA_truth" / row.file), want, atol=1e-4)
-        assert (read_levels(tmp_path / "testA_labels" / row.file) == np.flipud(labels[:, :, row.index].T)).all()
+        assert (read_pixels(tmp_path / "testA_labels" / row.file) == np.flipud(labels[:, :, row.index].T)).all()
 
 
 def test_paired_truth_from_the_command_line(tmp_path: Path) -> None:

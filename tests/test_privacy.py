@@ -95,7 +95,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     test_program.main(
         [
             *(f"--dataroot={out / 'data'}", f"--checkpoints_dir={out / 'runs'}", f"--results_dir={out / 'results'}"),
-            *("--name=run", "--gpu_ids=-1", "--no_opponents"),
+            *("--name=run", "--gpu_ids=-1", "--no_baselines"),
         ]
     )
     return out

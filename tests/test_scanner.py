@@ -12,11 +12,11 @@ from scipy import stats
 from scipy.integrate import trapezoid
 from skimage.metrics import structural_similarity
 
-from data.simulation.anatomy import HEAD_CENTRE_MM, Anatomy, load_anatomy
-from data.simulation.deformation import SmoothField
-from data.simulation.geometry import Pose, ScanGeometry, draw_geometry, fine_factor, slice_head
-from data.simulation.presets import HIGH_T2W, M4RAW_T2W, ULTRA_T1W, find_preset
-from data.simulation.scanner import (
+from simulation.anatomy import HEAD_CENTRE_MM, Anatomy, load_anatomy
+from simulation.deformation import SmoothField
+from simulation.geometry import Pose, ScanGeometry, draw_geometry, fine_factor, slice_head
+from simulation.presets import HIGH_T2W, M4RAW_T2W, ULTRA_T1W, find_preset
+from simulation.scanner import (
     Sampling,
     band_limit,
     centre_bright,
@@ -27,8 +27,8 @@ from data.simulation.scanner import (
     receive_field,
     to_image,
 )
-from data.simulation.subject import Scanner, draw_head
-from data.simulation.tissue import tissues_at
+from simulation.subject import Scanner, draw_head
+from simulation.tissue import tissues_at
 
 MATRIX = 48
 WM, FAT = 2, 3  # rows of a head's fractions

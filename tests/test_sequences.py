@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.simulation.sequences import MPRAGE, FastSpinEcho, Sequence, SpinEcho, SpoiledGRE
-from data.simulation.tissue import Tissue, tissues_at
+from simulation.sequences import MPRAGE, FastSpinEcho, Sequence, SpinEcho, SpoiledGRE
+from simulation.tissue import Tissue, tissues_at
 from util.errors import UserError
 
 ISOCHROMATS = 128  # more than four times the echoes of any train here: no dephased order comes back by chance

@@ -16,12 +16,12 @@ from PIL import Image
 from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
-from data.manifest import read_manifest
-from data.simulation.anatomy import LABELS, TISSUES, Anatomy, load_anatomy, save_anatomy
-from data.simulation.benchmark import Benchmark, plan_scans, template, write_benchmark, write_scan
-from data.simulation.deformation import draw_shape, rotation
-from data.simulation.geometry import MAX_CROP, draw_geometry, head_extent_mm
-from data.simulation.presets import (
+from data.folder.manifest import read_manifest
+from simulation.anatomy import LABELS, TISSUES, Anatomy, load_anatomy, save_anatomy
+from simulation.benchmark import Benchmark, plan_scans, template, write_benchmark, write_scan
+from simulation.deformation import draw_shape, rotation
+from simulation.geometry import MAX_CROP, draw_geometry, head_extent_mm
+from simulation.presets import (
     CLINICAL_FLAIR,
     HIGH_T1W,
     HIGH_T2W,
@@ -37,9 +37,9 @@ from data.simulation.presets import (
     adapted,
     find_preset,
 )
-from data.simulation.sequences import SpinEcho
-from data.simulation.subject import Scan, Scanner, draw_head, simulate_scan
-from data.simulation.tissue import FIELDS_T, draw_jitter, tissues_at
+from simulation.sequences import SpinEcho
+from simulation.subject import Scan, Scanner, draw_head, simulate_scan
+from simulation.tissue import FIELDS_T, draw_jitter, tissues_at
 from util.errors import UserError
 
 MATRIX = 48

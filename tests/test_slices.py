@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.slices import (
+from data.folder.slices import (
     from_image,
     parse_name,
     read_image,
-    read_levels,
     read_mask,
+    read_pixels,
     slice_name,
     to_image,
     write_image,
-    write_levels,
     write_mask,
+    write_pixels,
 )
 from util.errors import UserError
 
@@ -39,17 +39,17 @@ def test_levels_are_pngs_that_others_read(tmp_path: Path, dtype: type, shape: tu
     top, rng = np.iinfo(dtype).max, np.random.default_rng(0)
     smooth = (np.add.outer(np.arange(shape[0]), np.arange(shape[1])) * 97 % (top + 1)).astype(dtype)
     for levels in (rng.integers(0, top, shape, endpoint=True).astype(dtype), smooth, np.asfortranarray(smooth)):
-        write_levels(tmp_path / "a.png", levels)
+        write_pixels(tmp_path / "a.png", levels)
         with Image.open(tmp_path / "a.png") as image:
             assert image.mode in ("L", "I;16")
             np.testing.assert_array_equal(np.asarray(image), levels)
-        np.testing.assert_array_equal(read_levels(tmp_path / "a.png"), levels)
+        np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), levels)
 
 
 @pytest.mark.parametrize("levels", [np.zeros((2, 2)), np.zeros((2, 2), np.int16), np.zeros((2, 2, 3), np.uint8)])
 def test_what_is_no_grey_plane_is_not_written(tmp_path: Path, levels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="need"):
-        write_levels(tmp_path / "a.png", levels)
+        write_pixels(tmp_path / "a.png", levels)
     assert not (tmp_path / "a.png").exists()
 
 
@@ -68,7 +68,7 @@ def test_values_outside_the_range_are_not_written(tmp_path: Path, value: float) 
 def test_levels_are_stored_as_they_are(tmp_path: Path, dtype: type) -> None:
     levels = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, (9, 13), dtype=dtype, endpoint=True)
     levels[4:] = 0
-    write_levels(tmp_path / "a.png", levels)
+    write_pixels(tmp_path / "a.png", levels)
     with Image.open(tmp_path / "a.png") as image:
         image.verify()
     with Image.open(tmp_path / "a.png") as image:
@@ -131,7 +131,7 @@ def test_hand_made_kinds_are_read(tmp_path: Path) -> None:
 def _bad_files(folder: Path) -> dict[str, str]:
     """File name to a part of the message it must cause."""
     (folder / "text.png").write_text("not a picture")
-    write_levels(folder / "short.png", np.zeros((64, 64), dtype=np.uint16))
+    write_pixels(folder / "short.png", np.zeros((64, 64), dtype=np.uint16))
     (folder / "short.png").write_bytes((folder / "short.png").read_bytes()[:60])
     (folder / "other.jpg").write_bytes(b"x")
     (folder / "object.npy").write_bytes(b"x")

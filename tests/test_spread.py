@@ -22,10 +22,10 @@ from test_testing import make_run
 import preprocessing_images
 import test as test_program
 from evaluation.findings import Findings
-from evaluation.subjects import share_of
+from evaluation.subjects import part_of
 from util.errors import UserError
+from util.processes import ALONE, Processes
 from util.shared_folder import require_shared
-from util.world import ALONE, World
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_DATE = re.compile(r"Test report, [-0-9]+ [0-9:]+")
@@ -120,12 +120,12 @@ def test_a_bad_volume_ends_all_is_told_once_and_leaves_nothing(tmp_path: Path) -
 
 def test_shares_are_of_like_size_and_together_everything() -> None:
     positions = {f"s{i}": list(range(n)) for i, n in enumerate((5, 40, 10, 9, 8, 7, 1))}
-    shares = [share_of(positions, World(rank, 3)) for rank in range(3)]
+    shares = [part_of(positions, Processes(rank, 3)) for rank in range(3)]
     assert sorted(name for share in shares for name in share) == sorted(positions)
     assert [sum(map(len, share.values())) for share in shares] == [40, 22, 18]
     assert list(shares[1]) == [name for name in positions if name in shares[1]]
-    assert share_of(positions, ALONE) == positions
-    assert share_of({"only": [0]}, World(1, 2)) == {}
+    assert part_of(positions, ALONE) == positions
+    assert part_of({"only": [0]}, Processes(1, 2)) == {}
 
 
 def test_findings_are_put_back_in_the_order_of_one_process() -> None:
@@ -149,7 +149,7 @@ def test_one_process_is_a_world_that_waits_for_nobody(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no"):
             call(refuse)
     require_shared(tmp_path / "absent", "--out", ALONE)
-    assert World(local_size=10_000).processors == 1 <= ALONE.processors
+    assert Processes(local_size=10_000).processors == 1 <= ALONE.processors
 
 
 def workers(torchrun: Started, count: int) -> dict[int, int]:
@@ -290,17 +290,17 @@ def test_the_simulated_benchmark_is_the_same_from_three_processes(tmp_path: Path
 LISTENING = """
 import os
 from pathlib import Path
-from util.world import join_world
+from util.processes import join_processes
 
-with join_world() as world:
-    world.gathered(None)
+with join_processes() as processes:
+    processes.gathered(None)
     folder = Path("/proc/self/fd")
     mine = {os.readlink(path) for path in folder.iterdir() if os.path.lexists(path)}
     tables = (Path(f"/proc/self/net/{kind}").read_text().splitlines()[1:] for kind in ("tcp", "tcp6"))
     rows = [line.split() for table in tables for line in table]
     listening = [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine]
     print("listens on", sorted(set(listening)), flush=True)
-    world.gathered(None)
+    processes.gathered(None)
 """
 
 

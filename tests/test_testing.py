@@ -12,7 +12,7 @@ import torch
 from made_up_heads import N_SLICES, SHAPE, write_heads
 
 import test as test_program
-from data.slices import read_image, read_levels
+from data.folder.slices import read_image, read_pixels
 from evaluation.paired import MEASURES
 from evaluation.record import null_paths
 from models import MODELS
@@ -87,7 +87,7 @@ def test_whole_test_of_a_generator(dataroot: Path, tmp_path: Path, capsys: pytes
     np.testing.assert_array_equal(image.affine, np.diag([-1.0, 1.0, 5.0, 1.0]))
     stored = read_image(folder / "images" / "sub-3_004_fake_B.png")
     np.testing.assert_allclose(np.flipud(image.get_fdata()[::-1, :, 4].T), stored, atol=1e-4)
-    assert read_levels(folder / "images" / "sub-3_004_real_A.png").dtype == np.uint16
+    assert read_pixels(folder / "images" / "sub-3_004_real_A.png").dtype == np.uint16
     with (folder / "metrics.csv").open() as file:
         assert len(file.readlines()) == 1 + 3 * 4
     printed = capsys.readouterr().out
@@ -97,9 +97,9 @@ def test_whole_test_of_a_generator(dataroot: Path, tmp_path: Path, capsys: pytes
 
 def test_same_numbers_again_with_another_batch_size(dataroot: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "cyc", "cycle_gan")
-    _, first = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1", "--no_opponents")
-    _, again = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1", "--no_opponents")
-    _, other = run_test(dataroot, tmp_path, "cyc", "--batch_size", "7", "--no_opponents")
+    _, first = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1", "--no_baselines")
+    _, again = run_test(dataroot, tmp_path, "cyc", "--batch_size", "1", "--no_baselines")
+    _, other = run_test(dataroot, tmp_path, "cyc", "--batch_size", "7", "--no_baselines")
     assert first == again
     for measure in ("psnr", "ssim", "mae"):
         expected = first["paired"]["fake_B"][measure]["mean"]
@@ -134,11 +134,11 @@ def test_real_scans_without_truth_manifest_or_b(dataroot: Path, tmp_path: Path) 
     assert names == {f"sub-1_00{i}_{kind}.png" for i in (2, 3) for kind in ("real_A", "fake_B")}
 
 
-def test_opponents_can_be_left_out(dataroot: Path, tmp_path: Path) -> None:
+def test_baselines_can_be_left_out(dataroot: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "cyc", "cycle_gan")
-    _, metrics = run_test(dataroot, tmp_path, "cyc", "--no_opponents")
+    _, metrics = run_test(dataroot, tmp_path, "cyc", "--no_baselines")
     assert metrics["paired"]["classical"]["psnr"] is None
-    assert metrics["why_null"]["classical"] == "--no_opponents was given"
+    assert metrics["why_null"]["classical"] == "--no_baselines was given"
     assert_explained(metrics)
 
 

@@ -8,9 +8,9 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from data.folder.slices import as_image
 from data.raw_batch import RawGroup
-from data.slices import as_image
-from data.transforms import FLIP, LEFT, TOP, TrainTransform, to_network, uniform
+from data.transforms import FLIP, LEFT, TOP, TrainTransform, hashed_uniform, to_network
 
 RNG = np.random.default_rng(0)
 SHAPE = (37, 50)
@@ -89,12 +89,12 @@ def test_a_gpu_prepares_the_same(dtype: type) -> None:
 
 def test_chance_is_even_and_streams_are_independent() -> None:
     keys = np.arange(20000)  # as alike as keys can be
-    streams = np.stack([uniform(keys, stream) for stream in range(6)])
+    streams = np.stack([hashed_uniform(keys, stream) for stream in range(6)])
     assert streams.min() >= 0 and streams.max() < 1
     counts = np.apply_along_axis(lambda x: np.histogram(x, 20, (0, 1))[0], 1, streams)
     assert np.abs(counts - 1000).max() < 160  # five standard deviations
     assert np.abs(np.corrcoef(streams) - np.eye(6)).max() < 0.04
-    assert (uniform(keys[::-1], 3)[::-1] == streams[3]).all()
+    assert (hashed_uniform(keys[::-1], 3)[::-1] == streams[3]).all()
 
 
 def test_every_place_of_a_crop_is_reached_and_domains_differ() -> None:

@@ -13,18 +13,18 @@ from models.networks.structured_attention import StructuredBlock
 from models.networks.unet import UnetGenerator
 from options.train_options import TrainOptions
 from util.errors import UserError
-from util.world import ALONE, World
+from util.processes import ALONE, Processes
 
 RECOMPUTED = (StructuredBlock, TokenUp, Fuse, ResnetBlock, UnetGenerator)
 
 
-def accelerate(model: BaseModel, options: TrainOptions, world: World = ALONE) -> None:
+def accelerate(model: BaseModel, options: TrainOptions, processes: Processes = ALONE) -> None:
     """Apply --channels_last and --checkpoint_activations.
 
     Raises:
         UserError: options that exclude each other, or several processes.
     """
-    if world.size > 1 and _batch_statistics(model):
+    if processes.size > 1 and _batch_statistics(model):
         raise UserError("--norm batch: each of several processes would have its own statistics; take instance or none")
     if options.channels_last:
         model.to(memory_format=torch.channels_last)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.cache import SliceCache
-from data.check import ordered, settle
-from data.manifest import DOMAINS
+from data.cache.slice_cache import SliceCache
+from data.folder.check import ordered, settle
+from data.folder.manifest import DOMAINS
 from data.registry import DATASETS
 from data.unaligned_dataset import UnalignedMaskDataset
 from options.train_options import RunOptions
 from util.problems import Problem
-from util.world import ALONE, World
+from util.processes import ALONE, Processes
 
 
 def open_data(
-    run: RunOptions, world: World = ALONE
+    run: RunOptions, processes: Processes = ALONE
 ) -> tuple[UnalignedMaskDataset, UnalignedMaskDataset | None, list[Problem]]:
     """The slices to train on, those to validate on where both domains have some, and what --skip_bad left out.
 
@@ -26,7 +26,7 @@ def open_data(
         that cannot be written.
     """
     train, dataset_class = run.train, DATASETS[run.dataset_mode]
-    again = train.revalidate and world.first
+    again = train.revalidate and processes.first
     cache = SliceCache(Path(train.dataroot), run.cache_dir, skip_bad=train.skip_bad, revalidate=again)
     dataset = dataset_class(cache, run.data, split="train", seed=train.seed)
     has_unseen = all(cache.has("val", domain) for domain in DOMAINS)
@@ -34,7 +34,7 @@ def open_data(
     parts = [part for part in (dataset, unseen) if part is not None]
     folders = [folder for part in parts for folder in part.folders]
     problems = ordered(problem for folder in folders for problem in folder.problems) + cache.shared_subjects()
-    if world.first:
+    if processes.first:
         settle(problems, folders, table_in=run.run_dir, skip_bad=train.skip_bad)
     else:
         for folder in folders:

@@ -26,7 +26,7 @@ def finite(model: nn.Module, losses: Mapping[str, Tensor], context: StepContext,
             overflow now and then, and such a step is left out; in every process alike, if they never stop to.
     """
     numbers: dict[str, float] = {}
-    for part in context.world.gathered({name: float(value) for name, value in losses.items()}):
+    for part in context.processes.gathered({name: float(value) for name, value in losses.items()}):
         for name, value in part.items():
             numbers[name] = numbers.get(name, 0.0) + value
     for name, value in numbers.items():

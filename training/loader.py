@@ -19,7 +19,7 @@ from data.sampling import Draws
 from data.unaligned_dataset import UnalignedMaskDataset
 from training.signals import ignore_in_worker
 from util.errors import UserError
-from util.world import ALONE, World
+from util.processes import ALONE, Processes
 
 DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?: is killed by signal: (\w[^.]*))?")
 DYING_S = 5.0  # within which a process whose connection broke is seen to have ended
@@ -53,14 +53,14 @@ class _Parts(Sequence[Draws]):
     """This process' part of every batch, which may be empty."""
 
     batches: Sequence[Draws]
-    world: World
+    processes: Processes
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, i: int) -> Draws:  # type: ignore[override]
         whole = self.batches[i]
-        mine = self.world.share(len(whole))
+        mine = self.processes.part(len(whole))
         return whole.rows(mine.start, mine.stop)
 
 
@@ -70,7 +70,7 @@ def load(
     *,
     workers: int,
     device: torch.device,
-    world: World = ALONE,
+    processes: Processes = ALONE,
 ) -> Iterator[Batch]:
     """The batches that are asked for, on `device`; on a CPU the workers prepare them, a GPU does so itself.
 
@@ -81,7 +81,7 @@ def load(
     raw = device.type != "cpu"
     loader = DataLoader(
         _Requests(dataset, raw=raw),
-        batch_sampler=_Parts(batches, world),  # type: ignore[arg-type]  # one request a batch: see `__getitems__`
+        batch_sampler=_Parts(batches, processes),  # type: ignore[arg-type]  # one request a batch: see `__getitems__`
         collate_fn=_as_it_is,
         num_workers=workers,
         worker_init_fn=ignore_in_worker,

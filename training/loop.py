@@ -21,15 +21,15 @@ from training.activations import Activations
 from training.checkpoints import RunCheckpoints
 from training.divergence import finite
 from training.loader import load, worker_deaths_told
+from training.log.run_log import RunLog
+from training.log.silent_log import SilentLog
 from training.memory import fitting_micro_batch
 from training.position import position_in, start_of
 from training.random_state import random_state, set_random_state
 from training.signals import Stopped, StopRequest
 from util.checkpoint import LATEST, NewestCheckpoint
 from util.errors import UserError
-from util.run_log import RunLog
-from util.silent_log import SilentLog
-from util.world import ALONE, World
+from util.processes import ALONE, Processes
 
 VALIDATION_BATCHES = 8
 PARTNER_CHUNK = 64
@@ -59,13 +59,13 @@ class Trainer:
         amp_dtype: torch.dtype | None,
         activations: Mapping[str, Activations],
         stop: StopRequest | None = None,
-        world: World = ALONE,
+        processes: Processes = ALONE,
     ) -> None:
         self.model, self.dataset, self.unseen, self.options = model, dataset, unseen, options
-        self.log, self.stop, self.world = log, stop or StopRequest(), world
+        self.log, self.stop, self.processes = log, stop or StopRequest(), processes
         self.activations = activations
         self.checkpoints = RunCheckpoints(run_dir, options.keep_last)
-        self.context = StepContext(device, options.batch_size, amp_dtype, self.world)
+        self.context = StepContext(device, options.batch_size, amp_dtype, self.processes)
         self.position = start_of(0)
         self.saved_images = 0
         self.losses: dict[str, Tensor] = {}  # of the last step
@@ -119,10 +119,10 @@ class Trainer:
             self.log.note("SGP: finding every low-field slice's nearest high-field slices")
             totals = (len(self.dataset.A), len(self.dataset.B))
             low, high = (
-                self.dataset.slices(domain, PARTNER_CHUNK, part=self.world.share(total))
+                self.dataset.slices(domain, PARTNER_CHUNK, part=self.processes.part(total))
                 for domain, total in zip("AB", totals, strict=True)
             )
-            partners = self.model.partners(low, high, totals, self.world)
+            partners = self.model.partners(low, high, totals, self.processes)
         self.dataset.set_partners(partners)
         first = self._batches(stage, 0)
         self.context.images_seen = self.saved_images = self.position["images"]
@@ -135,7 +135,7 @@ class Trainer:
 
     def _ended_early(self, stage: Stage) -> str:
         """Why; the first process decides, for others may have measured the last digit differently."""
-        return self.world.agreed(self.model.wants_to_stop(stage))
+        return self.processes.agreed(self.model.wants_to_stop(stage))
 
     def _batches(self, stage: Stage, epoch: int) -> Batches:
         size = max(self.options.batch_size, stage.least_batch)
@@ -145,7 +145,7 @@ class Trainer:
         epoch, done = self.position["epoch"], self.position["batch"]
         batches = self._batches(stage, epoch)[done:]
         batches = batches[: n_steps - self.position["step"]]
-        for whole, batch in zip(map(len, batches), self._loaded(self.dataset, batches, self.world), strict=True):
+        for whole, batch in zip(map(len, batches), self._loaded(self.dataset, batches, self.processes), strict=True):
             self.context.images = whole
             self.losses = self.model.training_step(batch, stage, self.context)
             self.context.end_step()
@@ -155,7 +155,7 @@ class Trainer:
             self.context.images_seen += whole
             self.log.advance(whole)
             # a signal is looked for once: it may come between saving and leaving, and to some processes first
-            due, stop = map(self.world.largest, (self.log.losses_due(), self.stop.signal or 0))
+            due, stop = map(self.processes.largest, (self.log.losses_due(), self.stop.signal or 0))
             if due or self.context.device.type == "cpu":  # elsewhere looking means waiting
                 numbers = self._finite()
             if due:
@@ -173,7 +173,7 @@ class Trainer:
         """The last step's losses as numbers; UserError if they or its gradients are not finite."""
         stage = self.model.stages[self.position["stage"]].name
         place = f"step {self.position['step']} of stage {stage}; {self.checkpoints.last_saved()}"
-        with self.world.alike():
+        with self.processes.alike():
             return finite(self.model, self.losses, self.context, place)
 
     def _validate(self, stage: Stage) -> None:
@@ -190,17 +190,19 @@ class Trainer:
         few = batch.rows(0, 4).to(self.context.device)
         return {name: image.float().cpu() for name, image in self.model.visuals(few, stage, self.context).items()}
 
-    def _loaded(self, dataset: UnalignedMaskDataset, batches: Batches, world: World = ALONE) -> Iterator[Batch]:
-        return load(dataset, batches, workers=self.options.num_threads, device=self.context.device, world=world)
+    def _loaded(self, dataset: UnalignedMaskDataset, batches: Batches, processes: Processes = ALONE) -> Iterator[Batch]:
+        return load(dataset, batches, workers=self.options.num_threads, device=self.context.device, processes=processes)
 
     def _micro_batch(self, stage: Stage) -> int:
         if self.options.micro_batch != "auto":
             return int(self.options.micro_batch)
         if kept := self.position["micro_batch"]:  # another size would round differently
             return kept
-        most = -(-max(self.options.batch_size, stage.least_batch) // self.world.size)
+        most = -(-max(self.options.batch_size, stage.least_batch) // self.processes.size)
         needed = self.activations.get(stage.name)
-        size = -self.world.largest(-fitting_micro_batch(needed, most, self.context.device, self.world.local_size))
+        size = -self.processes.largest(
+            -fitting_micro_batch(needed, most, self.context.device, self.processes.local_size)
+        )
         if size < most:
             self.log.note(f"{stage.name}: batches of {most} are computed {size} images at a time")
         self.position["micro_batch"] = size
@@ -216,9 +218,9 @@ class Trainer:
         """
         self._finite()
         mine = {"generators": random_state(self.context.device), **self.model.process_state()}
-        processes = self.world.gathered(mine)
+        processes = self.processes.gathered(mine)
         # nobody goes on, or leaves, before it is written: torchrun ends all as soon as one has ended
-        self.world.alone(partial(self._write, epochs, processes))
+        self.processes.alone(partial(self._write, epochs, processes))
 
     def _write(self, epochs: tuple[str, ...], processes: list[dict[str, Any]]) -> None:
         content = {
@@ -247,17 +249,17 @@ class Trainer:
             processes = content["processes"]
             if not isinstance(processes, list) or not processes:
                 raise ValueError("no process' state")
-            mine = processes[self.world.rank % len(processes)]
+            mine = processes[self.processes.rank % len(processes)]
             self.model.load_process_state(mine)
             set_random_state(mine["generators"], self.context.device)
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise UserError(f"{newest.path}: cannot be continued, it is not a state of this run ({reason})") from error
-        if len(processes) != self.world.size:
+        if len(processes) != self.processes.size:
             self.log.warn(
-                f"{newest.path} was saved by {len(processes)} processes, now there are {self.world.size}: "
+                f"{newest.path} was saved by {len(processes)} processes, now there are {self.processes.size}: "
                 "training goes on, but not with the same bits"
             )
-        if self.world.first:
+        if self.processes.first:
             self.checkpoints.export(content, self.model.exported_networks())
         self.log.resume(self.model.stages[self.position["stage"]].name, self.position["step"])

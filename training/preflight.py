@@ -33,7 +33,7 @@ from training.position import position_in, start_of
 from training.run_folder import leftovers
 from util.checkpoint import NewestCheckpoint, saved_epochs
 from util.errors import UserError
-from util.world import ALONE, World
+from util.processes import ALONE, Processes
 
 SHARED = Path("/dev/shm")  # where loading processes put their batches
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ def preflight(
     device: torch.device,
     amp_dtype: torch.dtype | None,
     newest: NewestCheckpoint | None,
-    world: World = ALONE,
+    processes: Processes = ALONE,
 ) -> tuple[Forecast, list[str]]:
     """The forecast of a run that is about to begin, or to go on from `newest`, and warnings.
 
@@ -88,21 +88,21 @@ def preflight(
     the disk nor in the model.
 
     Args:
-        world: this run's processes; those on one machine share its memory, and each has a GPU of its own if any has.
+        processes: this run's sharing; those on one machine share its memory, and each has a GPU of its own if any has.
     Raises:
         UserError: memory or disk cannot do; the message says what is needed, what is free, what to lower.
     """
     free = {place: known_free_bytes(place) for place in {device, CPU}}  # measuring takes some of it, for later use
     context = StepContext(device, micro_batch=1, amp_dtype=amp_dtype, room=free[device])  # one process measures alone
-    forecast, processes = _forecast(run, model, dataset, context, newest, world.size), world.local_size
+    forecast, sharing = _forecast(run, model, dataset, context, newest, processes.size), processes.local_size
     static = forecast.static
     to_come = static.gradients + (static.moments + static.pools if newest is None or device != CPU else 0)  # else read
     if device == CPU:
-        warning = _check_steps(run, forecast, CPU, free[CPU], to_come, forecast.loading, processes)
+        warning = _check_steps(run, forecast, CPU, free[CPU], to_come, forecast.loading, sharing)
     else:
         warning = _check_steps(run, forecast, device, free[device], to_come, 0, 1)
-        _check_machine(run, processes * forecast.loading + forecast.saving, free[CPU])
-    _check_shared(run, processes * forecast.shared)
+        _check_machine(run, sharing * forecast.loading + forecast.saving, free[CPU])
+    _check_shared(run, sharing * forecast.shared)
     full = check_disk(forecast.disk, run.run_dir, leftovers(run.run_dir, newest), run.train.save_epoch_freq)
     return forecast, [text for text in (warning, full) if text]
 
@@ -146,7 +146,7 @@ def _check_steps(
     free: int | None,
     to_come: int,
     loading: int,
-    processes: int,
+    sharing: int,
 ) -> str:
     """Whether networks, steps, and on a CPU loading and saving fit into the device's memory. Returns a warning, if any.
 
@@ -156,16 +156,16 @@ def _check_steps(
     if free is None or largest is None:
         return ""
     saving = forecast.saving if device == CPU else 0
-    needed = processes * (to_come + loading + max(forecast.peak, saving))
+    needed = sharing * (to_come + loading + max(forecast.peak, saving))
     step = f"{in_words(largest.bytes)} of it for a step of stage {largest.stage.name} with {_images(largest.at_once)}"
     if forecast.partners > largest.bytes:
         step = f"{in_words(forecast.partners)} of it for SGP's partners (--sgp_match batch needs none), {step}"
     place = f"{'the machine' if device == CPU else 'the GPU'} has {in_words(free)} free"
-    by = f", {processes} processes together" if processes > 1 else ""
+    by = f", {sharing} sharing together" if sharing > 1 else ""
     if needed > free:
-        ways = "; ".join(_ways(run, largest, free // processes - to_come - loading, loading))
+        ways = "; ".join(_ways(run, largest, free // sharing - to_come - loading, loading))
         raise UserError(f"this run needs at least {in_words(needed)} more memory{by}, {step} at once; {place}; {ways}")
-    likely = processes * (to_come + loading + max(step.likely for step in forecast.steps))
+    likely = sharing * (to_come + loading + max(step.likely for step in forecast.steps))
     if likely > free:
         return (
             f"this run needs at least {in_words(needed)} more memory{by}, likely {in_words(likely)}, and {place}: it "
@@ -198,7 +198,7 @@ def _check_machine(run: RunOptions, needed: int, free: int | None) -> None:
 
 
 def _check_shared(run: RunOptions, needed: int) -> None:
-    """Raise UserError if the batches that wait in shared memory do not fit: the processes would die of a bus error."""
+    """Raise UserError if the batches that wait in shared memory do not fit: the sharing would die of a bus error."""
     if not needed or not SHARED.is_dir():
         return
     free = shutil.disk_usage(SHARED).free

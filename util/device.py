@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from util.errors import UserError
-from util.world import World
+from util.processes import Processes
 
 AMP = ("auto", "bf16", "fp16", "off")
 
@@ -40,15 +40,15 @@ def choose_device(gpu_ids: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", number)
 
 
-def own_device(gpu_ids: str, world: World) -> torch.device:
+def own_device(gpu_ids: str, processes: Processes) -> torch.device:
     """`choose_device` for processes that train together, each on a GPU of its own.
 
     Raises:
         UserError: as `choose_device`; one GPU for several processes.
     """
-    device = choose_device(gpu_ids, world.local_rank)
-    if device.type == "cuda" and world.local_size > 1 and gpu_ids != "auto":
-        raise UserError(f"--gpu_ids {gpu_ids} is one GPU for {world.local_size} processes; leave it out")
+    device = choose_device(gpu_ids, processes.local_rank)
+    if device.type == "cuda" and processes.local_size > 1 and gpu_ids != "auto":
+        raise UserError(f"--gpu_ids {gpu_ids} is one GPU for {processes.local_size} processes; leave it out")
     return device
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from util.errors import UserError
 from util.files import PART
-from util.world import World
+from util.processes import Processes
 
 
-def require_shared(folder: Path, flag: str, world: World) -> None:
+def require_shared(folder: Path, flag: str, processes: Processes) -> None:
     """Every process must see what the first one writes into the folder, which is there.
 
     Raises: UserError where it does not, naming `flag` and the machine.
     """
-    if world.size == 1:
+    if processes.size == 1:
         return
-    seen = folder / f"{world.agreed(uuid.uuid4().hex)}{PART}"
+    seen = folder / f"{processes.agreed(uuid.uuid4().hex)}{PART}"
 
     def check() -> None:
         if not seen.exists():
@@ -27,9 +27,9 @@ def require_shared(folder: Path, flag: str, world: World) -> None:
                 "it must lie on a file system that all machines share"
             )
 
-    world.alone(seen.touch)
+    processes.alone(seen.touch)
     try:
-        world.together(check)
+        processes.together(check)
     finally:
-        if world.first:
+        if processes.first:
             seen.unlink(missing_ok=True)

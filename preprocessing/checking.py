@@ -1,0 +1,93 @@
+"""`--check_data` and refusal: what is bad is told all at once, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from data.folder.manifest import VolumeEntry
+from preprocessing.geometry import spacing_mm
+from preprocessing.inputs import Inputs, Source
+from preprocessing.nifti import choose_slice_axis, read_nifti
+from preprocessing.parallel import run_jobs
+from preprocessing.slicing import SlicingSettings, find_head
+from util.errors import USER_ERROR_STATUS, UserError, printable
+from util.problems import BAD_FILES_NAME, Problem, listed, write_problems
+from util.processes import ALONE, Processes
+
+
+def check_volumes(
+    sources: Sequence[Source], settings: SlicingSettings, *, workers: int | None, processes: Processes = ALONE
+) -> list[Problem]:
+    """Read every volume, and its truth, as slicing does; why those that it would refuse cannot be sliced.
+
+    Known to the first process; an empty list in the others.
+    """
+    work = partial(check_volume, settings)
+    results = run_jobs(work, sources, workers=workers, title="checking volumes", processes=processes)
+    return [result for result in results if result is not None]
+
+
+def check_volume(settings: SlicingSettings, source: Source) -> Problem | None:
+    """One of `check_volumes`."""
+    try:
+        for path in filter(None, (source.path, source.truth)):
+            volume, affine, _ = read_nifti(path)
+            axis = choose_slice_axis(volume.shape, spacing_mm(affine), settings.slice_axis)
+            find_head(volume, axis, str(path), settings.percentiles)
+    except UserError as error:
+        return problem_of(source, error)
+    return None
+
+
+def problem_of(source: Source, error: UserError) -> Problem:
+    """The error as the volume's own, or as that of its truth; no folder is named in its reason."""
+    for path in filter(None, (source.path, source.truth)):
+        for name in (str(path), path.name):
+            if str(error).startswith(printable(f"{name}: ")):
+                return Problem(path, str(error).removeprefix(printable(f"{name}: ")))
+    return Problem.of(source.path, error)
+
+
+def print_problems(problems: Sequence[Problem], n_files: int, dataroot: Path) -> int:
+    """Print all problems and write the table of them: what `--check_data` does. Returns the exit status."""
+    table = save_problems(dataroot, problems)
+    print("\n".join([*map(str, problems), f"{len(problems)} of {n_files} files cannot be used: {table}"]))
+    return USER_ERROR_STATUS if problems else 0
+
+
+def accept(found: Inputs, dataroot: Path, *, skip_bad: bool) -> None:
+    """Raise UserError unless slicing may begin: no problems or `skip_bad`, and something usable in every domain."""
+    if not skip_bad:
+        refuse(found.problems, found.n_files, dataroot)
+    require_domains(found.domains, found.sources, found.problems)
+
+
+def refuse(problems: Sequence[Problem], n_files: int, dataroot: Path) -> None:
+    """Raise UserError if there are problems: the only one as it is, several as a sentence and all in BAD_FILES_NAME."""
+    if len(problems) == 1:
+        raise UserError(f"{problems[0]}")
+    if problems:
+        table = save_problems(dataroot, problems)
+        raise UserError(
+            f"{len(problems)} of {n_files} files cannot be used: {listed(problems)}; {table} lists them, "
+            f"--skip_bad goes on without them"
+        )
+
+
+def save_problems(dataroot: Path, problems: Sequence[Problem]) -> Path:
+    """Write BAD_FILES_NAME into the data folder and return its path. Raises UserError if that cannot be done."""
+    table = dataroot / BAD_FILES_NAME
+    try:
+        dataroot.mkdir(parents=True, exist_ok=True)
+        write_problems(table, problems)
+    except OSError as error:
+        raise UserError(f"--out {dataroot}: {BAD_FILES_NAME} cannot be written ({error.strerror or error})") from error
+    return table
+
+
+def require_domains(wanted: Iterable[str], usable: Iterable[Source | VolumeEntry], problems: Sequence[Problem]) -> None:
+    """Raise UserError for a domain of which no volume can be used."""
+    for domain in sorted(set(wanted) - {volume.domain for volume in usable}):
+        raise UserError(f"--input_{domain}: none of its volumes can be used, bad are {listed(problems)}")

@@ -1,0 +1,117 @@
+"""The data folder as a whole: what preprocessing may write into, and what it may remove again."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from rich.markup import escape
+from rich.table import Table
+
+from data.folder.manifest import DOMAINS, MANIFEST_NAME, SPLITS, Manifest
+from util.errors import UserError
+from util.problems import BAD_FILES_NAME
+from util.processes import ALONE, Processes
+from util.shared_folder import require_shared
+
+FILES = (MANIFEST_NAME, "simulation.json", BAD_FILES_NAME)
+NIFTI_FOLDER = "nifti"  # whole simulated volumes
+SIMULATED = re.compile(rf"({'|'.join(SPLITS)})_sim\d{{6}}_[AB](_[a-z]+)?\.nii\.gz")  # nothing else there is ours
+CLEARED = "cleared"  # the first process tells the others
+SUFFIXES = ("", "_mask", "_truth", "_truth_mask", "_labels", "_lesions")
+
+
+def _slice_folders(dataroot: Path) -> list[Path]:
+    names = (f"{split}{domain}{suffix}" for split in SPLITS for domain in DOMAINS for suffix in SUFFIXES)
+    return [dataroot / name for name in names if (dataroot / name).exists()]
+
+
+def check_writable(dataroot: Path, overwrite: bool) -> None:
+    """Raise UserError unless `dataroot` may be written to.
+
+    It must be absent, empty but for a list of bad files, or one of our data folders and `overwrite` set.
+    Slice folders without a manifest were made by hand: they are never overwritten.
+    """
+    if not dataroot.exists():
+        return
+    if not dataroot.is_dir():
+        raise UserError(f"--out {dataroot}: is a file, need a folder")
+    if {path.name for path in dataroot.iterdir()} - {BAD_FILES_NAME} and not overwrite:
+        raise UserError(f"--out {dataroot}: is not empty, give another folder or --overwrite")
+    if _slice_folders(dataroot) and not (dataroot / MANIFEST_NAME).exists():
+        raise UserError(f"--out {dataroot}: holds slices without a {MANIFEST_NAME}, made by hand; give another folder")
+
+
+@contextmanager
+def fresh_folder(dataroot: Path, processes: Processes = ALONE) -> Iterator[None]:
+    """Empty `dataroot` of what preprocessing writes, and do so again if the block fails, so that no half is left.
+
+    The first process does both, at the end only when no other writes any more. A SIGTERM fails the block: torchrun
+    sends it when another process was killed, schedulers when the time is up.
+    """
+
+    def empty() -> None:
+        dataroot.mkdir(parents=True, exist_ok=True)
+        _remove_outputs(dataroot)
+
+    terminate = signal.signal(signal.SIGTERM, _leave)
+    try:
+        processes.alone(empty)
+        require_shared(dataroot, "--out", processes)
+        yield
+    except BaseException as error:
+        if processes.first:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # not in the middle of it
+            if dataroot.is_dir():
+                _remove_outputs(dataroot)
+            processes.announce(CLEARED)
+        else:  # torchrun ends the first process as soon as another is gone
+            with suppress(SystemExit, UserError):
+                while not processes.announced(CLEARED):
+                    time.sleep(0.1)
+        if isinstance(error, OSError):
+            raise UserError(f"--out {dataroot}: cannot be written ({error.strerror or error})") from error
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _remove_outputs(dataroot: Path) -> None:
+    for name in FILES:
+        (dataroot / name).unlink(missing_ok=True)
+    for folder in _slice_folders(dataroot):
+        shutil.rmtree(folder)
+    volumes = dataroot / NIFTI_FOLDER
+    if volumes.is_dir():
+        for path in volumes.iterdir():
+            if SIMULATED.fullmatch(path.name):
+                path.unlink()
+        if not any(volumes.iterdir()):
+            volumes.rmdir()
+
+
+def summary(dataroot: Path, manifest: Manifest) -> Table:
+    """Subjects and slices of every split and domain."""
+    table = Table(title=escape(f"{dataroot}: {len(manifest.volumes)} volumes"), title_justify="left")
+    table.add_column("split")
+    for domain in DOMAINS:
+        table.add_column(f"subjects {domain}", justify="right")
+        table.add_column(f"slices {domain}", justify="right")
+    for split in SPLITS:
+        counts = []
+        for domain in DOMAINS:
+            volumes = [volume for volume in manifest.volumes if (volume.split, volume.domain) == (split, domain)]
+            counts += [str(len(volumes)), str(sum(len(volume.slices) for volume in volumes))]
+        table.add_row(split, *counts)
+    return table

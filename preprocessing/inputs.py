@@ -1,0 +1,121 @@
+"""Which volumes there are to slice, and which of them cannot be used, as far as names and headers tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data.folder.slices import clean_subject
+from preprocessing.geometry import SourceGeometry, ras_geometry, spacing_mm
+from preprocessing.nifti import find_volumes, read_geometry
+from util.errors import UserError
+from util.problems import Problem
+
+SAME_GRID = 0.5  # voxels by which the corners of a volume and its truth may lie apart
+MAX_NAME = 200  # characters of a subject: file systems allow 255, of which slices need some
+
+
+@dataclass(frozen=True)
+class Source:
+    """One volume to slice. `subject` is its file name without suffix; `truth` a registered high-field volume."""
+
+    path: Path
+    subject: str
+    domain: str
+    truth: Path | None = None
+
+
+@dataclass
+class Inputs:
+    """What lies in --input_A, --input_B and --truth_A.
+
+    Attributes:
+        sources: volumes whose names and headers are good.
+        problems: all others, in the order of options and names.
+        domains: those asked for.
+    """
+
+    domains: tuple[str, ...]
+    sources: list[Source] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def n_files(self) -> int:
+        """Good and bad files together; a truth counts only if it is bad."""
+        return len(self.sources) + len(self.problems)
+
+
+def find_inputs(input_A: Path | None, input_B: Path | None, truth_A: Path | None) -> Inputs:
+    """Find every volume and check every name and header; nothing is written.
+
+    Raises: UserError naming the flag if there is nothing to be found, see `find_volumes`.
+    """
+    places = {"A": input_A, "B": input_B}
+    found = Inputs(tuple(domain for domain in places if places[domain]))
+    truths = _readable(truth_A, "--truth_A", found.problems)
+    owners: dict[str, tuple[str, Path]] = {}
+    for domain, place in places.items():
+        volumes = _readable(place, f"--input_{domain}", found.problems)
+        for subject, (path, geometry) in volumes.items():
+            truth = truths.get(subject) if truth_A and domain == "A" else None
+            try:
+                _check_name(subject, path, owners)
+                if truth_A and domain == "A":
+                    _check_truth(path, geometry, truth)
+                found.sources.append(Source(path, subject, domain, truth[0] if truth else None))
+            except UserError as error:
+                found.problems.append(Problem.of(path, error))
+        if truth_A and domain == "A":
+            found.problems += _strangers(truths, volumes)
+    return found
+
+
+Readable = dict[str, tuple[Path, SourceGeometry]]
+
+
+def _readable(place: Path | None, flag: str, problems: list[Problem]) -> Readable:
+    """Volumes with a good header by subject; the others are added to `problems`."""
+    readable: Readable = {}
+    if place is None:
+        return readable
+    volumes, strange = find_volumes(place, flag)
+    problems += strange
+    for subject, path in volumes.items():
+        try:
+            readable[subject] = path, read_geometry(path)
+        except UserError as error:
+            problems.append(Problem.of(path, error))
+    return readable
+
+
+def _check_name(subject: str, path: Path, owners: dict[str, tuple[str, Path]]) -> None:
+    """Two names that become one would overwrite each other's slices, or put one person into two splits."""
+    cleaned = clean_subject(subject)
+    if len(cleaned) > MAX_NAME:
+        raise UserError(f"{path}: a name of {len(cleaned)} characters, at most {MAX_NAME} are allowed")
+    name, owner = owners.setdefault(cleaned.lower(), (subject, path))
+    if name != subject:
+        raise UserError(f"{path}: becomes the same subject name as {owner.name}, rename one of them")
+
+
+def _strangers(truths: Readable, volumes: Readable) -> Iterator[Problem]:
+    for subject, (path, _) in truths.items():
+        if subject not in volumes:
+            yield Problem(path, "no usable volume of this name in --input_A")
+
+
+def _check_truth(path: Path, volume: SourceGeometry, truth: tuple[Path, SourceGeometry] | None) -> None:
+    """Raise UserError unless there is a truth on the same grid: equal RAS shape, corners within half a voxel."""
+    if truth is None:
+        raise UserError(f"{path}: has none of this name in --truth_A that can be used; put those into another --out")
+    shape, affine = ras_geometry(volume)
+    truth_shape, truth_affine = ras_geometry(truth[1])
+    if shape != truth_shape:
+        raise UserError(f"{path}: RAS shape {shape}, its truth has {truth_shape}; they must be equal")
+    corners = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]) * [*np.subtract(shape, 1), 1]
+    apart = np.linalg.norm(corners @ (affine - truth_affine).T, axis=1).max()
+    if apart > SAME_GRID * max(spacing_mm(affine)):
+        raise UserError(f"{path}: its truth lies {apart:.1f} mm off; resample it to the volume's grid first")

@@ -1,0 +1,178 @@
+"""NIfTI volumes: which files are some, where they lie in space, their voxels in RAS order, and the axis of slices.
+
+Only geometry is taken from the header.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from preprocessing.geometry import Matrix, SourceGeometry, is_singular, spacing_mm, to_ras
+from preprocessing.nifti_file import NiftiFile, open_nifti, read_voxels
+from util.errors import UserError
+from util.problems import Problem
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+SLICE_AXES = {"R": 0, "A": 1, "S": 2}
+SAME_SPACING = 1.01  # voxel sides within 1 % count as equal
+FEW_SLICES = 4  # among equal voxels, an axis so many times shorter than both others counts slices
+SIDE_MM = (0.002, 100.0)  # sides of a voxel: less or more is another unit, or damage
+FARTHEST_MM = 1e6  # from the origin
+XFORM_CODES = range(6)  # of sform and qform, NIfTI-1 and NIfTI-2
+
+
+def subject_of(path: Path) -> str:
+    """The file name without `.nii` or `.nii.gz`."""
+    for suffix in NIFTI_SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem
+
+
+def find_volumes(place: Path, flag: str) -> tuple[dict[str, Path], list[Problem]]:
+    """NIfTI files of a folder (not of its subfolders), or the one file `place` is, by subject in name order.
+
+    Returns: them, and what is named like one but is no file (a folder, a FIFO, a link to nowhere or in a circle).
+    Raises: UserError naming `flag` and the path: nothing there, nothing named like NIfTI, two files of one subject.
+    """
+    candidates = _candidates(place, flag)
+    volumes: dict[str, Path] = {}
+    problems = []
+    for path in candidates:
+        if path.name.startswith(".") or not path.name.lower().endswith(NIFTI_SUFFIXES):
+            continue
+        subject = subject_of(path)
+        if not path.is_file():
+            problems.append(Problem(path, "is not a regular file, need a .nii or .nii.gz file"))
+        elif subject in volumes:
+            raise UserError(f"{flag} {place}: {volumes[subject].name} and {path.name} are the same subject, keep one")
+        else:
+            volumes[subject] = path
+    if not volumes and not problems:
+        raise UserError(f"{flag} {place}: no .nii or .nii.gz file found")
+    return volumes, problems
+
+
+def _candidates(place: Path, flag: str) -> list[Path]:
+    if not place.exists():
+        raise UserError(f"{flag} {place}: does not exist, need a folder of .nii or .nii.gz files, or one such file")
+    if not place.is_dir():
+        return [place]
+    try:
+        return sorted(place.iterdir())
+    except OSError as error:
+        raise UserError(f"{flag} {place}: cannot be read ({error.strerror})") from error
+
+
+def read_geometry(path: Path) -> SourceGeometry:
+    """Read and check a file's header; the voxels stay unread.
+
+    Raises: UserError naming the file: see `open_nifti`; also not 3-D (trailing dimensions of 1 are dropped), voxel
+        sides outside `SIDE_MM`, an affine without orientation.
+    """
+    return _geometry(open_nifti(path))
+
+
+def read_nifti(path: Path) -> tuple[NDArray[np.float32], Matrix, SourceGeometry]:
+    """Read a volume in RAS order.
+
+    Returns: the volume (X, Y, Z) float32 on the file's own intensity scale, its RAS affine (4, 4) in mm, and the
+        geometry of the source file.
+    Raises: UserError naming the file: see `read_geometry` and `read_voxels`; also one value only.
+    """
+    opened = open_nifti(path)
+    geometry = _geometry(opened)
+    volume = read_voxels(opened)
+    if volume.min() == volume.max():
+        raise UserError(f"{path}: every voxel is {volume.flat[0]:g}, need a volume with contrast")
+    volume, affine = to_ras(volume, geometry.affine)
+    return volume, affine, geometry
+
+
+def choose_slice_axis(shape_ras: tuple[int, ...], spacing_ras: tuple[float, ...], override: str = "auto") -> int:
+    """The RAS axis that counts slices: 0 towards right, 1 towards anterior, 2 towards superior.
+
+    The thickest voxel side (of two as thick, the more superior); if voxels are equal, an axis at most a quarter as
+    long as both others; else inferior-superior.
+
+    Args: shape_ras, spacing_ras: voxels and mm along the RAS axes; override: `R`, `A` or `S` decides, `auto` does not.
+    """
+    if override != "auto":
+        return SLICE_AXES[override]
+    thickest = [axis for axis in range(3) if spacing_ras[axis] * SAME_SPACING >= max(spacing_ras)]
+    if len(thickest) < 3:
+        return thickest[-1]
+    shortest, middle, _ = sorted(range(3), key=lambda axis: shape_ras[axis])
+    return shortest if shape_ras[shortest] * FEW_SLICES <= shape_ras[middle] else SLICE_AXES["S"]
+
+
+def affine_of(opened: NiftiFile) -> Matrix:
+    """The voxel-to-processes matrix (4, 4) in mm: the sform, else the qform, else voxel sizes alone, as NIfTI says.
+
+    Raises: UserError naming the file: a code or voxel sizes that NIfTI does not have, or an affine that has no
+        orientation, voxel sides outside `SIDE_MM`, or lies beyond `FARTHEST_MM`.
+    """
+    header, path = opened.header, opened.path
+    for name in ("sform_code", "qform_code"):
+        if int(header[name]) not in XFORM_CODES:
+            raise UserError(f"{path}: {name} {header[name]}, NIfTI has 0 to {XFORM_CODES[-1]}")
+    sides = [float(side) for side in header["pixdim"][1:4]]
+    if header["sform_code"] == 0 and not all(side > 0 for side in sides):
+        raise UserError(f"{path}: voxel sides of {' x '.join(f'{side:g}' for side in sides)} mm, need positive ones")
+    if header["sform_code"]:
+        affine = header.get_sform()
+    else:
+        affine = _qform(header) if header["qform_code"] else header.get_base_affine()
+    if affine is None:
+        raise UserError(f"{path}: its qform holds no rotation, so its orientation is unknown")
+    affine = np.asarray(affine, dtype=np.float64)
+    if reason := _unusable(affine):
+        raise UserError(f"{path}: {reason}")
+    return affine
+
+
+def _unusable(affine: Matrix) -> str:
+    """Why no volume can lie in space as `affine` says; empty if one can."""
+    if not np.isfinite(affine).all():
+        return "its affine is not finite, so its orientation is unknown"
+    if np.abs(affine).max() > FARTHEST_MM:
+        return f"its affine holds {affine.flat[np.abs(affine).argmax()]:g}, at most {FARTHEST_MM:g} mm are allowed"
+    sides = spacing_mm(affine)
+    if min(sides) > 0 and not (SIDE_MM[0] <= min(sides) and max(sides) <= SIDE_MM[1]):
+        shown = " x ".join(f"{side:.4g}" for side in sides)
+        return f"voxel sides of {shown} mm, need {SIDE_MM[0]:g} to {SIDE_MM[1]:g}"
+    return "its affine is singular, so its orientation is unknown" if is_singular(affine) else ""
+
+
+def _qform(header: Nifti1Header) -> Matrix | None:
+    """The qform matrix, coded or not; None where the header holds none."""
+    header = header.copy()
+    if header["pixdim"][0] == 0:
+        header["pixdim"][0] = 1  # as NIfTI says
+    try:
+        return np.asarray(header.get_qform(coded=False), dtype=np.float64)
+    except (HeaderDataError, ValueError):
+        return None
+
+
+def _geometry(opened: NiftiFile) -> SourceGeometry:
+    shape, header = opened.shape, opened.header
+    if len(shape) != 3:
+        raise UserError(f"{opened.path}: {len(shape)}-D with shape {shape}, need one 3-D volume")
+    affine = affine_of(opened)
+    qform = _qform(header)
+    if qform is not None and _unusable(qform):
+        qform = None
+    return SourceGeometry(
+        shape=(shape[0], shape[1], shape[2]),
+        affine=affine,
+        sform=affine if header["sform_code"] else None,
+        qform=qform,
+        sform_code=int(header["sform_code"]),
+        qform_code=0 if qform is None else int(header["qform_code"]),
+    )

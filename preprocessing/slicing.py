@@ -1,0 +1,200 @@
+"""One volume becomes slice files, mask files and its entry in the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.folder.manifest import SliceEntry, VolumeEntry
+from data.folder.masks import head_mask_volume
+from data.folder.slices import clean_subject, slice_name, to_image, write_image, write_mask, write_pixels
+from preprocessing.geometry import SourceGeometry, spacing_mm
+from util.errors import UserError
+
+__all__ = [
+    "DEFAULT_PERCENTILES",
+    "SourceGeometry",
+    "find_head",
+    "kept_slices",
+    "relative_levels",
+    "window_of",
+    "write_volume",
+]
+
+DEFAULT_PERCENTILES = (0.5, 99.5)  # of the intensities inside the head: what becomes 0 and 1
+MIN_FOREGROUND = 0.02  # a slice is kept if its mask has at least this fraction of the largest slice's mask
+MIN_PIXELS = 16  # and at least so many pixels
+SLAB = 16  # kept slices that are laid out as images at once
+
+
+def kept_slices(mask: NDArray[np.bool_], slice_axis: int) -> list[int]:
+    """Indices of the slices of a head mask (X, Y, Z) that show enough head to be worth keeping."""
+    area = mask.sum(axis=tuple(axis for axis in range(3) if axis != slice_axis))
+    return np.flatnonzero(area >= max(MIN_PIXELS, MIN_FOREGROUND * area.max())).tolist()
+
+
+def relative_levels(kept: list[int]) -> list[float]:
+    """p of each kept slice: its centre between the outer faces of the first and the last one, method.md's notation.
+
+    Slices of one volume are equally thick, so indices do for mm: n slices in a row have p = 1/2n, 3/2n, ...
+    """
+    extent = kept[-1] - kept[0] + 1
+    return [(index - kept[0] + 0.5) / extent for index in kept]
+
+
+def window_of(
+    volume: NDArray[np.float32], mask: NDArray[np.bool_], percentiles: tuple[float, float], source: str
+) -> tuple[float, float]:
+    """The intensities that become 0 and 1: percentiles inside the mask. Raises UserError if they are the same."""
+    low, high = np.percentile(volume[mask], percentiles) if mask.any() else (0.0, 0.0)
+    if not low < high:
+        raise UserError(f"{source}: constant intensity {low:g} inside the head, need a volume with contrast")
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class SlicingSettings:
+    """How every volume is sliced: bits a pixel, `auto` or R, A, S, and the percentiles that become 0 and 1."""
+
+    bits: int
+    slice_axis: str
+    percentiles: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What slicing needs of a volume: its mask (X, Y, Z), slices that show enough of it, what becomes 0 and 1."""
+
+    mask: NDArray[np.bool_]
+    kept: list[int]
+    window: tuple[float, float]
+
+
+def find_head(
+    volume: NDArray[np.float32], slice_axis: int, source: str, percentiles: tuple[float, float] = DEFAULT_PERCENTILES
+) -> Head:
+    """The head in a volume (X, Y, Z). Raises UserError naming `source` if there is none, or it has one intensity."""
+    mask = head_mask_volume(volume)
+    kept = kept_slices(mask, slice_axis)
+    if not kept:
+        raise UserError(f"{source}: no foreground found, need a volume that shows a head")
+    return Head(mask, kept, window_of(volume, mask, percentiles, source))
+
+
+def write_volume(
+    dataroot: Path,
+    *,
+    split: str,
+    domain: str,
+    subject: str,
+    source: str,
+    volume: NDArray[np.float32],
+    affine_ras: NDArray[np.float64],
+    geometry: SourceGeometry,
+    slice_axis: int,
+    bits: int,
+    percentiles: tuple[float, float] = DEFAULT_PERCENTILES,
+    level_mm: NDArray[np.floating] | None = None,
+    truth: NDArray[np.float32] | None = None,
+    truth_mask: NDArray[np.bool_] | None = None,
+    labels: NDArray[np.uint8] | None = None,
+    lesions: NDArray[np.bool_] | None = None,
+) -> VolumeEntry:
+    """Write the slices of one volume under `dataroot` and return its manifest entry.
+
+    Args:
+        split, domain: `train`, `val` or `test`; `A` or `B`: the folder is `{split}{domain}`.
+        subject, source: subject name (cleaned for file names) and base name of the file it came from.
+        volume: (X, Y, Z) float32 in RAS order, any finite intensity scale; affine_ras: its (4, 4) affine in mm.
+        geometry: of the source file, for putting the slices together again.
+        slice_axis: axis of `volume` that counts slices; bits: 8 or 16 a pixel.
+        percentiles: intensities inside the head that become 0 and 1.
+        level_mm: (number of slices,) template level in mm, where known (simulated volumes).
+        truth: (X, Y, Z) the high-field volume on the same grid, where known; truth_mask: its head, else computed.
+        labels: (X, Y, Z) uint8 class ids on the same grid, where known; lesions: where they are, where there are any.
+    Raises: UserError naming `source` if no head is found, the head has one intensity only, or the truth's grid differs.
+    """
+    head = find_head(volume, slice_axis, source, percentiles)
+    writer = _SliceWriter(dataroot, f"{split}{domain}", clean_subject(subject), slice_axis, tuple(head.kept), bits)
+    truth_window = None
+    if truth is not None:
+        if truth.shape != volume.shape:
+            raise UserError(f"{source}: RAS shape {volume.shape}, its truth has {truth.shape}; they must be equal")
+        truth_mask = head_mask_volume(truth) if truth_mask is None else truth_mask
+        truth_window = window_of(truth, truth_mask, percentiles, f"{source} (truth)")
+        writer.images(truth, truth_window, "_truth")
+        writer.masks(truth_mask, "_truth_mask")
+    writer.images(volume, head.window, "")
+    writer.masks(head.mask, "_mask")
+    if labels is not None:
+        writer.labels(labels, "_labels")
+    if lesions is not None:
+        writer.masks(lesions, "_lesions")
+    levels = [None] * volume.shape[slice_axis] if level_mm is None else [float(level) for level in level_mm]
+    places = zip(head.kept, relative_levels(head.kept), strict=True)
+    return VolumeEntry(
+        subject=writer.subject,
+        split=split,
+        domain=domain,
+        source=source,
+        shape=list(geometry.shape),
+        affine=geometry.affine.tolist(),
+        spacing_mm=list(spacing_mm(affine_ras)),
+        slice_axis=slice_axis,
+        window=list(head.window),
+        slices=[SliceEntry(index, slice_name(writer.subject, index), p, levels[index]) for index, p in places],
+        sform=None if geometry.sform is None else geometry.sform.tolist(),
+        qform=None if geometry.qform is None else geometry.qform.tolist(),
+        sform_code=geometry.sform_code,
+        qform_code=geometry.qform_code,
+        truth_window=None if truth_window is None else list(truth_window),
+    )
+
+
+@dataclass(frozen=True)
+class _SliceWriter:
+    """Writes the kept slices of RAS volumes (X, Y, Z) into folders beside each other, all with the same file names."""
+
+    dataroot: Path
+    folder: str
+    subject: str
+    slice_axis: int
+    kept: tuple[int, ...]
+    bits: int
+
+    def _path(self, suffix: str, index: int) -> Path:
+        return self.dataroot / f"{self.folder}{suffix}" / slice_name(self.subject, index)
+
+    def _planes(self, volume: NDArray) -> Iterator[tuple[int, NDArray]]:
+        """Index and image of each kept slice. A few at a time are laid out as images: one by one costs twice that."""
+        across = np.moveaxis(volume, self.slice_axis, 0)
+        for start in range(0, len(self.kept), SLAB):
+            some = self.kept[start : start + SLAB]
+            first, last = some[0], some[-1] + 1
+            slab = np.ascontiguousarray(across[first:last])  # a view until here: take() would copy the volume
+            for index in some:
+                yield index, to_image(slab[index - first])
+
+    def _make_folder(self, suffix: str) -> None:
+        (self.dataroot / f"{self.folder}{suffix}").mkdir(parents=True, exist_ok=True)
+
+    def images(self, volume: NDArray[np.float32], window: tuple[float, float], suffix: str) -> None:
+        self._make_folder(suffix)
+        low, high = window
+        for index, plane in self._planes(volume):
+            image = np.clip((plane - np.float32(low)) / np.float32(high - low), 0, 1)
+            write_image(self._path(suffix, index), image, self.bits)
+
+    def masks(self, mask: NDArray[np.bool_], suffix: str) -> None:
+        self._make_folder(suffix)
+        for index, plane in self._planes(mask):
+            write_mask(self._path(suffix, index), plane)
+
+    def labels(self, labels: NDArray[np.uint8], suffix: str) -> None:
+        self._make_folder(suffix)
+        for index, plane in self._planes(labels):
+            write_pixels(self._path(suffix, index), plane.astype(np.uint8))

@@ -1,0 +1,116 @@
+"""From NIfTI files to a data folder: every volume is read, checked and sliced, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from data.folder.manifest import DOMAINS, Manifest, VolumeEntry, write_manifest
+from preprocessing.checking import problem_of, require_domains
+from preprocessing.folder import fresh_folder
+from preprocessing.geometry import spacing_mm
+from preprocessing.inputs import Inputs, Source
+from preprocessing.nifti import choose_slice_axis, read_nifti
+from preprocessing.parallel import run_jobs
+from preprocessing.slicing import SlicingSettings, write_volume
+from preprocessing.splits import assign_splits
+from util.errors import UserError, printable
+from util.problems import BAD_FILES_NAME, Problem, write_problems
+from util.processes import ALONE, Processes
+
+
+@dataclass(frozen=True)
+class SlicingPlan:
+    """Where and how volumes are sliced; with `skip_bad`, one that cannot be is left out and is not an error."""
+
+    dataroot: Path
+    settings: SlicingSettings
+    splits: dict[str, str]
+    skip_bad: bool
+
+
+@dataclass(frozen=True)
+class VolumeJob:
+    """One volume to slice."""
+
+    source: Source
+    plan: SlicingPlan
+
+
+def split_subjects(
+    sources: Sequence[Source], *, val_fraction: float, test_fraction: float, seed: int
+) -> dict[str, str]:
+    """`train`, `val` or `test` for every subject."""
+    subjects_A, subjects_B = ({s.subject for s in sources if s.domain == domain} for domain in DOMAINS)
+    return assign_splits(subjects_A, subjects_B, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
+
+
+def write_dataset(
+    plan: SlicingPlan,
+    found: Inputs,
+    *,
+    workers: int | None,
+    recorded: Mapping[str, object],
+    processes: Processes = ALONE,
+) -> tuple[Manifest, list[Problem]]:
+    """Slice every usable volume and write the manifest; nothing is left in the folder if one fails.
+
+    Args: recorded: options that the manifest repeats besides the plan's; no paths.
+    Returns: the manifest, and all that was left out; the manifest's settings and `BAD_FILES_NAME` hold it too.
+    Raises: UserError naming the file, see `read_nifti` and `write_volume`; or the domain of which nothing is left.
+    """
+    with fresh_folder(plan.dataroot, processes):
+        jobs = [VolumeJob(source, plan) for source in found.sources]
+        results = run_jobs(slice_volume, jobs, workers=workers, title="slicing volumes", processes=processes)
+        return processes.alone(partial(_finish, plan, found, results, recorded))
+
+
+def _finish(
+    plan: SlicingPlan, found: Inputs, results: Sequence[VolumeEntry | Problem], recorded: Mapping[str, object]
+) -> tuple[Manifest, list[Problem]]:
+    problems = [*found.problems, *(result for result in results if isinstance(result, Problem))]
+    volumes = [result for result in results if isinstance(result, VolumeEntry)]
+    require_domains(found.domains, volumes, problems)
+    if problems:
+        write_problems(plan.dataroot / BAD_FILES_NAME, problems)
+    manifest = Manifest("nifti", volumes, {**recorded, **_settings(plan, problems)})
+    write_manifest(plan.dataroot, manifest)
+    return manifest, problems
+
+
+def _settings(plan: SlicingPlan, problems: Sequence[Problem]) -> dict[str, object]:
+    settings: dict[str, object] = {
+        "bits": plan.settings.bits,
+        "slice_axis": plan.settings.slice_axis,
+        "window_percentiles": list(plan.settings.percentiles),
+    }
+    if problems:
+        settings["skipped"] = [{"source": printable(bad.path.name), "reason": bad.reason} for bad in problems]
+    return settings
+
+
+def slice_volume(job: VolumeJob) -> VolumeEntry | Problem:
+    """Read one volume, and its truth if there is one, and write their slices."""
+    source, plan = job.source, job.plan
+    try:
+        volume, affine, geometry = read_nifti(source.path)
+        return write_volume(
+            plan.dataroot,
+            split=plan.splits[source.subject],
+            domain=source.domain,
+            subject=source.subject,
+            source=printable(source.path.name),
+            volume=volume,
+            affine_ras=affine,
+            geometry=geometry,
+            slice_axis=choose_slice_axis(volume.shape, spacing_mm(affine), plan.settings.slice_axis),
+            bits=plan.settings.bits,
+            percentiles=plan.settings.percentiles,
+            truth=read_nifti(source.truth)[0] if source.truth else None,
+        )
+    except UserError as error:
+        if not plan.skip_bad:
+            raise
+        return problem_of(source, error)

@@ -1,0 +1,210 @@
+"""The embedded paired benchmark as a data folder: unpaired training subjects, paired validation and test subjects."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.folder.manifest import Manifest, VolumeEntry, write_manifest
+from preprocessing.folder import NIFTI_FOLDER, fresh_folder
+from preprocessing.geometry import SourceGeometry
+from preprocessing.parallel import run_jobs
+from preprocessing.slicing import write_volume
+from simulation.anatomy import Anatomy, load_anatomy
+from simulation.atrophy import widened
+from simulation.label_maps import read_anatomy
+from simulation.lesions import draw_lesions, with_lesions
+from simulation.presets import Preset
+from simulation.subject import Scan, generator, simulate_scan
+from util.errors import UserError
+from util.processes import ALONE, Processes
+
+DRAWN_NAME = "simulation.json"
+SLICE_AXIS = 2
+MIN_MATRIX, MAX_MATRIX = 32, 512
+FIRST_SUBJECT = {"trainA": 0, "trainB": 100_000, "val": 200_000, "test": 300_000}
+MAX_SUBJECTS = 100_000
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is to be simulated: the task, how many subjects, how they are written, their heads, what goes wrong in A.
+
+    `anatomy` is a file for `read_anatomy` (None: the embedded head); `lesions` a kind of `lesions.KINDS`, of which the
+    subjects of the split `lesions_in` (or of `all`) have `n_lesions` each, the same in A and B.
+    """
+
+    preset: Preset
+    n_train: int
+    n_val: int
+    n_test: int
+    seed: int
+    bits: int
+    matrix: int
+    nifti: bool = False
+    anatomy: str | None = None
+    deformation: float = 1.0
+    ventricles: float = 1.0
+    sulci_mm: float = 0.0
+    lesions: str | None = None
+    n_lesions: int = 3
+    lesions_in: str = "test"
+    faults: tuple[str, ...] = ()
+    fault_probability: float = 0.0
+
+    def recorded(self) -> dict[str, Any]:
+        """As the manifest keeps it."""
+        chosen = {field.name: getattr(self, field.name) for field in fields(self)}
+        protocols = [self.preset.low.name, self.preset.high.name]
+        return {**chosen, "preset": self.preset.name, "protocols": protocols, "faults": list(self.faults)}
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """One scan to simulate and slice."""
+
+    dataroot: Path
+    benchmark: Benchmark
+    subject: int
+    split: str
+    domain: str
+
+    @property
+    def name(self) -> str:
+        """The subject's name in file names."""
+        return f"sim{self.subject:06d}"
+
+
+def plan_scans(dataroot: Path, benchmark: Benchmark) -> list[ScanJob]:
+    """Every scan of the benchmark.
+
+    `n_train` subjects a domain, A's and B's being different ones; `n_val` and `n_test` subjects that have both. Each
+    split counts its subjects from a number of its own: more training subjects leave the test subjects what they were.
+
+    Raises:
+        UserError: a matrix that is odd or out of range, or no subject in A or B to train with.
+    """
+    b = benchmark
+    if not MIN_MATRIX <= b.matrix <= MAX_MATRIX or b.matrix % 2:
+        raise UserError(f"--matrix {b.matrix}: must be even and between {MIN_MATRIX} and {MAX_MATRIX}")
+    counts = {"trainA": b.n_train, "trainB": b.n_train, "val": b.n_val, "test": b.n_test}
+    if b.n_train < 1 or not all(0 <= count <= MAX_SUBJECTS for count in counts.values()):
+        raise UserError(
+            f"--n_train {b.n_train}, --n_val {b.n_val}, --n_test {b.n_test}: need at least 1, 0 and 0 subjects, "
+            f"at most {MAX_SUBJECTS}"
+        )
+    return [
+        ScanJob(dataroot, benchmark, FIRST_SUBJECT[group] + number, group.rstrip("AB"), domain)
+        for group, count in counts.items()
+        for number in range(count)
+        for domain in (group[-1] if group[-1] in "AB" else "AB")
+    ]
+
+
+@lru_cache(maxsize=1)
+def template(path: str | None, ventricles: float, sulci_mm: float) -> Anatomy:
+    """The head that all subjects of a benchmark are made from; kept, for each process reads and widens it once."""
+    return widened(read_anatomy(Path(path)) if path else load_anatomy(), ventricles=ventricles, sulci_mm=sulci_mm)
+
+
+def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
+    """Simulate one scan, write its slices; return its manifest entry and what was drawn for it."""
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)  # workers share the processors among themselves
+    b, low = job.benchmark, job.domain == "A"
+    anatomy = template(b.anatomy, b.ventricles, b.sulci_mm)
+    if b.lesions and b.lesions_in in ("all", job.split):
+        drawn = draw_lesions(generator(b.seed, job.subject, "lesions"), anatomy, b.lesions, b.n_lesions)
+        anatomy = with_lesions(anatomy, drawn)
+    scan = simulate_scan(
+        b.preset,
+        b.seed,
+        job.subject,
+        job.domain,
+        matrix=b.matrix,
+        with_truth=low,
+        anatomy=anatomy,
+        deformation=b.deformation,
+        faults=b.faults if low else (),
+        fault_probability=b.fault_probability,
+    )
+    if b.nifti:
+        write_nifti(job, scan)
+    shape = (scan.image.shape[0], scan.image.shape[1], scan.image.shape[2])
+    entry = write_volume(
+        job.dataroot,
+        split=job.split,
+        domain=job.domain,
+        subject=job.name,
+        source=f"simulated:{b.preset.name}:{b.seed}:{job.subject}",
+        volume=scan.image,
+        affine_ras=scan.affine,
+        geometry=SourceGeometry(shape, scan.affine, scan.affine, scan.affine, 1, 1),
+        slice_axis=SLICE_AXIS,
+        bits=b.bits,
+        level_mm=scan.level_mm,
+        truth=scan.truth,
+        truth_mask=scan.truth_mask if scan.truth is not None else None,
+        labels=scan.labels,
+        lesions=scan.lesions,
+    )
+    return entry, {"split": job.split, **scan.drawn}
+
+
+def write_nifti(job: ScanJob, scan: Scan) -> None:
+    """The whole volumes of one scan in scanner mm, RAS: image, labels, lesions if any, and on A's grid the truth.
+
+    Split and domain are part of the name: `nifti/test_sim300000_A.nii.gz`.
+    """
+    folder = job.dataroot / NIFTI_FOLDER
+    folder.mkdir(exist_ok=True)
+    volumes: dict[str, NDArray[Any] | None] = {
+        "": scan.image,
+        "_truth": scan.truth,
+        "_labels": scan.labels,
+        "_lesions": None if scan.lesions is None else scan.lesions.astype(np.uint8),
+    }
+    for suffix, volume in volumes.items():
+        if volume is not None:
+            image = nibabel.Nifti1Image(volume, scan.affine)
+            image.header.set_xyzt_units("mm")
+            nibabel.save(image, folder / f"{job.split}_{job.name}_{job.domain}{suffix}.nii.gz")
+
+
+def write_benchmark(
+    dataroot: Path, benchmark: Benchmark, *, workers: int | None, processes: Processes = ALONE
+) -> Manifest:
+    """Simulate and write the whole folder: slices, masks, truth, labels, manifest and every drawn parameter.
+
+    The same arguments give the same bytes on any number of `workers` and processes.
+    """
+    jobs = processes.alone(partial(_checked_scans, dataroot, benchmark))
+    with fresh_folder(dataroot, processes):
+        results = run_jobs(write_scan, jobs, workers=workers, title="simulating subjects", processes=processes)
+        return processes.alone(partial(_finish, dataroot, benchmark, results))
+
+
+def _checked_scans(dataroot: Path, benchmark: Benchmark) -> list[ScanJob]:
+    """What is refused, is refused before a folder is emptied."""
+    jobs = plan_scans(dataroot, benchmark)
+    if benchmark.anatomy:
+        read_anatomy(Path(benchmark.anatomy))
+    return jobs
+
+
+def _finish(dataroot: Path, benchmark: Benchmark, results: Sequence[tuple[VolumeEntry, dict[str, Any]]]) -> Manifest:
+    manifest = Manifest("simulated", [entry for entry, _ in results], benchmark.recorded())
+    drawn = json.dumps([drawn for _, drawn in results], indent=1, sort_keys=True)
+    (dataroot / DRAWN_NAME).write_text(drawn + "\n", encoding="utf-8")
+    write_manifest(dataroot, manifest)
+    return manifest

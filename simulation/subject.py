@@ -1,0 +1,319 @@
+"""One simulated subject: the same head scanned in domain A and in domain B, and the truth on A's slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from simulation.anatomy import TISSUES, Anatomy, load_anatomy
+from simulation.deformation import HeadShape, SmoothField, draw_field, draw_shape
+from simulation.faults import (
+    FAULTS,
+    banding,
+    distortion,
+    draw_severities,
+    extra_noise,
+    flattened,
+    grade,
+    misplaced,
+    motion,
+    zipper,
+)
+from simulation.geometry import (
+    FOV_MM,
+    ScanGeometry,
+    SlicedHead,
+    draw_geometry,
+    fine_axis_mm,
+    fine_factor,
+    interpolate,
+    slice_head,
+)
+from simulation.presets import Preset, Protocol
+from simulation.scanner import (
+    Sampling,
+    band_limit,
+    blocks,
+    centre_bright,
+    coil_sensitivities,
+    combined,
+    fat_shift_mm,
+    noise,
+    receive_field,
+    to_image,
+)
+from simulation.sequences import FastSpinEcho
+from simulation.tissue import Tissue, draw_jitter, tissues_at
+
+HETEROGENEITY_MM, HETEROGENEITY_STD = 25.0, 0.03
+SNR_JITTER = 0.15
+TRANSMIT_STEPS = 24  # flip angles at which a signal is computed, linear between
+PURPOSES = ("head", "scan A", "scan B", "faults A", "faults B", "lesions")
+
+Volume = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What belongs to the subject, not to the scan: shape, tissue parameters' jitter, signal variation in a tissue."""
+
+    shape: HeadShape
+    jitter: dict[str, dict[str, float]]
+    variation: SmoothField
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan as volumes (X, Y, Z) in RAS.
+
+    `image` is what the scanner delivers; `truth` is another protocol's image on the same grid without noise and bias
+    (None in domain B); `truth_mask` is the head; `labels` the largest tissue of each voxel by its number in `LABELS`;
+    `lesions` where most of a voxel is lesion (None if the head has none).
+    """
+
+    image: Volume
+    truth: Volume | None
+    truth_mask: NDArray[np.bool_]
+    labels: NDArray[np.uint8]
+    lesions: NDArray[np.bool_] | None
+    level_mm: NDArray[np.float64]
+    affine: NDArray[np.float64]
+    drawn: dict[str, Any]
+
+
+def generator(seed: int, subject: int, purpose: str) -> np.random.Generator:
+    """Independent stream for one purpose of one subject: no order of execution can change what it gives."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(subject, PURPOSES.index(purpose))))
+
+
+@dataclass(frozen=True)
+class ScanFaults:
+    """What is wrong with one scan: `severities` in (0, 1] by fault, and a stream of random numbers for each."""
+
+    severities: Mapping[str, float]
+    seed: int = 0
+    subject: int = 0
+    domain: str = "A"
+
+    def generator(self, fault: str) -> np.random.Generator:
+        """The fault's own stream, from its beginning each time it is asked for."""
+        key = (self.subject, PURPOSES.index(f"faults {self.domain}"), FAULTS.index(fault))
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+
+NO_FAULTS = ScanFaults({})
+
+
+def draw_head(seed: int, subject: int, tissues: Sequence[str] = TISSUES, deformation: float = 1.0) -> Head:
+    """The subject's head, from (seed, subject) alone; `deformation` as for `draw_shape`."""
+    rng = generator(seed, subject, "head")
+    shape, jitter = draw_shape(rng, deformation), draw_jitter(rng)
+    return Head(shape, jitter, draw_field(rng, len(tissues), HETEROGENEITY_MM, HETEROGENEITY_STD))
+
+
+def _to_volume(stack: NDArray[Any]) -> NDArray[Any]:
+    """(Z, Y, X) -> (X, Y, Z), contiguous."""
+    return np.ascontiguousarray(stack.transpose(2, 1, 0))
+
+
+class Scanner:
+    """One head placed in one scan geometry: fractions are resampled once, then any protocol can be imaged."""
+
+    def __init__(self, head: Head, geometry: ScanGeometry, anatomy: Anatomy, faults: ScanFaults = NO_FAULTS) -> None:
+        self.head, self.geometry, self.anatomy, self.faults = head, geometry, anatomy, faults
+        self.sliced: SlicedHead = slice_head(anatomy, head.shape, geometry)
+        centre = anatomy.centre_mm.reshape(3, 1, 1, 1)
+        self.variation = head.variation.at(self.sliced.coarse_template - centre).astype(np.float32)
+
+    def _fine(self, coarse: NDArray[Any]) -> NDArray[Any]:
+        """Bring a smooth (n, y, x) field from the coarse to the fine in-plane grid."""
+        fine_mm, coarse_mm = fine_axis_mm(self.geometry.matrix), self.sliced.coarse_mm
+        return interpolate(interpolate(coarse, fine_mm, coarse_mm, axis=1), fine_mm, coarse_mm, axis=2)
+
+    def tissues(self, protocol: Protocol) -> dict[str, Tissue]:
+        """This subject's tissue parameters at the protocol's field."""
+        return tissues_at(protocol.b0_t, self.head.jitter, self.anatomy.tissues)
+
+    def with_slices_of(self, protocol: Protocol) -> Scanner:
+        """The same head with as thick slices as the protocol's, centred where this scan's are."""
+        here = self.geometry
+        if protocol.thickness_mm == here.thickness_mm:
+            return self
+        gap = here.thickness_mm + here.gap_mm - protocol.thickness_mm  # below 0: slices overlap
+        geometry = replace(here, thickness_mm=protocol.thickness_mm, gap_mm=gap)
+        return Scanner(self.head, geometry, self.anatomy, self.faults)
+
+    def signal(self, protocol: Protocol, *, ideal: bool = False) -> Volume:
+        """Signed signal (n, N, N) on the fine grid: sum over tissues of fraction times signal.
+
+        `ideal`: the nominal flip angle everywhere, and fat where it is.
+        """
+        total = np.zeros(self.sliced.fractions.shape[1:], np.float32)
+        strengths = self._strengths(protocol, ideal=ideal)
+        for number, name in enumerate(self.anatomy.tissues):
+            strength = np.broadcast_to(strengths[name].astype(np.float32), self.variation[number].shape)
+            varied = strength * (1 + self.variation[number])
+            for part in blocks(len(total)):
+                fraction = self.sliced.fractions[number, part]
+                if name == "fat" and protocol.bandwidth_hz and not ideal:
+                    fraction = self._shifted(fraction, protocol)
+                total[part] += fraction * self._fine(varied[part])
+        return total
+
+    def _strengths(self, protocol: Protocol, *, ideal: bool) -> dict[str, NDArray[np.float64]]:
+        """Signed signal of every tissue: a number, or (n, y, x) on the coarse grid where the flip angle varies."""
+        tissues, sequence = self.tissues(protocol), protocol.sequence
+        if ideal or not protocol.transmit_drop:
+            strengths = {name: sequence.signal(tissue)[0] for name, tissue in tissues.items()}
+        else:
+            transmit = centre_bright(protocol.transmit_drop, self.geometry.z_mm, self.sliced.coarse_mm)
+            angles = np.linspace(transmit.min(), transmit.max(), TRANSMIT_STEPS)
+            strengths = {n: np.interp(transmit, angles, sequence.signal(t, angles)) for n, t in tissues.items()}
+        severity = self.faults.severities.get("contrast", 0.0)
+        return flattened(strengths, severity) if severity and not ideal else strengths
+
+    def _shifted(self, fraction: Volume, protocol: Protocol) -> Volume:
+        """Fat as the readout sees it, off by its chemical shift towards the right."""
+        assert protocol.bandwidth_hz is not None
+        shift = fat_shift_mm(protocol.b0_t, protocol.bandwidth_hz, protocol.resolution_mm or self.geometry.pixel_mm)
+        x = fine_axis_mm(self.geometry.matrix)
+        return interpolate(fraction, x - shift, x, axis=2)
+
+    def sampling(self, protocol: Protocol) -> Sampling:
+        """What is measured of k-space."""
+        pixel = self.geometry.pixel_mm
+        read = FOV_MM / max(protocol.resolution_mm or pixel, pixel)
+        phase = FOV_MM / max(protocol.phase_mm or protocol.resolution_mm or pixel, pixel)
+        return Sampling(phase, read, protocol.partial_fourier)
+
+    def ideal(self, protocol: Protocol) -> Volume:
+        """Magnitude (n, matrix, matrix) with the protocol's contrast and sharpness, free of noise and bias."""
+        sampling = replace(self.sampling(protocol), partial=1.0)
+        kspace = band_limit(self.signal(protocol, ideal=True), self.geometry.matrix, sampling)
+        return np.abs(to_image(kspace)).astype(np.float32)
+
+    def image(self, protocol: Protocol, rng: np.random.Generator) -> tuple[Volume, dict[str, float]]:
+        """Magnitude (n, matrix, matrix) as the scanner delivers it, and what was drawn for it."""
+        places = self.geometry.z_mm, self.sliced.coarse_mm
+        bias = receive_field(rng, protocol.bias_std, *places) * centre_bright(protocol.receive_drop, *places)
+        snr = protocol.snr_wm * (1 + SNR_JITTER * float(rng.uniform(-1, 1)))
+        sigma = abs(float(protocol.sequence.signal(tissues_at(protocol.b0_t)["wm"])[0])) / snr
+        received = self.signal(protocol)
+        for part in blocks(len(received)):
+            received[part] *= self._fine(bias[part].astype(np.float32))
+        if severity := self.faults.severities.get("distortion"):
+            received = distortion(received, severity, self.faults.generator("distortion"), z_mm=self.geometry.z_mm)
+        return self.acquire(received, protocol, sigma, rng), {"snr_wm": snr, "sigma": sigma}
+
+    def acquire(self, received: Volume, protocol: Protocol, sigma: float, rng: np.random.Generator) -> Volume:
+        """One repetition: magnitude (n, matrix, matrix) of a signal on the fine grid, with noise of its own."""
+        sampling, coil_images = self.sampling(protocol), []
+        more_noise = self.faults.generator("noise")
+        for sensitivity in self._sensitivities(protocol.coils):
+            seen = received if sensitivity is None else received * self._fine(sensitivity)
+            kspace = self._encoded(seen, protocol, sampling)
+            kspace += noise(rng, kspace.shape, sampling, sigma)
+            if severity := self.faults.severities.get("noise"):
+                kspace = extra_noise(kspace, severity, more_noise, sampling=sampling, sigma=sigma)
+            coil_images.append(to_image(kspace))
+        return combined(coil_images)
+
+    def _encoded(self, seen: NDArray[Any], protocol: Protocol, sampling: Sampling) -> NDArray[np.complex64]:
+        """k-space without noise; what is wrong with it is the same for every coil."""
+        faults, matrix = self.faults, self.geometry.matrix
+        if severity := faults.severities.get("motion"):
+            echoes = protocol.sequence.n_echoes if isinstance(protocol.sequence, FastSpinEcho) else 1
+            stream = faults.generator("motion")
+            kspace = motion(seen, severity, stream, matrix=matrix, sampling=sampling, echoes=echoes)
+        else:
+            kspace = band_limit(seen, matrix, sampling)
+        if severity := faults.severities.get("zipper"):
+            kspace = zipper(kspace, severity, faults.generator("zipper"), sampling=sampling)
+        if severity := faults.severities.get("banding"):
+            kspace = banding(kspace, severity, faults.generator("banding"))
+        return kspace
+
+    def _sensitivities(self, coils: int) -> Sequence[NDArray[np.complex64] | None]:
+        """Of each receiver, (n, y, x) on the coarse grid; None for one that sees everything alike."""
+        return [*coil_sensitivities(coils, self.geometry.z_mm, self.sliced.coarse_mm)] if coils else [None]
+
+    def labels(self) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.bool_]]:
+        """Head mask, largest tissue by its number in `LABELS`, and where lesions are, each (n, matrix, matrix)."""
+        step = fine_factor(self.geometry.matrix)
+        fractions = self.sliced.fractions[:, :, ::step, ::step]
+        head = fractions.sum(0)
+        most, label = 1 - head, np.zeros(head.shape, np.uint8)
+        for number, fraction in zip(self.anatomy.label_numbers[1:], fractions, strict=True):
+            more = fraction > most
+            label[more], most = number, np.maximum(most, fraction)
+        mask = np.stack([ndimage.binary_fill_holes(plane) for plane in head > 0.5])
+        return mask, label, fractions[len(TISSUES) :].sum(0) > 0.5
+
+
+def _record(scanner: Scanner, protocol: Protocol, drawn: dict[str, Any]) -> dict[str, Any]:
+    """Every drawn parameter of a scan but the random fields, as JSON types."""
+    geometry = scanner.geometry
+    return {
+        "protocol": protocol.name,
+        "crop": list(geometry.crop),
+        "angles_deg": geometry.pose.angles_deg.tolist(),
+        "shift_mm": geometry.pose.shift_mm.tolist(),
+        "z_first_mm": float(geometry.z_mm[0]),
+        "n_slices": len(geometry.z_mm),
+        "shape_matrix": scanner.head.shape.matrix.tolist(),
+        "tissues": {name: asdict(tissue) for name, tissue in scanner.tissues(protocol).items()},
+        "faults": {
+            name: {"severity": severity, "grade": grade(severity)}
+            for name, severity in scanner.faults.severities.items()
+        },
+        **drawn,
+    }
+
+
+def simulate_scan(
+    preset: Preset,
+    seed: int,
+    subject: int,
+    domain: str,
+    *,
+    matrix: int,
+    with_truth: bool,
+    anatomy: Anatomy | None = None,
+    deformation: float = 1.0,
+    faults: Sequence[str] = (),
+    fault_probability: float = 0.0,
+) -> Scan:
+    """Scan `subject` in domain `A` (low field) or `B` (high field) of the preset.
+
+    Each of `faults` befalls the scan with `fault_probability`. Its truth, mask and labels show what a scan without
+    faults would, where the head lies.
+    """
+    anatomy = anatomy or load_anatomy()
+    protocol = preset.low if domain == "A" else preset.high
+    head = draw_head(seed, subject, anatomy.tissues, deformation)
+    rng = generator(seed, subject, f"scan {domain}")
+    geometry = draw_geometry(
+        rng, anatomy, head.shape, matrix=matrix, thickness_mm=protocol.thickness_mm, gap_mm=protocol.gap_mm
+    )
+    drawn_faults = draw_severities(generator(seed, subject, f"faults {domain}"), faults, fault_probability)
+    wrong = ScanFaults(drawn_faults, seed, subject, domain)
+    if severity := wrong.severities.get("positioning"):
+        geometry = replace(geometry, pose=misplaced(geometry.pose, severity, wrong.generator("positioning")))
+    scanner = Scanner(head, geometry, anatomy, wrong)
+    image, drawn = scanner.image(protocol, rng)
+    mask, label, lesions = scanner.labels()
+    return Scan(
+        image=_to_volume(image),
+        truth=_to_volume(scanner.with_slices_of(preset.high).ideal(preset.high)) if with_truth else None,
+        truth_mask=_to_volume(mask),
+        labels=_to_volume(label),
+        lesions=_to_volume(lesions) if len(anatomy.tissues) > len(TISSUES) else None,
+        level_mm=scanner.sliced.level_mm,
+        affine=geometry.affine,
+        drawn=_record(scanner, protocol, {"subject": subject, "domain": domain, **drawn}),
+    )

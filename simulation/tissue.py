@@ -1,0 +1,131 @@
+"""Relaxation times and proton density of six tissues and of lesions at any field strength.
+
+Every value stands beside its source and grade: V read in the source, V2 quoted by a second source, C computed,
+I inferred, M from memory. Measured anchors are interpolated linearly in log B0. The Rooney power law is not used below
+0.3 T: stretched to 64 mT it makes WM some 25 % too short and doubles the T1 contrast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from simulation.anatomy import LESIONS, TISSUES
+from util.errors import UserError
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Relaxation times in ms and proton density relative to CSF."""
+
+    t1_ms: float
+    t2_ms: float
+    t2star_ms: float
+    pd: float
+
+
+FIELDS_T = (0.064, 0.3, 1.5, 3.0, 7.0)
+LOWEST_T = 0.05  # measured values there do not differ from those at 0.064 T by more than their own spread
+
+# T1 in ms at FIELDS_T.
+# wm, gm: 0.064 T Deoni 2022 phantom specification and O'Reilly & Webb 2022 [V2]; 0.3 T between Rooney's law and the
+#   Nishimura table (368-450 / 545-578) [V2]; 1.5, 3, 7 T centre of Wright 2008, Wansapura 1999, Stanisz 2005 [V, V2].
+# csf: 0.064 T 3400-3700 [V2]; elsewhere 1/0.231 s, Rooney 2007 [V2].
+# fat: 0.064 T between O'Reilly & Webb's 130 [M] and 180 [V2]; then the Nishimura table [V2]; 7 T [M].
+# soft (muscle, skin): 1.5 T BrainWeb 900 [V2]; 3 T Stanisz 1412 [M]; the others a power law through these [I].
+# bone: no table to be had; without consequence, since its T2 leaves no signal [M].
+_T1_MS = {
+    "csf": (3700, 4300, 4300, 4300, 4300),
+    "gm": (330, 550, 1050, 1450, 1880),
+    "wm": (265, 400, 660, 840, 1150),
+    "fat": (150, 200, 260, 300, 350),
+    "bone": (200, 200, 250, 300, 350),
+    "soft": (230, 450, 900, 1300, 1800),
+}
+# T2 in ms. wm, gm: 64 mT weak (85-100 / 100-115) [V2, M]; 0.3 T lowfieldsim [V2]; 1.5, 3, 7 T Cox & Gowland 2010, mean
+#   of frontal and occipital cortex [V]. csf: free water, O'Reilly & Webb ~1584 [M], 7 T [M]; BrainWeb's 329 ms avoided.
+# fat 85, muscle 47: lowfieldsim, field independent [V2]; fat at 7 T [M]. bone: sub-millisecond [M].
+_T2_MS = {
+    "csf": (1600, 1600, 1600, 1600, 1000),
+    "gm": (105, 100, 84, 72, 47),
+    "wm": (95, 92, 80, 71, 47),
+    "fat": (85, 85, 85, 85, 60),
+    "bone": (0.5, 0.5, 0.5, 0.5, 0.5),
+    "soft": (47, 47, 47, 47, 40),
+}
+# T2* in ms. gm: 90 exp(-0.142 B0), wm: 64 exp(-0.132 B0), Pohmann 2016 [V2; the 64 mT end is extrapolated, I]; csf
+#   "made up, not too relevant" in that same code [V2]; fat and muscle BrainWeb at 1.5 T [V2], taken as constant [I].
+_T2STAR_MS = {
+    "csf": (100, 100, 100, 100, 100),
+    "gm": (89, 86, 73, 59, 33),
+    "wm": (63, 62, 53, 43, 25),
+    "fat": (58, 58, 58, 58, 45),
+    "bone": (0.4, 0.4, 0.4, 0.4, 0.4),
+    "soft": (30, 30, 30, 30, 25),
+}
+_BY_FIELD: dict[str, Mapping[str, Sequence[float]]] = {"t1_ms": _T1_MS, "t2_ms": _T2_MS, "t2star_ms": _T2STAR_MS}
+# Proton density: water content .70 / .82 / 1.0 [V2]; fat and muscle BrainWeb 1.0 [V2]; bone 0-0.1 [M].
+_PD = {"csf": 1.0, "gm": 0.82, "wm": 0.70, "fat": 1.0, "bone": 0.05, "soft": 1.0}
+
+# A lesion is white matter with so much of its water free, in fast exchange: rates and proton density mix linearly
+# between wm and csf [I]. One number then gives T1, T2, T2* and PD relative to wm at every field, never beyond CSF.
+# Chosen so that T1 / T2 at 3 T (wm 840 / 71 ms) come near remembered values [M]; nothing measured was at hand at other
+# fields, where they rest on the mixing alone [I].
+# wmh: 1240 / 115 ms, remembered 1100-1400 / 100-150 [M].
+# tumour: glioma, solid, no contrast agent: 1320 / 125 ms, remembered 1200-1700 / 110-180 [M].
+# oedema: vasogenic: 1510 / 150 ms, remembered 1300-1700 / 130-250 [M].
+# infarct: chronic, a cavity with some gliosis, so close to CSF: 3050 / 507 ms [I].
+_FREE_WATER = {"wmh": 0.40, "tumour": 0.45, "oedema": 0.55, "infarct": 0.90}
+
+# Relative half-widths of the jitter between subjects: T1 +-10 % at 64 mT, +-15-20 % advised over methods [I]; CSF is
+# water and hardly varies.
+JITTER = {"t1_ms": 0.10, "t2_ms": 0.06, "t2star_ms": 0.06, "pd": 0.03}
+CSF_JITTER_SCALE = 0.3
+
+
+def _at(values: Sequence[float], b0_t: float) -> float:
+    return float(np.interp(math.log(b0_t), [math.log(b) for b in FIELDS_T], values))
+
+
+def tissues_at(
+    b0_t: float, jitter: dict[str, dict[str, float]] | None = None, names: Sequence[str] = TISSUES
+) -> dict[str, Tissue]:
+    """Parameters of the tissues `names`, lesions among them or not, at `b0_t` tesla.
+
+    `jitter[tissue][parameter]` are factors around 1. A lesion follows those of wm and csf, and then its own if given.
+
+    Raises:
+        UserError: an unknown tissue, or a field strength outside the anchors, where nothing measured supports values.
+    """
+    for name in names:
+        if name not in TISSUES + LESIONS:
+            raise UserError(f"tissue '{name}': unknown, choose from {', '.join(TISSUES + LESIONS)}")
+    if not LOWEST_T <= b0_t <= FIELDS_T[-1]:
+        raise UserError(f"field strength {b0_t} T: relaxation times are known from 0.05 to 7 T")
+    found: dict[str, Tissue] = {}
+    for name in dict.fromkeys((*TISSUES, *names)):
+        if name in _FREE_WATER:
+            values = _mixed(found["wm"], found["csf"], _FREE_WATER[name])
+        else:
+            values = {key: _at(table[name], b0_t) for key, table in _BY_FIELD.items()} | {"pd": _PD[name]}
+        factors = (jitter or {}).get(name, {})
+        found[name] = Tissue(**{key: value * factors.get(key, 1.0) for key, value in values.items()})
+    return {name: found[name] for name in names}
+
+
+def _mixed(tissue: Tissue, water: Tissue, share: float) -> dict[str, float]:
+    """Parameters when `share` of the tissue's water is free: relaxation rates and proton density mix linearly."""
+    times = {key: 1 / ((1 - share) / getattr(tissue, key) + share / getattr(water, key)) for key in _BY_FIELD}
+    return times | {"pd": (1 - share) * tissue.pd + share * water.pd}
+
+
+def draw_jitter(rng: np.random.Generator) -> dict[str, dict[str, float]]:
+    """One subject's factors, uniform within `JITTER`; the same at every field, since they belong to the subject."""
+    drawn: dict[str, dict[str, float]] = {}
+    for name in TISSUES:
+        scale = CSF_JITTER_SCALE if name == "csf" else 1.0
+        drawn[name] = {f.name: 1 + scale * JITTER[f.name] * float(rng.uniform(-1, 1)) for f in fields(Tissue)}
+    return drawn

@@ -1,0 +1,183 @@
+"""Everything a person can watch of a run, behind one object: terminal, loss_log.csv, report and dashboard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from options.display_options import DisplayOptions
+from training.log.console_log import ConsoleLog
+from training.log.dashboard import Dashboard
+from training.log.loss_log import LOSS_LOG_NAME, LossLog
+from training.log.sample_images import SampleImages, column, labelled_grid
+from training.log.training_report import Status, TrainingReport
+
+REPORT_SHARE = 0.02  # at most this part of the training time goes into rewriting the report
+
+
+class RunLog:
+    """Log of one run. Only the first process of a distributed run has one.
+
+    Nothing that goes wrong with a file, a picture or the dashboard stops training: the first time, a warning says so.
+
+        log = RunLog(run_dir, display)
+        log.stage("gan", n_steps)
+        for batch in loader:
+            losses = model.training_step(batch)
+            log.advance(len(batch))
+            if log.losses_due():
+                log.losses(epoch, step, {name: float(value) for name, value in losses.items()})
+            if log.images_due():
+                log.images(epoch, step, model.visuals())
+        log.close()
+
+    Args:
+        run_dir: the run folder, which exists; its name is the run's.
+        console: False for a silent run.
+    Raises:
+        UserError: the dashboard is asked for and visdom is not installed.
+    """
+
+    def __init__(self, run_dir: Path, display: DisplayOptions, console: bool = True) -> None:
+        self._display = display
+        self._console = ConsoleLog(run_dir / "log.txt", console)
+        self._failed: set[str] = set()
+        self._loss_log = LossLog(run_dir / LOSS_LOG_NAME)
+        self._samples = SampleImages(run_dir / "web")
+        self._dashboard = Dashboard(display, run_dir.name, self.warn) if display.display_id > 0 else None
+        self._stage, self._n_steps, self._step = "", 0, 0
+        self._seen = 0  # images, in this stage
+        self._row_seen, self._html_seen, self._dashboard_seen = 0, 0, 0  # images seen at the last row, picture, ...
+        self._time_before = 0.0
+        self._start = self._row_time = time.monotonic()
+        self._report = TrainingReport(run_dir, self._loss_log, self._samples, display.display_ncols)
+        self._report_time, self._report_cost = float("-inf"), 0.0
+
+    def resume(self, stage: str, step: int) -> None:
+        """Go on with the logs of an earlier run, cut back to `step` of `stage`. Without it they are begun anew."""
+        with self._attempt("read the earlier run's logs"):
+            self._loss_log.resume(stage, step)
+            self._samples.resume(stage, step)
+        self._time_before = self._loss_log.seconds
+
+    def stage(self, name: str, n_steps: int, first_step: int = 0) -> None:
+        """Begin a stage (sgp, lsc, gan, refine) of `n_steps` steps, `first_step` of which were done before a resume."""
+        self._stage, self._n_steps, self._step = name, n_steps, first_step
+        self._seen = 0
+        self._row_seen, self._html_seen, self._dashboard_seen = -1, -1, -1  # the first step's row and pictures are due
+        self._row_time = time.monotonic()
+        self._console.stage(name, n_steps, first_step)
+
+    def advance(self, n_images: int) -> None:
+        """One training step with `n_images` images is done. Call it every step; it does not wait for the device."""
+        self._seen += n_images
+        self._step += 1
+        self._console.advance()
+
+    def losses_due(self) -> bool:
+        """Whether --print_freq images or --log_seconds have gone by since the last row."""
+        waited = time.monotonic() - self._row_time
+        first = self._row_seen < 0
+        return first or self._seen - self._row_seen >= self._display.print_freq or waited >= self._display.log_seconds
+
+    def losses(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
+        """Write one row of losses. Values that are not finite are written too: stopping is the trainer's job."""
+        now = time.monotonic()
+        rate = (self._seen - max(self._row_seen, 0)) / max(now - self._row_time, 1e-9)
+        self._row_seen, self._row_time = self._seen, now
+        self._add_row(epoch, step, rate, losses)
+        self._console.losses(epoch, step, rate, losses)
+        self._show_curves()
+
+    def validation(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Write one row of validation metrics, as columns `val_NAME`."""
+        named = {f"val_{name}": value for name, value in metrics.items()}
+        self._add_row(epoch, step, None, named)
+        self.note(f"validation, epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        self._show_curves()
+
+    def _add_row(self, epoch: int, step: int, rate: float | None, values: Mapping[str, float]) -> None:
+        seconds = self._time_before + time.monotonic() - self._start
+        with self._attempt(f"write {LOSS_LOG_NAME}"):
+            self._loss_log.add(self._stage, epoch, step, images_per_s=rate, seconds=seconds, values=values)
+
+    def _show_curves(self) -> None:
+        if self._dashboard is not None:
+            with self._attempt("draw the dashboard's curves"):
+                self._dashboard.curves(self._loss_log, self._stage)
+
+    def _html_due(self) -> bool:
+        waiting = self._html_seen < 0 or self._seen - self._html_seen >= self._display.update_html_freq
+        return self._display.html and waiting
+
+    def _dashboard_due(self) -> bool:
+        waiting = self._dashboard_seen < 0 or self._seen - self._dashboard_seen >= self._display.display_freq
+        return self._dashboard is not None and waiting
+
+    def images_due(self) -> bool:
+        """Whether the report (--update_html_freq) or the dashboard (--display_freq) waits for sample images."""
+        return self._html_due() or self._dashboard_due()
+
+    def images(self, epoch: int, step: int, grid_rows: Mapping[str, Tensor]) -> None:
+        """Show sample images in the report, the dashboard or both, whichever is due; in both if neither is.
+
+        Args: grid_rows: label -> (N, 1, H, W) intensity in [-1, 1]; the first four of each are shown.
+        """
+        due = self.images_due()
+        to_html, to_dashboard = self._html_due() or not due, self._dashboard_due() or not due
+        with self._attempt("draw sample images"):
+            columns = {label: column(images) for label, images in grid_rows.items()}
+            if to_dashboard and self._dashboard is not None:
+                self._dashboard_seen = self._seen
+                grid = labelled_grid(columns, self._display.display_ncols)
+                self._dashboard.images(grid, f"{self._stage}, epoch {epoch}, step {step}")
+            if to_html and self._display.html:
+                self._html_seen = self._seen
+                self._samples.save(self._stage, epoch, step, columns)
+                self._report_if_cheap()
+
+    def _report_if_cheap(self) -> None:
+        if time.monotonic() - self._report_time >= self._report_cost / REPORT_SHARE:
+            self.report()
+
+    def report(self) -> None:
+        """Write web/index.html anew (nothing with --no_html)."""
+        self._write_report("running")
+
+    def _write_report(self, state: str) -> None:
+        if not self._display.html:
+            return
+        start = time.monotonic()
+        status = Status(state, self._stage, self._step, self._n_steps)
+        with self._attempt("write the training report"):
+            self._report.write(status)
+        self._report_time = time.monotonic()
+        self._report_cost = self._report_time - start
+
+    def note(self, text: str) -> None:
+        """A line for the terminal and log.txt."""
+        self._console.note(text)
+
+    def warn(self, text: str) -> None:
+        """A warning line for the terminal and log.txt."""
+        self._console.note(f"warning: {text}", style="yellow")
+
+    @contextmanager
+    def _attempt(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a log is never worth a run
+            if what not in self._failed:
+                self._failed.add(what)
+                self.warn(f"could not {what} ({type(error).__name__}: {error}); training goes on")
+
+    def close(self) -> None:
+        """Write the last report, send what the dashboard still lacks (two seconds at most), leave the bar."""
+        self._write_report("ended")
+        if self._dashboard is not None:
+            self._dashboard.close()
+        self._console.close()

@@ -1,0 +1,96 @@
+"""Sample images of a run: `web/images/*.png`, listed in `web/samples.json`, and the labelled grid for the dashboard."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from training.log.loss_log import until
+from util.files import replace_text
+
+MAX_SAMPLES = 4  # images of a batch shown under each label
+PADDING = 2  # pixels between two images
+LABEL_HEIGHT = 18  # pixels of a label's line in the dashboard's grid
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pictures taken at one moment. `files` maps each label to its picture, a path relative to the web folder."""
+
+    stage: str
+    epoch: int
+    step: int
+    files: dict[str, str]
+
+
+def column(images: Tensor) -> np.ndarray:
+    """The first images one above the other.
+
+    Args:    images: (N, 1, H, W), intensity in [-1, 1]; values outside are clipped.
+    Returns: (n (H + PADDING) + PADDING, W + 2 PADDING) uint8 with n = min(N, MAX_SAMPLES); (H, W) if n = 1.
+    """
+    from torchvision.utils import make_grid  # here: it takes as long as torch, and a mistake is told before
+
+    shown = images[:MAX_SAMPLES].detach().float().cpu()
+    grid = make_grid(shown, nrow=1, padding=PADDING, normalize=True, value_range=(-1, 1))
+    return (grid[0] * 255).round().byte().numpy()
+
+
+def labelled_grid(columns: Mapping[str, np.ndarray], n_columns: int) -> np.ndarray:
+    """Columns side by side, `n_columns` a band, each under its label.
+
+    Args:    columns: label -> (H, W) uint8, from `column`.
+    Returns: (3, H', W') uint8.
+    """
+    labels = list(columns)
+    width = max(image.shape[1] for image in columns.values())
+    height = max(image.shape[0] for image in columns.values()) + LABEL_HEIGHT
+    across = min(n_columns, len(labels))
+    canvas = Image.new("L", (across * width, -(-len(labels) // across) * height), 0)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
+    for number, label in enumerate(labels):
+        left, top = number % across * width, number // across * height
+        draw.text((left + width // 2, top + LABEL_HEIGHT // 2), label, fill=255, font=font, anchor="mm")
+        canvas.paste(Image.fromarray(columns[label]), (left, top + LABEL_HEIGHT))
+    return np.broadcast_to(np.asarray(canvas), (3, canvas.height, canvas.width)).copy()
+
+
+class SampleImages:
+    """The report's pictures, oldest first in `samples`."""
+
+    def __init__(self, web_dir: Path) -> None:
+        self._web_dir = web_dir
+        self.samples: list[Sample] = []
+
+    @property
+    def _index(self) -> Path:
+        return self._web_dir / "samples.json"
+
+    def resume(self, stage: str, step: int) -> None:
+        """Take over an earlier run's pictures up to `step` of `stage`. A missing or damaged list is an empty one."""
+        try:
+            rows = json.loads(self._index.read_text(encoding="utf-8"))
+            found = [Sample(**row) for row in rows]
+        except (OSError, ValueError, TypeError):
+            return
+        self.samples = until(found, lambda sample: (sample.stage, sample.step), stage, step)
+
+    def save(self, stage: str, epoch: int, step: int, columns: Mapping[str, np.ndarray]) -> None:
+        """Write one PNG per label and add them to the list. Raises OSError."""
+        (self._web_dir / "images").mkdir(parents=True, exist_ok=True)
+        files = {}
+        for label, image in columns.items():
+            name = f"{stage}_epoch{epoch:03d}_step{step:07d}_{label}.png"
+            files[label] = "images/" + re.sub(r"[^A-Za-z0-9_.-]", "-", name)
+            Image.fromarray(image).save(self._web_dir / files[label])
+        self.samples = [s for s in self.samples if (s.stage, s.step) != (stage, step)]
+        self.samples.append(Sample(stage, epoch, step, files))
+        with replace_text(self._index) as file:
+            json.dump([asdict(sample) for sample in self.samples], file, indent=1)

@@ -1,0 +1,82 @@
+"""One stage's losses as a figure of small panels (SVG)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from training.log.loss_log import LossLog
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PANELS_ACROSS = 3
+PANEL_INCHES = 2.2  # height of a row of panels
+LOG_SPAN = 30.0  # a panel whose values span a wider ratio is drawn on a logarithmic scale
+COLOURS = {"_A": "#3a78b5", "_B": "#d1603d", "": "#3f4a56"}
+
+
+def panels(names: Iterable[str]) -> dict[str, list[str]]:
+    """Losses that differ only in their domain, `x_A` and `x_B`, share the panel `x`; any other has its own."""
+    grouped: dict[str, list[str]] = {}
+    for name in names:
+        grouped.setdefault(re.sub(r"_[AB]$", "", name), []).append(name)
+    return {title if len(members) > 1 else members[0]: members for title, members in grouped.items()}
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Running mean of (n,) over n / 15 neighbours, fewer at the ends, so that the curve neither lags nor droops."""
+    width = len(values) // 15
+    if width < 2:
+        return values
+    window = np.ones(2 * (width // 2) + 1)
+    return np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
+
+
+def use_log_scale(values: np.ndarray) -> bool:
+    """Whether values (n,) are all positive and span more than LOG_SPAN, single outliers aside."""
+    if len(values) < 2 or values.min() <= 0:
+        return False
+    low, high = np.percentile(values, (2, 98))
+    return bool(high / low > LOG_SPAN)
+
+
+def draw_curves(path: Path, log: LossLog, stage: str) -> None:
+    """Draw all losses of `stage` to an SVG file: thin lines as logged, thick ones smoothed. Raises OSError."""
+    from matplotlib.figure import Figure  # imported here: half a second that runs without a report need not pay
+
+    grouped = panels(log.names(stage))
+    rows = -(-len(grouped) // PANELS_ACROSS)
+    height = PANEL_INCHES * rows
+    figure = Figure(figsize=(11, height))  # margins by hand: matplotlib's layout engines double the time this takes
+    figure.subplots_adjust(0.045, 0.45 / height, 0.995, 1 - 0.3 / height, wspace=0.16, hspace=0.36)
+    for number, (title, names) in enumerate(grouped.items(), start=1):
+        axes = figure.add_subplot(rows, PANELS_ACROSS, number)
+        _draw_panel(axes, title, {name: log.curve(stage, name) for name in names})
+        if number > len(grouped) - PANELS_ACROSS:
+            axes.set_xlabel("step", fontsize=8, color="#667")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="svg", transparent=True)
+
+
+def _draw_panel(axes: Axes, title: str, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    for name, (steps, values) in curves.items():
+        colour = COLOURS[name[-2:] if name[-2:] in COLOURS else ""]
+        axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3, marker="." if len(values) < 15 else "")
+        label = f"{name[-1]}  {values[-1]:.4g}" if len(curves) > 1 and len(values) else None
+        axes.plot(steps, smooth(values), color=colour, linewidth=1.8, label=label)
+    together = np.concatenate([values for _, values in curves.values()])
+    if use_log_scale(together):
+        axes.set_yscale("log")
+    last = f"   {together[-1]:.4g}" if len(curves) == 1 and len(together) else ""
+    axes.set_title(title + last, fontsize=9.5, loc="left", color="#223", parse_math=False)
+    axes.tick_params(labelsize=7.5, colors="#667", length=2)
+    axes.grid(color="#dde1e6", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#c3c9d1")
+    if len(curves) > 1:
+        axes.legend(fontsize=7.5, frameon=False, handlelength=1.2, loc="best")
