@@ -22,7 +22,7 @@ from evaluation.record import Record, write_csv, write_json
 from evaluation.report import write_report
 from evaluation.results import fresh_folder
 from evaluation.summary import print_summary
-from models import load_trained
+from models.trained import load_trained
 from options.test_options import TestOptions, parse
 from util.device import choose_device
 from util.errors import run_cli, warn

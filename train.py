@@ -45,21 +45,20 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
     dataset, unseen, skipped = processes.first_alone(partial(open_data, run, processes))
     image_size = dataset.image_size()
     seed_everything(run.train.seed)
-    make = partial(MODELS[run.model], run.network, image_size)  # type: ignore[call-arg]
+    make = partial(MODELS[run.model], run.network, image_size)
     model = processes.together(make).to(device)
     processes.together(partial(accelerate, model, run.train, processes))
     newest = processes.first_alone(partial(state_to_continue, run, image_size, model.stages))
-    forecast, warnings = processes.together(partial(preflight, run, model, dataset, device, dtype, newest, processes))
+    needs = processes.together(partial(preflight, run, model, dataset, device, dtype, newest))
     processes.together(partial(compile_networks, model, run.train, device))
     processes.alone(partial(begin_run, run, image_size, newest))
     log: RunLog | SilentLog = SilentLog()
     if processes.first:
         other_data = describe_run(run, argv, dataset, device, resumed=newest is not None, skipped=skipped)
         log = RunLog(run.run_dir, run.display)
-        log.note(str(forecast))
-        if skipped:
-            warnings.append(f"--skip_bad left out {told(skipped, run.run_dir)}")
-        for warning in (*warnings, other_data, newest.warning if newest else ""):
+        log.note(needs.sentence)
+        left_out = f"--skip_bad left out {told(skipped, run.run_dir)}" if skipped else ""
+        for warning in (left_out, other_data, newest.warning if newest else ""):
             if warning:
                 log.warn(warning)
     held.callback(log.close)
@@ -73,7 +72,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
         log=log,
         device=device,
         amp_dtype=dtype,
-        activations=forecast.activations,
+        activations=needs.activations,
         stop=held.enter_context(stop_on_signals(copied=processes.size > 1, told=processes.first)),
         processes=processes,
     )

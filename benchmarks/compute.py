@@ -16,9 +16,10 @@ from benchmarks.floors import floors
 from benchmarks.machine import conv_rate, copy_rate
 from data.batch import Batch
 from models import MODELS
-from models.base_model import BaseModel, StepContext
-from models.cycle_gan_model import GAN, CycleGANModel
+from models.base_model import BaseModel
+from models.gan_stage import GANStage
 from models.networks.layers import count_parameters
+from models.update import StepContext
 from options.train_options import parse
 from training.acceleration import accelerate, compile_networks
 from training.activations import measure_activations
@@ -56,13 +57,12 @@ class Bench:
         torch.manual_seed(0)
         self.case, self.device = case, choose_device(case.gpu_ids)
         self.dtype = amp_dtype(case.amp, self.device)
-        model: BaseModel = MODELS[case.model](run.network, (case.size, case.size))  # type: ignore[call-arg]
+        model: BaseModel = MODELS[case.model](run.network, (case.size, case.size))
         self.model = model.to(self.device)
         accelerate(self.model, run.train)
         compile_networks(self.model, run.train, self.device)
-        self.stage = next((stage for stage in model.stages if stage.name == GAN), model.stages[-1])
-        for network in (model.eval(), *model.stage_networks(self.stage)):
-            network.train(network is not model)
+        self.stage = next((stage for stage in model.stages if isinstance(stage, GANStage)), model.stages[-1])
+        self.stage.begin(model)
         self.batch = head_batch(case.batch, case.size).to(self.device)
         self.context = StepContext(self.device, case.batch, self.dtype)
         self.context.micro_batch = self._micro_batch(run.train.micro_batch)
@@ -70,13 +70,13 @@ class Bench:
     def _micro_batch(self, asked: str) -> int:
         if asked != "auto":
             return int(asked)
-        if not self.model.splits(self.stage):
+        if not self.stage.splits:
             return self.case.batch
-        needed = measure_activations(self.model, self.batch, self.stage, self.context)
+        needed = measure_activations(self.model, self.stage, self.batch, self.context)
         return fitting_micro_batch(needed, self.case.batch, self.device)
 
     def step(self) -> object:
-        return self.model.training_step(self.batch, self.stage, self.context)
+        return self.stage.step(self.batch, self.context)
 
     @torch.no_grad()
     def infer(self) -> object:
@@ -162,16 +162,16 @@ def flop(work: Callable[[], object]) -> int:
 
 def flop_by_term(bench: Bench) -> dict[str, int]:
     """FLOP a step saves without each term of the loss; `adv` is what is left: both discriminators, R and one G pass."""
-    model = bench.model
-    if not isinstance(model, CycleGANModel):
+    stage = bench.stage
+    if not isinstance(stage, GANStage):
         return {}
-    weights, whole = model.weights, flop(bench.step)
+    weights, whole = stage.weights, flop(bench.step)
     saved = {}
     for term in TERMS:
         if getattr(weights, term):
-            model.weights = replace(weights, **{term: 0.0})
+            stage.weights = replace(weights, **{term: 0.0})
             saved[term] = whole - flop(bench.step)
-    model.weights = weights
+    stage.weights = weights
     return {**saved, "adv": whole - sum(saved.values())}
 
 

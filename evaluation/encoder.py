@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from evaluation.predict import Embedder, NetworkGrid
-from models import load_trained
 from models.base_model import BaseModel
+from models.trained import load_trained
 from util.errors import UserError
 
 

@@ -1,24 +1,12 @@
-"""Models by the names users type: `--model`; and a trained one read back from its run folder."""
+"""Models by the names users type: `--model`."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import partial
-from pathlib import Path
-from typing import Any
-
-import torch
 
 from models.base_model import BaseModel
 from models.cycle_gan_model import CycleGANModel
 from models.lsc_model import LSCModel
 from models.pta_model import PTAModel
 from models.sgp_model import SGPModel
-from util.checkpoint import LATEST, OPTIONS_NAME, checkpoint_path, read_checkpoint, read_newest
-from util.errors import UserError, warn
-from util.reading import read_json
-from util.schema import build, flag
 
 MODELS: dict[str, type[BaseModel]] = {
     "pta_hybrid": PTAModel,
@@ -26,83 +14,3 @@ MODELS: dict[str, type[BaseModel]] = {
     "sgp": SGPModel,
     "lsc": LSCModel,
 }
-MOST_PIXELS = 1 << 14  # a side longer than this is no slice
-
-
-@dataclass(frozen=True)
-class SavedOptions:
-    """What is read from a run's options.json beside the model's own options; all of it must be there."""
-
-    model: str = flag("", "the model", choices=MODELS)
-    direction: str = flag("AtoB", "which domain was the source", choices=("AtoB", "BtoA"))
-    preprocess: str = flag("resize", "what happened to slices at loading")
-    load_size: int = flag(224, "side in pixels that slices were resized to", low=1, high=MOST_PIXELS)
-    seed: int = flag(0, "seed of the training", low=0)
-
-
-def read_options(run_dir: Path) -> tuple[dict[str, Any], Any, tuple[int, int]]:
-    """A run's options.json: its content, the checked options of its model, and the (H, W) that the model was made for.
-
-    Raises:
-        UserError: the run was never trained, or the file does not hold the options of a run.
-    """
-    path = run_dir / OPTIONS_NAME
-    if not path.is_file():
-        raise UserError(
-            f"--name {run_dir.name}: no run of that name in {run_dir.parent} (no {OPTIONS_NAME}); train it first"
-        )
-    run = read_json(path)
-    try:
-        saved = build(SavedOptions, {field.name: run[field.name] for field in fields(SavedOptions)})
-        # pretext weights are in the checkpoint; the files they once came from may be gone
-        options: Any = build(MODELS[saved.model].Options, {**run, "sgp_weights": None, "lsc_weights": None})
-        height, width = run["image_size"]
-        if not all(type(side) is int and 1 <= side <= MOST_PIXELS for side in (height, width)):
-            raise UserError(
-                f"image_size is {str([height, width])[:80]}, allowed are two whole numbers from 1 to {MOST_PIXELS}"
-            )
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the options of a run ({type(error).__name__}: {error})") from error
-    return run, options, (height, width)
-
-
-def load_trained(run_dir: Path, epoch: str = LATEST, device: torch.device | None = None) -> BaseModel:
-    """The model of a run with the weights of `epoch` (`latest` or a number), in evaluation mode.
-
-    Its architecture comes from the run's options.json, so nobody repeats `--netG`; `run` holds that file's content.
-    A latest.pt that cannot be read is replaced by what was saved before it, with a warning.
-
-    Raises:
-        UserError: the run was never trained, lacks that epoch, or its files do not fit together.
-    """
-    run, options, image_size = read_options(run_dir)
-    if epoch == LATEST:
-        newest = read_newest(run_dir)
-        path, content = newest.path, newest.content
-        if newest.warning:
-            warn(newest.warning)
-    else:
-        path = checkpoint_path(run_dir, epoch)
-        content = read_checkpoint(path)
-    make = partial(MODELS[run["model"]], options, image_size)  # type: ignore[call-arg]
-    try:
-        with torch.device("meta"):  # no memory yet: options.json may ask for any amount
-            described = make().state_dict()
-    except (UserError, RuntimeError, AssertionError) as error:
-        raise UserError(f"{run_dir / OPTIONS_NAME}: no such model can be made ({error})") from error
-    found = content.get("model")
-    if not isinstance(found, dict) or _shapes(found) != _shapes(described):
-        raise UserError(f"{path}: not weights of the model that {run_dir / OPTIONS_NAME} describes")
-    model = make()
-    model.load_state_dict(found)
-    model.run = run
-    return model.to(device or torch.device("cpu")).eval().requires_grad_(False)
-
-
-def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: getattr(value, "shape", None) for name, value in state.items()}
-
-
-__all__ = ["MODELS", "BaseModel", "load_trained"]

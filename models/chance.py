@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 
+@torch.autocast("cpu", enabled=False)  # drawn within a step, whose mixed precision would round it
 def drawn(keys: Tensor, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
     """What `draw` makes of each item's own generator (on the CPU), stacked: (N, …).
 

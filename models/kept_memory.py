@@ -1,4 +1,4 @@
-"""How much memory a training step needs for its gradients, found out without computing them."""
+"""How much memory a training step needs for its gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from models.base_model import StepContext
+from data.batch import Batch
+from models.stage import Stage
+from models.update import StepContext, Update
 
 
 class KeptMemory:
@@ -65,3 +67,19 @@ def kept_memory(model: nn.Module, context: StepContext) -> Iterator[KeptMemory]:
         yield memory
     for buffer, before in zip(model.buffers(), buffers, strict=True):
         buffer.copy_(before)
+
+
+def kept_bytes(model: nn.Module, stage: Stage, batch: Batch, context: StepContext) -> int:
+    """Most memory that autograd keeps at once in a step of `stage` on `batch`; the first optimiser's update counts.
+
+    Computes its gradients and drops them; no weight moves. `stage.begin(model)` has been called.
+
+    Raises: as `kept_memory`.
+    """
+    optimiser = next(iter(stage.optimisers.values()))
+    try:
+        with kept_memory(model, context) as memory, context.autocast():
+            stage.losses(batch, Update(optimiser, context))
+    finally:
+        optimiser.zero_grad(set_to_none=True)
+    return memory.most

@@ -1,4 +1,4 @@
-"""The losses of method.md section 3: tensors in, unweighted scalar out. No options, no state."""
+"""The losses of docs/method.md section 3: tensors in, unweighted scalar out. No options, no state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.networks.blur import gaussian_blur
 
 GAN_MODES = ("lsgan", "vanilla", "wgangp")
-SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004; the same in the evaluation (method.md section 6)
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004; the same in the evaluation (docs/method.md section 6)
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # for a data range of 1
 
 
@@ -123,7 +123,7 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, weigh
 
 
 def clip_loss(u: Tensor, v: Tensor, log_scale: Tensor, levels: Tensor | None = None, sigma: float = 0.0) -> Tensor:
-    """SGP's contrastive loss: mean of the two cross-entropies of logits = exp(t) u v^T (CLIP; method.md section 1).
+    """SGP's contrastive loss (CLIP): mean of two cross-entropies of logits = exp(t) u v^T (docs/method.md section 1).
 
     Args:
         u, v: (N, D) unit embeddings of low- and high-field slices; row i of both shows level p_i.

@@ -1,8 +1,8 @@
-"""LSC: local structure correction, the self-supervised pretext task (method.md section 2)."""
+"""LSC: local structure correction, the self-supervised pretext task (docs/method.md section 2)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,24 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from data.batch import Batch
-from models.base_model import (
-    BaseModel,
-    OptimiserOptions,
-    Stage,
-    StepContext,
-    StepsByDevice,
-    Update,
-    accumulate,
-)
+from models.base_model import BaseModel, OptimiserOptions
 from models.chance import drawn
-from models.kept_memory import kept_memory
 from models.losses import restoration_loss
 from models.networks.lsc import LSCNetwork, corrupt, draw_corruption
 from models.passes import full
+from models.stage import Stage, StepsByDevice
+from models.update import StepContext, Update
 from util.schema import flag
 
 LSC_STEPS = StepsByDevice(gpu=4000, cpu=100)
-MEMORISED_DB = 1.0  # method.md section 2: beyond this R has memorised B and would betray real from fake
+MEMORISED_DB = 1.0  # docs/method.md section 2: beyond this R has memorised B and would betray real from fake
 VALIDATION_SEED = 20_250_305
 
 
@@ -85,52 +78,6 @@ class LSC(nn.Module):
         return self.network(corrupted).clamp(-1, 1)
 
 
-class LSCModel(BaseModel):
-    """`--model lsc`: the restoration pretext task alone."""
-
-    Options = LSCOptions
-    pretext_steps: ClassVar = {"lsc_steps": LSC_STEPS}
-
-    def __init__(self, options: LSCOptions, image_size: tuple[int, int]) -> None:
-        super().__init__()
-        self.options = options
-        self.lsc = LSC(options)
-        self.stages = (lsc_stage(options, options.n_epochs + options.n_epochs_decay),)
-        self.optimisers, self.schedulers = lsc_optimiser(self.lsc, options)
-        self.watch = MemoryWatch()
-
-    def costly_networks(self) -> list[nn.Module]:
-        return [self.lsc.network]
-
-    def training_step(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
-        return lsc_step(self.lsc, self.optimisers["lsc"], self.schedulers["lsc"], batch, context, self.watch)
-
-    def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
-        return lsc_activation_bytes(self, self.lsc, batch, context)
-
-    def step_schedulers(self, stage: Stage) -> None:
-        """LSC's learning rate moves with every step, not with the epoch."""
-
-    def validate(self, stage: Stage, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
-        return self.watch.figures(self.lsc, batches, context)
-
-    def wants_to_stop(self, stage: Stage) -> str:
-        return self.watch.verdict
-
-    def visuals(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
-        return lsc_visuals(self.lsc, batch)
-
-    def training_state(self) -> dict[str, Any]:
-        return {**super().training_state(), "watch": self.watch.state_dict()}
-
-    def load_training_state(self, state: Mapping[str, Any]) -> None:
-        super().load_training_state(state)
-        self.watch.load_state_dict(state["watch"])
-
-    def exported_networks(self) -> dict[str, nn.Module]:
-        return {"LSC": self.lsc.network}
-
-
 class MemoryWatch:
     """Compares the residual on training slices with that on unseen ones, epoch by epoch."""
 
@@ -172,56 +119,79 @@ def _square_error(restored: Tensor, batch: Batch) -> Tensor:
     return torch.stack([error.sum(), batch.mask_B.sum()]).detach()
 
 
-def lsc_stage(options: LSCTraining, epochs: int) -> Stage:
-    return Stage("lsc", epochs, options.lsc_steps, least_batch=options.lsc_batch_size)
+class LSCStage(Stage):
+    """LSC's training, from high-field slices alone; its learning rate moves with every step.
+
+    It ends early where R restores training slices better than unseen ones: see `MemoryWatch`. Args: as `Stage`.
+    """
+
+    name = "lsc"
+    smaller = ("--lsc_batch_size", "--lsc_features")
+
+    def __init__(self, lsc: LSC, options: LSCTraining, epochs: int, epochs_before: int | None = 0) -> None:
+        super().__init__([lsc], epochs, options.lsc_steps, epochs_before)
+        self.lsc, self.least_batch, self.watch = lsc, options.lsc_batch_size, MemoryWatch()
+        self.optimiser = torch.optim.Adam(lsc.parameters(), lr=options.lsc_lr, fused=True)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, half_cosine(options.lsc_steps))
+        self.optimisers, self.schedulers = {self.name: self.optimiser}, {self.name: self.schedule}
+
+    def losses(self, batch: Batch, update: Update) -> Tensor:
+        """L1 |R(C(b)) - b|. Returns R(C(b))."""
+        restored = full(self.lsc(batch.B, self.lsc.draw(batch.B, batch.key, "C of LSC")))
+        update.add("lsc", 1.0, restoration_loss(restored, batch.B))
+        return restored
+
+    def step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        update, error = Update(self.optimiser, context), torch.zeros(2, device=context.device)
+        for _, part in update.micro_batches(batch, split=False):
+            with context.autocast():
+                restored = self.losses(part, update)
+            error = _square_error(restored, part).float()
+        update.apply()
+        self.schedule.step()
+        self.watch.seen.append(context.processes.summed(error))
+        return update.terms
+
+    def end_epoch(self) -> None:
+        """Nothing: the learning rate moves with every step."""
+
+    def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
+        return self.watch.figures(self.lsc, batches, context)
+
+    def ended_early(self) -> str:
+        return self.watch.verdict
+
+    def visuals(self, batch: Batch) -> dict[str, Tensor]:
+        """b, C(b) and R(C(b)) with a fixed corruption."""
+        corrupted, _ = self.lsc.corrupt(batch.B, torch.Generator().manual_seed(VALIDATION_SEED))
+        return {"real_B": batch.B, "corrupted_B": corrupted, "restored_B": self.lsc.restore(corrupted)}
+
+    def state(self) -> dict[str, Any]:
+        return {"watch": self.watch.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.watch.load_state_dict(state["watch"])
 
 
-def lsc_optimiser(lsc: LSC, options: LSCTraining) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Adam, half a cosine over `lsc_steps`."""
-    optimiser = torch.optim.Adam(lsc.parameters(), lr=options.lsc_lr, fused=True)
-    steps = options.lsc_steps or LSC_STEPS.gpu
+class LSCModel(BaseModel):
+    """`--model lsc`: the restoration pretext task alone."""
 
-    def rate(step: int) -> float:
-        return 0.02 + 0.49 * (1 + float(np.cos(np.pi * min(step / steps, 1))))
+    Options = LSCOptions
+    pretext_steps: ClassVar = {"lsc_steps": LSC_STEPS}
 
-    return {"lsc": optimiser}, {"lsc": torch.optim.lr_scheduler.LambdaLR(optimiser, rate)}
+    def __init__(self, options: LSCOptions, image_size: tuple[int, int]) -> None:
+        super().__init__(options, image_size)
+        self.lsc = LSC(options)
+        self.stages = [LSCStage(self.lsc, options, options.n_epochs + options.n_epochs_decay)]
 
+    def costly_networks(self) -> list[nn.Module]:
+        return [self.lsc.network]
 
-def lsc_step(
-    lsc: LSC,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    batch: Batch,
-    context: StepContext,
-    watch: MemoryWatch,
-) -> dict[str, Tensor]:
-    """One update from the high-field slices of a batch."""
-    update = Update(optimiser, context)
-    L: dict[str, Tensor] = {}
-    error = torch.zeros(2, device=context.device)
-    if len(batch):
-        with context.autocast():
-            restored = full(lsc(batch.B, lsc.draw(batch.B, batch.key, "C of LSC")))
-        loss = restoration_loss(restored, batch.B)
-        update.add(context.share(batch, batch) * loss)
-        accumulate(L, {"lsc": loss}, context.share(batch, batch))
-        error = _square_error(restored, batch).float()
-    update.apply()
-    schedule.step()
-    watch.seen.append(context.processes.summed(error))
-    return L
+    def exported_networks(self) -> dict[str, nn.Module]:
+        return {"LSC": self.lsc.network}
 
 
-def lsc_activation_bytes(model: nn.Module, lsc: LSC, batch: Batch, context: StepContext) -> int:
-    """What autograd keeps for the gradients of a step on `batch`; `model` owns `lsc`."""
-    with kept_memory(model, context) as memory:
-        with context.autocast():
-            restored = full(lsc(batch.B, lsc.draw(batch.B, batch.key, "C of LSC")))
-        restoration_loss(restored, batch.B)
-    return memory.most
-
-
-def lsc_visuals(lsc: LSC, batch: Batch) -> dict[str, Tensor]:
-    """b, C(b) and R(C(b)) with a fixed corruption."""
-    corrupted, _ = lsc.corrupt(batch.B, torch.Generator().manual_seed(VALIDATION_SEED))
-    return {"real_B": batch.B, "corrupted_B": corrupted, "restored_B": lsc.restore(corrupted)}
+def half_cosine(steps: int | None) -> Callable[[int], float]:
+    """Learning rate over `steps` (None: those of a GPU), as a factor: half a cosine, down to a fiftieth."""
+    n = steps or LSC_STEPS.gpu
+    return lambda step: 0.02 + 0.49 * (1 + float(np.cos(np.pi * min(step / n, 1))))

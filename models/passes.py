@@ -1,6 +1,9 @@
-"""Passes through networks: any generator on an image, several at once, and their number formats."""
+"""Passes through networks: any generator on an image, and number formats."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +23,13 @@ def translate(generator: nn.Module, x: Tensor, mask: Tensor | None = None) -> tu
     return generator(x), None
 
 
-def translate_all(
-    generator: nn.Module, inputs: list[tuple[Tensor, Tensor | None]], *, apart: bool
-) -> list[tuple[Tensor, Tensor | None]]:
-    """`translate` of several (image, mask), in one pass unless they must stay `apart`: batch statistics would mix them.
-
-    Either all have a mask or none.
-    """
-    if apart or len({image.shape[1:] for image, _ in inputs}) > 1:
-        return [translate(generator, image, mask) for image, mask in inputs]
-    masks = [mask for _, mask in inputs if mask is not None]
-    images, logits = translate(generator, torch.cat([x for x, _ in inputs]), torch.cat(masks) if masks else None)
-    sizes = [len(image) for image, _ in inputs]
-    each_logits = [None] * len(inputs) if logits is None else logits.split(sizes)
-    return list(zip(images.split(sizes), each_logits, strict=True))
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Within the block no gradients are computed for the networks' weights; those of their inputs are."""
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)

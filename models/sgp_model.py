@@ -1,10 +1,10 @@
-"""SGP: slice-wise gap perception, the contrastive pretext task (method.md section 1)."""
+"""SGP: slice-wise gap perception, the contrastive pretext task (docs/method.md section 1)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,12 +13,13 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from data.batch import Batch
-from models.base_model import BaseModel, OptimiserOptions, Stage, StepContext, StepsByDevice, Update
+from models.base_model import BaseModel, OptimiserOptions
 from models.chance import uniform
-from models.kept_memory import kept_memory
 from models.losses import clip_loss
 from models.networks.sgp import VIEW_DRAWS, SGPNetwork, SGPSizes, random_views
 from models.passes import full
+from models.stage import Stage, StepsByDevice
+from models.update import StepContext, Update
 from util.processes import ALONE, Processes
 from util.schema import flag
 
@@ -56,7 +57,7 @@ class SGP(nn.Module):
 
         It couples all images of a step. Of several processes each has the whole loss, with a graph for its own images.
         """
-        counts, place = context.rows(batch), context.processes.rank
+        counts, place = context.images_by_process(batch), context.processes.rank
         pairs = []
         for domain, images in (("A", batch.A), ("B", batch.B)):
             mine = images.new_zeros(0, self.options.sgp_embedding)
@@ -67,10 +68,8 @@ class SGP(nn.Module):
             everyone[place] = mine
             pairs.append(torch.cat(everyone))  # (N, D)
         levels = torch.cat(context.processes.gather_rows(batch.p_A, counts))
-        share = context.share(batch, batch) if len(batch) else 0.0
-        t = (
-            share * self.network.log_scale + (1 - share) * self.network.log_scale.detach()
-        )  # all have all of its gradient
+        part = context.fraction(batch, batch) if len(batch) else 0.0  # of t's gradient, or each process had all of it
+        t = part * self.network.log_scale + (1 - part) * self.network.log_scale.detach()
         return clip_loss(pairs[0], pairs[1], t, levels, self.options.sgp_soft_sigma)
 
     @torch.no_grad()
@@ -106,14 +105,9 @@ class SGP(nn.Module):
         none = like.detach().new_zeros(0, self.options.sgp_embedding)
         return torch.cat([none, *(self.embed(images.to(like), domain) for images in slices)])
 
-    def nearest_bytes(self, n_low: int, n_high: int, k: int) -> int:
-        """Most memory that `nearest` takes at once: all embeddings, the table, one part's similarities."""
-        embeddings = (n_low + n_high) * self.options.sgp_embedding * 4
-        return embeddings + 2 * 8 * n_low * min(k, n_high) + 4 * min(n_low, _rows_at_once(n_high)) * n_high
-
     def assign(self, batch: Batch, context: StepContext) -> Tensor:
         """`--sgp_match batch`: order (N,) in which the step's b's are the best partners of its a's (Hungarian)."""
-        counts = context.rows(batch)
+        counts = context.images_by_process(batch)
         u, v = (
             torch.cat(context.processes.gather_rows(self.embed(x, d), counts))
             for x, d in ((batch.A, "A"), (batch.B, "B"))
@@ -123,6 +117,50 @@ class SGP(nn.Module):
         return torch.as_tensor(columns, device=batch.A.device)
 
 
+class SGPStage(Stage):
+    """SGP's training; its learning rate moves with every step. Steps are never split: the loss couples all images.
+
+    Args: as `Stage`.
+    """
+
+    name = "sgp"
+    sampling = "levels"
+    smaller = ("--sgp_batch_size", "--sgp_width")
+
+    def __init__(self, sgp: SGP, options: SGPTraining, epochs: int, epochs_before: int | None = 0) -> None:
+        super().__init__([sgp], epochs, options.sgp_steps, epochs_before)
+        self.sgp, self.least_batch = sgp, options.sgp_batch_size
+        self.optimiser = torch.optim.AdamW(sgp.parameters(), lr=options.sgp_lr, weight_decay=0.05, fused=True)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, warm_half_cosine(options.sgp_steps))
+        self.optimisers, self.schedulers = {self.name: self.optimiser}, {self.name: self.schedule}
+
+    def losses(self, batch: Batch, update: Update) -> None:
+        update.add_whole("sgp", batch, self.sgp.loss(batch, update.context))
+
+    def step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        update = Update(self.optimiser, context)
+        with context.autocast():  # also without images of its own: a process takes part in the loss of all
+            self.losses(batch, update)
+        update.apply()
+        self.schedule.step()
+        with torch.no_grad():
+            self.sgp.network.log_scale.clamp_(max=float(np.log(100)))  # as CLIP does, or logits overflow
+        update.note("temperature", (-self.sgp.network.log_scale).exp())
+        return update.terms
+
+    def end_epoch(self) -> None:
+        """Nothing: the learning rate moves with every step."""
+
+    def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
+        """Mean |p - p of the nearest| among the slices of a batch: what the loss aims at, on unseen subjects."""
+        errors = []
+        for batch in batches:
+            batch = batch.to(context.device)
+            chosen = (self.sgp.embed(batch.A, "A") @ self.sgp.embed(batch.B, "B").T).argmax(1)
+            errors.append((batch.p_A - batch.p_B[chosen]).abs().mean().item())
+        return {"val_p_error": float(np.mean(errors))} if errors else {}
+
+
 class SGPModel(BaseModel):
     """`--model sgp`: the contrastive pretext task alone."""
 
@@ -130,86 +168,28 @@ class SGPModel(BaseModel):
     pretext_steps: ClassVar = {"sgp_steps": SGP_STEPS}
 
     def __init__(self, options: SGPOptions, image_size: tuple[int, int]) -> None:
-        super().__init__()
-        self.options = options
+        super().__init__(options, image_size)
         self.sgp = SGP(options)
-        self.stages = (sgp_stage(options, options.n_epochs + options.n_epochs_decay),)
-        self.optimisers, self.schedulers = sgp_optimiser(self.sgp, options)
+        self.stages = [SGPStage(self.sgp, options, options.n_epochs + options.n_epochs_decay)]
 
     def costly_networks(self) -> list[nn.Module]:
         return list(self.sgp.network.encoders.values())
-
-    def training_step(self, batch: Batch, stage: Stage, context: StepContext) -> dict[str, Tensor]:
-        return sgp_step(self.sgp, self.optimisers["sgp"], self.schedulers["sgp"], batch, context)
-
-    def activation_bytes(self, batch: Batch, stage: Stage, context: StepContext) -> int:
-        return sgp_activation_bytes(self, self.sgp, batch, context)
-
-    def step_schedulers(self, stage: Stage) -> None:
-        """SGP's learning rate moves with every step, not with the epoch."""
-
-    def validate(self, stage: Stage, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
-        return sgp_figures(self.sgp, batches, context)
 
     def exported_networks(self) -> dict[str, nn.Module]:
         return {"SGP": self.sgp.network}
 
 
-def sgp_stage(options: SGPTraining, epochs: int) -> Stage:
-    return Stage("sgp", epochs, options.sgp_steps, sampling="levels", least_batch=options.sgp_batch_size)
-
-
-def sgp_optimiser(sgp: SGP, options: SGPTraining) -> tuple[dict[str, Any], dict[str, Any]]:
-    """AdamW with a short linear warm-up and half a cosine over `sgp_steps`."""
-    optimiser = torch.optim.AdamW(sgp.parameters(), lr=options.sgp_lr, weight_decay=0.05, fused=True)
-    steps = options.sgp_steps or SGP_STEPS.gpu
-    warm = max(1, steps // 20)
+def warm_half_cosine(steps: int | None) -> Callable[[int], float]:
+    """Learning rate over `steps` (None: those of a GPU), as a factor: a short linear warm-up and half a cosine."""
+    n = steps or SGP_STEPS.gpu
+    warm = max(1, n // 20)
 
     def rate(step: int) -> float:
-        done = max(0, step - warm) / max(1, steps - warm)
+        done = max(0, step - warm) / max(1, n - warm)
         return min((step + 1) / warm, 0.5 * (1 + float(np.cos(np.pi * min(done, 1)))))
 
-    return {"sgp": optimiser}, {"sgp": torch.optim.lr_scheduler.LambdaLR(optimiser, rate)}
-
-
-def sgp_step(
-    sgp: SGP,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    batch: Batch,
-    context: StepContext,
-) -> dict[str, Tensor]:
-    """One update; the loss couples all rows of a batch, so it is never split into micro-batches."""
-    update = Update(optimiser, context)
-    with context.autocast():
-        loss = sgp.loss(batch, context)
-    if len(batch):
-        update.add(loss)
-    update.apply()
-    schedule.step()
-    with torch.no_grad():
-        sgp.network.log_scale.clamp_(max=float(np.log(100)))  # as CLIP does, or logits overflow
-    part = context.share(batch, batch) if len(batch) else 0.0  # all have the same loss; their summands add up to it
-    figures = {"sgp": loss, "temperature": (-sgp.network.log_scale).exp()}
-    return {name: part * value.detach() for name, value in figures.items()}
-
-
-def sgp_activation_bytes(model: nn.Module, sgp: SGP, batch: Batch, context: StepContext) -> int:
-    """What autograd keeps for the gradients of a step on `batch`; `model` owns `sgp`."""
-    with kept_memory(model, context) as memory, context.autocast():
-        sgp.loss(batch, context)
-    return memory.most
+    return rate
 
 
 def _rows_at_once(n_high: int) -> int:
     return max(1, SIMILARITY_BYTES // (4 * n_high))
-
-
-def sgp_figures(sgp: SGP, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
-    """Mean |p - p of the nearest| among the slices of a batch, in p: what the loss aims at, on unseen subjects."""
-    errors = []
-    for batch in batches:
-        batch = batch.to(context.device)
-        chosen = (sgp.embed(batch.A, "A") @ sgp.embed(batch.B, "B").T).argmax(1)
-        errors.append((batch.p_A - batch.p_B[chosen]).abs().mean().item())
-    return {"val_p_error": float(np.mean(errors))} if errors else {}

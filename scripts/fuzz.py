@@ -40,7 +40,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.folder.manifest import MANIFEST_NAME, Manifest, SliceEntry, VolumeEntry, read_manifest, write_manifest
 from data.folder.slices import read_image, read_mask
-from models import MODELS, load_trained
+from models import MODELS
+from models.trained import load_trained
 from models.weights import load_weights
 from preprocessing.nifti import read_nifti
 from scripts.mutations import AWARE, mutate
@@ -116,7 +117,7 @@ def _options(folder: Path, rng: np.random.Generator) -> list[bytes]:
 
 
 def _checkpoint(folder: Path, rng: np.random.Generator) -> list[bytes]:
-    model = MODELS["sgp"](MODELS["sgp"].Options(**TINY), SIZE)  # type: ignore[call-arg]
+    model = MODELS["sgp"](MODELS["sgp"].Options(**TINY), SIZE)
     content = {"model": model.state_dict(), "epoch": 1, "step": 3, "training": {"rng": [1, 2.5, "x", None, True]}}
     path = checkpoint_path(folder, "latest")
     write_checkpoint(path, content)

@@ -6,11 +6,13 @@ import dataclasses
 
 import pytest
 import torch
-from test_models import SIDE, SMALL, batch, context, gan_step, pta
+from tiny_models import SIDE, SMALL, batch, context, last_step, pta
 
-from models.base_model import StepContext, Update
 from models.cycle_gan_model import CycleGANModel, CycleGANOptions
+from models.generator_pair import GeneratorPair
+from models.kept_memory import kept_bytes
 from models.networks.hybrid import HybridGenerator
+from models.update import StepContext, Update
 from options.train_options import TrainOptions
 from training.acceleration import accelerate, compile_networks
 from training.divergence import finite
@@ -20,26 +22,26 @@ from util.processes import Processes
 CPU = torch.device("cpu")
 
 
-def trained(**options: object) -> tuple[dict[str, float], CycleGANModel]:
+def trained(**options: object) -> tuple[dict[str, float], GeneratorPair]:
     """Losses of the third step, and the model."""
     model = pta(pool_size=0)
     accelerate(model, TrainOptions(**options))  # type: ignore[arg-type]
     compile_networks(model, TrainOptions(**options), CPU)  # type: ignore[arg-type]
     for step in range(3):
         data = batch(key=4 * step)
-        L = gan_step(model, data, context())
+        L = last_step(model, data, context())
     return {name: value.item() for name, value in L.items()}, model
 
 
 @pytest.fixture(scope="module")
-def plain() -> tuple[dict[str, float], CycleGANModel]:
+def plain() -> tuple[dict[str, float], GeneratorPair]:
     return trained()
 
 
 @pytest.mark.parametrize(
     "option", ["checkpoint_activations", "channels_last", pytest.param("compile", marks=pytest.mark.slow)]
 )
-def test_the_same_losses_and_weights(option: str, plain: tuple[dict[str, float], CycleGANModel]) -> None:
+def test_the_same_losses_and_weights(option: str, plain: tuple[dict[str, float], GeneratorPair]) -> None:
     L, model = trained(**{option: True})
     assert plain[0] == pytest.approx(L, rel=1e-4)
     pairs = zip(plain[1].state_dict().items(), model.state_dict().items(), strict=True)
@@ -60,7 +62,9 @@ def test_checkpointing_keeps_less_memory(netG: str) -> None:
         images = {name: getattr(data, name) for name in ("A", "B", "mask_A", "mask_B")}
         larger = {name: torch.nn.functional.interpolate(image, side) for name, image in images.items()}
         data = dataclasses.replace(data, **larger)
-        kept[checkpointing] = model.activation_bytes(data, model.stages[0], context())
+        (stage,) = model.stages
+        stage.begin(model)
+        kept[checkpointing] = kept_bytes(model, stage, data, context())
     assert kept[True] < 0.7 * kept[False]
 
 
@@ -125,7 +129,7 @@ def test_float16_leaves_out_a_step_that_overflows_and_trains_on_at_a_smaller_sca
     for factor, moved in ((torch.inf, False), (1.0, True)):
         scale = where.scaler.get_scale()
         update = Update(optimiser, where)
-        update.add(factor * model(torch.ones(1, 2)).sum())
+        update.add("a", factor, model(torch.ones(1, 2)).sum())
         update.apply()
         where.end_step()
         assert torch.equal(before, model.weight) is not moved
@@ -136,10 +140,10 @@ def test_float16_leaves_out_a_step_that_overflows_and_trains_on_at_a_smaller_sca
         finite(model, {}, where, "step 9")
 
 
-def test_a_float16_step_is_near_that_in_float32(plain: tuple[dict[str, float], CycleGANModel]) -> None:
+def test_a_float16_step_is_near_that_in_float32(plain: tuple[dict[str, float], GeneratorPair]) -> None:
     model, where = pta(pool_size=0), StepContext(CPU, 4, torch.float16)
     where.scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
     for step in range(3):
-        L = gan_step(model, batch(key=4 * step), where)
+        L = last_step(model, batch(key=4 * step), where)
         where.end_step()
     assert {name: value.item() for name, value in L.items()} == pytest.approx(plain[0], rel=0.02)

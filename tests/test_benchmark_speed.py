@@ -44,7 +44,7 @@ def test_terms_of_the_loss_share_the_step() -> None:
     whole, shares = flop(bench.step), flop_by_term(bench)
     assert sum(shares.values()) == whole and min(shares[term] for term in ("cycle", "idt", "adv")) > 0
     assert shares["cycle"] > shares["idt"] > shares["syn"] == 0, "l1 to the partner is no matrix product"
-    assert bench.model.weights.cycle == 5, "the lambdas are as before"
+    assert bench.stage.weights.cycle == 5, "the lambdas are as before"
 
 
 def test_heads_cover_as_much_of_a_slice_as_heads_do() -> None:

@@ -18,7 +18,7 @@ from conftest import train_arguments, write_phantom
 from torch import nn
 
 import train
-from models import load_trained
+from models.trained import load_trained
 from models.weights import SUFFIXES, load_weights, weights_files, weights_name
 from training.checkpoints import RunCheckpoints
 from util.checkpoint import (

@@ -13,10 +13,10 @@ from torch import Tensor
 import train
 from data.batch import Batch
 from models import MODELS
-from models.base_model import StepContext
 from models.networks import GENERATORS
 from models.networks.layers import NORMS
-from models.sgp_model import SGPModel
+from models.sgp_model import SGPStage
+from models.update import StepContext
 from options.train_options import parse
 from training.divergence import finite
 from util.checkpoint import read_newest
@@ -27,8 +27,8 @@ CPU = torch.device("cpu")
 ALONE = StepContext(CPU, micro_batch=2)
 
 
-def spoil_gradient(model: SGPModel) -> None:
-    model.sgp.network.log_scale.grad.fill_(float("inf"))  # type: ignore[union-attr]
+def spoil_gradient(stage: SGPStage) -> None:
+    stage.sgp.network.log_scale.grad.fill_(float("inf"))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,10 @@ def spoil_gradient(model: SGPModel) -> None:
 def test_divergence_stops_and_is_never_saved(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, term: str, spoil, words: str
 ) -> None:
-    step, steps = SGPModel.training_step, []
+    step, steps = SGPStage.step, []
 
-    def training_step(self: SGPModel, batch: Batch, *rest: object) -> dict[str, Tensor]:
-        losses = step(self, batch, *rest)  # type: ignore[arg-type]
+    def spoiled_step(self: SGPStage, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        losses = step(self, batch, context)
         steps.append(losses)
         if len(steps) == 2:
             if term:
@@ -53,7 +53,7 @@ def test_divergence_stops_and_is_never_saved(
                 spoil(self)
         return losses
 
-    monkeypatch.setattr(SGPModel, "training_step", training_step)
+    monkeypatch.setattr(SGPStage, "step", spoiled_step)
     with pytest.raises(UserError) as stopped:
         train.main(train_arguments(phantom, tmp_path, "sgp", "--name=run", "--save_latest_freq=1", "--no_html"))
     latest = tmp_path / "run" / "latest.pt"
@@ -113,14 +113,12 @@ def test_constant_slices_leave_everything_finite(model: str, options: dict[str, 
         *SMALL[model],
         *(f"--{name}={value}" for name, value in options.items()),
     ]
-    network = MODELS[model](parse(argv).network, (SIDE, SIDE))  # type: ignore[call-arg]
+    network = MODELS[model](parse(argv).network, (SIDE, SIDE))
     for stage in network.stages:
-        network.eval()
-        for part in network.stage_networks(stage):
-            part.train()
+        stage.begin(network)
         for level, mask in ((-1.0, 0.0), (-1.0, 0.0), (0.3, 1.0)):
             context = StepContext(CPU, micro_batch=2)
-            losses = network.training_step(constant_batch(level, mask), stage, context)
+            losses = stage.step(constant_batch(level, mask), context)
             finite(network, losses, context, f"{stage.name}, level {level}")
     for name, value in network.state_dict().items():
         assert value.isfinite().all(), name

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 from fake_gpu import DEVICE, FakeGPU, Waits, pretended  # noqa: F401
-from test_models import SIDE, SMALL, batch, pta
+from tiny_models import batch, cycle_gan, pta
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
-from models import cycle_gan_model
-from models.base_model import BaseModel, StepContext
-from models.cycle_gan_model import CycleGANModel, CycleGANOptions
+from models.base_model import BaseModel
 from models.networks.blur import _kept_matrix
+from models.update import StepContext
 from options.train_options import TrainOptions
 from training.acceleration import accelerate
 
@@ -28,10 +27,6 @@ def no_blur_is_kept() -> Iterator[None]:
     _kept_matrix.cache_clear()
 
 
-def cycle_gan(**options: object) -> CycleGANModel:
-    return CycleGANModel(CycleGANOptions(**{**SMALL, **options}), (SIDE, SIDE))  # type: ignore[arg-type]
-
-
 def train_on(gpu: FakeGPU, model: BaseModel, dtype: torch.dtype, *, all_of_it: bool = False) -> dict[str, torch.Tensor]:
     """A step of each stage but the pretext ones; or of all, two steps, which pool images, in two parts. Its losses."""
     gpu.move(model)
@@ -40,13 +35,12 @@ def train_on(gpu: FakeGPU, model: BaseModel, dtype: torch.dtype, *, all_of_it: b
         for stage in model.stages:
             if stage.name in ("sgp", "lsc") and not all_of_it:
                 continue
-            for network in model.stage_networks(stage):
-                network.train()
+            stage.begin(model)
             for step in range(2 if all_of_it else 1):
                 data = batch(key=4 * step).to(DEVICE)
-                L = model.training_step(data, stage, where)
+                L = stage.step(data, where)
                 where.end_step()
-            model.step_schedulers(stage)
+            stage.end_epoch()
     return L
 
 
@@ -69,11 +63,6 @@ def test_nor_in_float16_with_its_scaler() -> None:
     assert all(value.device == DEVICE for value in L.values())
 
 
-def test_large_images_take_passes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cycle_gan_model, "JOINED_PIXELS", 0)
-    assert train_on(FakeGPU(), pta(pool_size=4), torch.bfloat16)["idt"].device == DEVICE
-
-
 @pytest.mark.parametrize("option", ["channels_last", "checkpoint_activations"])
 @pytest.mark.parametrize("generator", ["hybrid", "resnet_6blocks"])
 def test_accelerated_steps(option: str, generator: str) -> None:
@@ -88,7 +77,7 @@ def test_pictures_and_syntheses_stay_on_the_gpu() -> None:
     where = StepContext(DEVICE, 2, torch.bfloat16)
     with gpu, where.autocast():
         data = batch().to(DEVICE)
-        pictures = [model.visuals(data, stage, where) for stage in model.stages]
+        pictures = [stage.visuals(data) for stage in model.stages]
         assert all(image.device == DEVICE for found in pictures for image in found.values())
         assert model.synthesise(data.A).device == DEVICE
 

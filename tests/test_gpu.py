@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import train_arguments, write_phantom
-from test_models import batch, gan_step, pta
+from tiny_models import batch, last_step, pta
 
 import train
-from models.base_model import StepContext
-from models.cycle_gan_model import CycleGANModel
+from models.generator_pair import GeneratorPair
+from models.update import StepContext
 from options.train_options import TrainOptions
 from training.acceleration import accelerate, compile_networks
 from util.checkpoint import checkpoint_path, read_checkpoint
@@ -38,7 +38,7 @@ def waiting_is_an_error() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode(before)
 
 
-def trained(dtype: torch.dtype | None = None, **options: object) -> tuple[dict[str, float], CycleGANModel]:
+def trained(dtype: torch.dtype | None = None, **options: object) -> tuple[dict[str, float], GeneratorPair]:
     """Losses of the third step on the GPU, and the model."""
     model = pta(pool_size=0).to(GPU)
     device = torch.device(GPU, 0)
@@ -48,7 +48,7 @@ def trained(dtype: torch.dtype | None = None, **options: object) -> tuple[dict[s
     if dtype is torch.float16:
         where.scaler = torch.amp.GradScaler(GPU, init_scale=256.0)
     for step in range(STEPS):
-        L = gan_step(model, batch(key=4 * step).to(device), where)
+        L = last_step(model, batch(key=4 * step).to(device), where)
         where.end_step()
     return {name: value.item() for name, value in L.items()}, model
 
@@ -57,7 +57,7 @@ def trained(dtype: torch.dtype | None = None, **options: object) -> tuple[dict[s
 def on_cpu() -> dict[str, float]:
     model, where = pta(pool_size=0), StepContext(torch.device("cpu"), 4)
     for step in range(STEPS):
-        L = gan_step(model, batch(key=4 * step), where)
+        L = last_step(model, batch(key=4 * step), where)
     return {name: value.item() for name, value in L.items()}
 
 
@@ -79,10 +79,10 @@ def test_a_step_never_waits_for_the_device(dtype: torch.dtype | None) -> None:
     device = torch.device(GPU, 0)
     model, where = pta(low_noise=0.1, low_bias=0.1).to(device), StepContext(device, 2, dtype)
     data = batch().to(device)
-    gan_step(model, data, where)  # the first one chooses kernels and makes the optimisers' states
+    last_step(model, data, where)  # the first one chooses kernels and makes the optimisers' states
     where.end_step()
     with waiting_is_an_error():
-        gan_step(model, dataclasses.replace(data, key=data.key + 4), where)
+        last_step(model, dataclasses.replace(data, key=data.key + 4), where)
 
 
 def test_a_run_is_resumed_and_tested_on_the_gpu(tmp_path: Path) -> None:

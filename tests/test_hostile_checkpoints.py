@@ -24,7 +24,7 @@ from torch import nn
 import train
 from evaluation.encoder import load_encoder
 from evaluation.metrics.inception import FIDInception
-from models import load_trained
+from models.trained import load_trained
 from models.weights import load_weights
 from util.checkpoint import FORMAT, read_checkpoint, write_checkpoint
 from util.errors import UserError

@@ -22,7 +22,7 @@ NETWORK = {
         "xmlrpc",
     ),
 }
-MAY_IMPORT = {("util/dashboard.py", "visdom"), ("training/run_lock.py", "socket")}
+MAY_IMPORT = {("training/log/dashboard.py", "visdom"), ("training/run_lock.py", "socket")}
 NEVER_CALLED = (
     "load_state_dict_from_url",
     "download_url_to_file",
@@ -31,7 +31,7 @@ NEVER_CALLED = (
     "shell=True",
     "os.system(",
 )
-OURS = ("data", "evaluation", "models", "options", "scripts", "training", "util")
+OURS = ("data", "evaluation", "models", "options", "preprocessing", "scripts", "simulation", "training", "util")
 
 
 def our_code() -> list[Path]:
@@ -54,7 +54,7 @@ def test_nothing_of_ours_opens_a_connection_but_the_dashboard() -> None:
 
 
 def test_sockets_that_are_allowed_only_ask_for_the_host_name() -> None:
-    for name, module in MAY_IMPORT - {("util/dashboard.py", "visdom")}:
+    for name, module in MAY_IMPORT - {("training/log/dashboard.py", "visdom")}:
         path = ROOT / name
         if path.exists():
             uses = [

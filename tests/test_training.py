@@ -11,8 +11,9 @@ import torch
 from conftest import train_arguments
 
 import train
-from models import MODELS, load_trained
+from models import MODELS
 from models.sgp_model import SGP_STEPS
+from models.trained import load_trained
 from options.train_options import for_device, parse
 from training.activations import Activations
 from training.memory import CPU_MOST, fitting_micro_batch

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from data.batch import Batch
-from models.base_model import BaseModel, Stage, StepContext
+from models.base_model import BaseModel
+from models.kept_memory import kept_bytes
+from models.stage import Stage
+from models.update import StepContext
 
 
 @dataclass(frozen=True)
@@ -25,31 +28,20 @@ class Activations:
         return 0 if room < self.first else 1 + int((room - self.first) / max(self.further, 1))
 
 
-def measure_activations(model: BaseModel, batch: Batch, stage: Stage, context: StepContext) -> Activations:
+def measure_activations(model: BaseModel, stage: Stage, batch: Batch, context: StepContext) -> Activations:
     """Activations of the first image of `batch`, and in mixed precision of the second, for steps that may be split.
 
     There the first one keeps the weights in the short format too, which are more than an image's own at full size;
-    in one format all are alike.
+    in one format all are alike. Leaves the networks in the stage's modes.
 
     Raises: MemoryError: not even the first has `context.room`.
     """
-    first = model.activation_bytes(batch.rows(0, 1), stage, context)
+    stage.begin(model)
+    first = kept_bytes(model, stage, batch.rows(0, 1), context)
     if context.amp_dtype is None or len(batch) == 1:
         return Activations(first, first)
     try:
-        both = model.activation_bytes(batch.rows(0, 2), stage, context)
+        both = kept_bytes(model, stage, batch.rows(0, 2), context)
     except (MemoryError, torch.OutOfMemoryError):
         return Activations(first, first)  # at most; one at a time fits in any case
     return Activations(first, max(0, both - first))
-
-
-def estimate_activations(model: BaseModel, batch: Batch, stage: Stage, context: StepContext) -> Activations:
-    """At least so many, for steps that are never split: one image may not be enough, so all of `batch` is measured.
-
-    Raises: MemoryError: they have not `context.room`.
-    """
-    kept = model.activation_bytes(batch, stage, context)
-    short = 0 if context.amp_dtype is None else context.amp_dtype.itemsize
-    weights = sum(p.numel() for network in model.stage_networks(stage) for p in network.parameters())
-    further = max(0, kept - short * weights) // len(batch)
-    return Activations(kept - (len(batch) - 1) * further, further)

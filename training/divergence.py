@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from models.base_model import StepContext
+from models.update import StepContext
 from util.errors import UserError
 
 SMALLEST_SCALE = 2.0**-10  # of float16's loss: halved at every overflow, from 65536

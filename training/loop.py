@@ -15,7 +15,9 @@ from torch import Tensor
 from data.batch import Batch
 from data.sampling import Batches
 from data.unaligned_dataset import UnalignedMaskDataset
-from models.base_model import BaseModel, Stage, StepContext
+from models.base_model import BaseModel
+from models.stage import Stage
+from models.update import StepContext
 from options.train_options import TrainOptions
 from training.activations import Activations
 from training.checkpoints import RunCheckpoints
@@ -97,7 +99,7 @@ class Trainer:
             self._run_epoch(stage, n_steps)
             with warnings.catch_warnings():  # a run resumed at an epoch's end has made no step in this process
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-                self.model.step_schedulers(stage)
+                stage.end_epoch()
             self.position |= {"epoch": epoch + 1, "batch": 0}
             last = not self._unfinished(stage, n_steps)
             if last or (epoch + 1) % self.options.val_epoch_freq == 0:
@@ -111,18 +113,16 @@ class Trainer:
 
     def _prepare(self, stage: Stage) -> int:
         """Networks in their modes, partners, memory: what a stage needs before its first step; returns its steps."""
-        self.model.eval()
-        for network in self.model.stage_networks(stage):
-            network.train()
+        stage.begin(self.model)
         partners = None
-        if self.model.wants_partners(stage):
+        if stage.chooses_partners:
             self.log.note("SGP: finding every low-field slice's nearest high-field slices")
             totals = (len(self.dataset.A), len(self.dataset.B))
             low, high = (
                 self.dataset.slices(domain, PARTNER_CHUNK, part=self.processes.part(total))
                 for domain, total in zip("AB", totals, strict=True)
             )
-            partners = self.model.partners(low, high, totals, self.processes)
+            partners = stage.partner_table(low, high, totals, self.processes)
         self.dataset.set_partners(partners)
         first = self._batches(stage, 0)
         self.context.images_seen = self.saved_images = self.position["images"]
@@ -135,7 +135,7 @@ class Trainer:
 
     def _ended_early(self, stage: Stage) -> str:
         """Why; the first process decides, for others may have measured the last digit differently."""
-        return self.processes.agreed(self.model.wants_to_stop(stage))
+        return self.processes.agreed(stage.ended_early())
 
     def _batches(self, stage: Stage, epoch: int) -> Batches:
         size = max(self.options.batch_size, stage.least_batch)
@@ -147,7 +147,7 @@ class Trainer:
         batches = batches[: n_steps - self.position["step"]]
         for whole, batch in zip(map(len, batches), self._loaded(self.dataset, batches, self.processes), strict=True):
             self.context.images = whole
-            self.losses = self.model.training_step(batch, stage, self.context)
+            self.losses = stage.step(batch, self.context)
             self.context.end_step()
             self.position["step"] += 1
             self.position["batch"] += 1
@@ -182,13 +182,13 @@ class Trainer:
         size = max(self.options.batch_size, stage.least_batch)
         batches = self.unseen.batches("val", stage.sampling, 0, size)
         loaded = self._loaded(self.unseen, batches[:VALIDATION_BATCHES])
-        figures = self.model.validate(stage, loaded, self.context)
+        figures = stage.validate(loaded, self.context)
         if figures:
             self.log.validation(self.position["epoch"], self.position["step"], figures)
 
     def _visuals(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         few = batch.rows(0, 4).to(self.context.device)
-        return {name: image.float().cpu() for name, image in self.model.visuals(few, stage, self.context).items()}
+        return {name: image.float().cpu() for name, image in stage.visuals(few).items()}
 
     def _loaded(self, dataset: UnalignedMaskDataset, batches: Batches, processes: Processes = ALONE) -> Iterator[Batch]:
         return load(dataset, batches, workers=self.options.num_threads, device=self.context.device, processes=processes)

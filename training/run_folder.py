@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from data.unaligned_dataset import UnalignedMaskDataset
-from models.base_model import Stage
+from models.stage import Stage
 from models.weights import weights_files
 from options.train_options import RunOptions, differences
 from training.position import position_in

@@ -1,0 +1,189 @@
+"""The adversarial stage: docs/method.md section 3 as code. CycleGAN is this stage without L_syn (Zhu et al. 2017).
+
+`D_B` judges images of domain B; the original CycleGAN code calls that one `D_A`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.batch import Batch
+from models import losses
+from models.adversarial_options import Weights
+from models.base_model import adam, scheduler
+from models.chance import uniform
+from models.generator_pair import GeneratorPair
+from models.image_pool import ImagePool
+from models.losses import cycle_loss, identity_loss, seg_loss
+from models.low_field import LowFieldChance
+from models.passes import frozen, full, translate
+from models.stage import Stage
+from models.training_state import count_in, load_pool
+from models.update import StepContext, Update
+
+DIRECTIONS = (("A", "B"), ("B", "A"))  # from, to
+SYN = {"B": "syn", "A": "syn_A"}  # L_syn's name in the log, by the domain that is made; only the first is published
+
+ByDomain = Mapping[str, Tensor]
+
+
+class GANStage(Stage):
+    """Two generators against two discriminators. PTA (models/pta_model.py) changes what D_B is shown and adds L_syn.
+
+    Attributes:
+        G: generators by the domain that they make: G["B"] is G_AB.
+        D: discriminators by the domain that they judge.
+    """
+
+    name = "gan"
+
+    def __init__(self, model: GeneratorPair, weights: Weights) -> None:
+        o = model.options
+        super().__init__([model.G_AB, model.G_BA, model.D_A, model.D_B], o.n_epochs + o.n_epochs_decay)
+        self.G, self.D = {"A": model.G_BA, "B": model.G_AB}, {"A": model.D_A, "B": model.D_B}
+        self.averages, self.options, self.weights = model.averages, o, weights
+        self._norm_D, self._image_size = model.norm_D, model.image_size
+        self.splits = "batch" not in (o.norm, model.norm_D)  # batch statistics forbid it
+        self.smaller = ("--load_size", *(("--hybrid_width",) if o.netG == "hybrid" else ("--ngf",)))
+        self.pools = {"A": ImagePool(o.pool_size, seed=1), "B": ImagePool(o.pool_size, seed=2)}
+        self.optimisers = {"G": adam([model.G_AB, model.G_BA], o), "D": adam([model.D_A, model.D_B], o)}
+        self.schedulers = {name: scheduler(optimiser, o) for name, optimiser in self.optimisers.items()}
+
+    # what PTA changes ------------------------------------------------------------------------------------------
+
+    def partners(self, batch: Batch, context: StepContext) -> ByDomain:
+        """What L_syn compares with: a partner b* for every a ("A"), and one for every b ("B"); (N, 1, H, W) each."""
+        return {"A": batch.B, "B": batch.A}
+
+    def syn_loss(self, domain: str, fake: Tensor, partner: Tensor, keys: Tensor) -> Tensor:
+        """L_syn between a synthesis of `domain` and the partner of what it was made from."""
+        return losses.syn_l1_loss(fake, partner)
+
+    def judged(self, domain: str, image: Tensor, keys: Tensor, by: str) -> list[Tensor]:
+        """What the discriminator of `domain` is shown of images; `by` names the update that asks."""
+        return [image]
+
+    # the step --------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        """One update of both generators and one of both discriminators."""
+        partners = self.partners(batch, context)
+        fakes: dict[str, list[Tensor]] = {"A": [], "B": []}
+        update_G = Update(self.optimisers["G"], context)
+        for rows, part in update_G.micro_batches(batch):
+            with context.autocast():
+                made = self.losses(part, update_G, {domain: x[rows] for domain, x in partners.items()})
+            for domain, fake in made.items():
+                fakes[domain].append(fake.detach())
+        update_G.send()  # the discriminators need the fakes, not what the generators learn from them
+        update_D = Update(self.optimisers["D"], context)
+        pooled = {domain: self.pools[domain].query(full(_cat(fakes[domain], batch.A))) for domain in "AB"}
+        for rows, part in update_D.micro_batches(batch):
+            with context.autocast():
+                self.discriminator_losses(part, update_D, {domain: x[rows] for domain, x in pooled.items()})
+        update_D.apply()
+        update_G.apply()
+        self.averages.update("G_AB", "G_BA")
+        return update_G.terms | update_D.terms
+
+    def losses(self, batch: Batch, update: Update, partners: ByDomain | None = None) -> dict[str, Tensor]:
+        """The generators' loss, docs/method.md section 3. Returns the syntheses by domain.
+
+        L = lambda_cycle L_cycle + lambda_adv L_adv + lambda_seg L_seg + lambda_syn L_syn + lambda_idt L_idt
+        """
+        w, G, scan = self.weights, self.G, LowFieldChance(self.options, batch)
+        lambda_syn = {"B": w.syn, "A": w.syn_A}
+        real, mask = {"A": batch.A, "B": batch.B}, {"A": batch.mask_A, "B": batch.mask_B}
+        partner = partners or self.partners(batch, update.context)
+        shown: dict[str, Tensor | None] = dict(mask) if self._shows_masks(update.context) else dict.fromkeys(mask)
+        fake: dict[str, Tensor] = {}
+
+        with frozen(*self.D.values()):
+            for a, b in DIRECTIONS:
+                made, logits = translate(G[b], real[a], shown[a])  # fake_B = G_AB(a)
+                fake[b] = update.cut(scan.on_fake(b, made))
+                if w.cycle:
+                    rec, _ = translate(G[a], scan.on_way_back(b, fake[b]), shown[a])  # rec_A = G_BA(fake_B)
+                    update.add("cycle", w.cycle, cycle_loss(rec, real[a]))
+                update.add("adv", w.adv, self._fooling_loss(b, fake[b], batch.key))
+                if w.seg and logits is not None:
+                    update.hold("seg", w.seg, seg_loss(logits, mask[a]))
+                if lambda_syn[b]:
+                    update.hold(SYN[b], lambda_syn[b], self.syn_loss(b, made, partner[a], batch.key))
+                update.join(fake[b])
+            for domain in "BA" if w.idt else "":
+                idt, _ = translate(G[domain], scan.on_real(domain, real[domain]), shown[domain])  # idt_B = G_AB(b)
+                update.add("idt", w.idt, identity_loss(idt, real[domain]))
+        return fake
+
+    def discriminator_losses(self, batch: Batch, update: Update, fakes: ByDomain) -> None:
+        """The discriminators' half of L_adv, on real images and on syntheses from the pools."""
+        keys = torch.cat([batch.key, batch.key])
+        for domain, real in (("A", batch.A), ("B", batch.B)):
+            with torch.no_grad():
+                shown = self.judged(domain, torch.cat([real, fakes[domain]]), keys, "discriminators")
+            verdicts = [self._judgement_loss(domain, both, batch.key, update.context) for both in shown]
+            update.add(f"D_{domain}", 1.0, torch.stack(verdicts).sum())
+
+    def _shows_masks(self, context: StepContext) -> bool:
+        """Whether the generators are still shown the true masks."""
+        return context.images_seen < getattr(self.options, "structured_shape_iter", 0)
+
+    def _fooling_loss(self, domain: str, fake: Tensor, keys: Tensor) -> Tensor:
+        """L_adv of the generators: the discriminator of `domain` should take `fake` for real."""
+        shown = self.judged(domain, fake, keys, "generators")
+        return torch.stack([self._adversarial(self.D[domain](x), real=True) for x in shown]).sum()
+
+    def _judgement_loss(self, domain: str, both: Tensor, keys: Tensor, context: StepContext) -> Tensor:
+        """Half the sum of D's losses on real and fake, one after the other in `both`; wgangp: all, and a penalty."""
+        D, (real, fake) = self.D[domain], both.chunk(2)
+        if self._norm_D == "batch":
+            of_real, of_fake = D(real), D(fake)
+        else:  # one pass, as no statistics would mix them
+            of_real, of_fake = D(both).chunk(2)
+        loss = self._adversarial(of_real, real=True) + self._adversarial(of_fake, real=False)
+        if self.options.gan_mode != "wgangp":
+            return 0.5 * loss
+        with context.float32():
+            penalty = losses.gradient_penalty(D, full(real), full(fake), uniform(keys, "penalty"))
+        return loss + self.options.lambda_gp * penalty
+
+    def _adversarial(self, scores: Tensor, *, real: bool) -> Tensor:
+        o = self.options
+        label = o.real_label if real else o.fake_label
+        return losses.adversarial_loss(full(scores), real=real, mode=o.gan_mode, label=label)
+
+    # around the step -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def visuals(self, batch: Batch) -> dict[str, Tensor]:
+        """real, fake and reconstruction of both domains, by the averaged generators."""
+        G_AB, G_BA = self.averages.of["G_AB"], self.averages.of["G_BA"]
+        fake_B, fake_A = translate(G_AB, batch.A)[0], translate(G_BA, batch.B)[0]
+        rec_A, rec_B = translate(G_BA, fake_B)[0], translate(G_AB, fake_A)[0]
+        return {
+            "real_A": batch.A, "fake_B": fake_B, "rec_A": rec_A, "real_B": batch.B, "fake_A": fake_A, "rec_B": rec_B
+        }  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        return {"updates": self.averages.updates}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.averages.updates = count_in(state["updates"], "updates")
+
+    def process_state(self) -> dict[str, Any]:
+        return {"pools": {name: pool.state_dict() for name, pool in self.pools.items()}}
+
+    def load_process_state(self, state: Mapping[str, Any]) -> None:
+        dtype = next(self.networks[0].parameters()).dtype
+        for name, pool in self.pools.items():
+            load_pool(pool, state["pools"][name], (1, *self._image_size), dtype, name)
+
+
+def _cat(parts: list[Tensor], none: Tensor) -> Tensor:
+    """The parts in one; `none` where a process has no images of the batch."""
+    return torch.cat(parts) if parts else none
