@@ -1,4 +1,4 @@
-"""What method.md section 3 promises of a training step, on tiny networks."""
+"""What docs/method.md section 3 promises of a training step, on tiny networks."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_what_autograd_keeps_is_counted_for_as_long_as_it_keeps_it() -> None:
 def test_parts_of_the_generators_loss_have_the_gradients_of_the_whole(
     joined_pixels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss of method.md section 3 as one graph, against the parts that the step cuts it into."""
+    """The loss of docs/method.md section 3 as one graph, against the parts that the step cuts it into."""
     monkeypatch.setattr("models.cycle_gan_model.JOINED_PIXELS", joined_pixels)
     torch.manual_seed(0)
     model, where = CycleGANModel(CycleGANOptions(**SMALL), (SIDE, SIDE)).double(), context()
