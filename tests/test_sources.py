@@ -1,4 +1,7 @@
-"""What comments and documents point to is there: cited Markdown files and their sections, links, files in backticks."""
+"""What comments and documents point to is there: cited Markdown files and their sections, links, files in backticks.
+
+And the tables of values in the documents are those of the code.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from models.pta_model import LOSS_PRESETS
+from simulation.tissue import FIELDS_T, tissues_at
 
 ROOT = Path(__file__).resolve().parent.parent
 READ = (".md", ".py", ".sh")
@@ -77,8 +83,12 @@ def _numbers(text: str) -> set[str]:
 
 def files() -> list[Path]:
     """The repository's own files, those not yet committed included."""
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    if (ROOT / ".git").exists():
+        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    else:  # downloaded as an archive
+        names = [str(path.relative_to(ROOT)) for path in ROOT.rglob("*")]
+        names = [name for name in names if not name.startswith(".")]
     return [ROOT / name for name in names if name.endswith(READ) and (ROOT / name).is_file()]
 
 
@@ -148,3 +158,33 @@ def test_comments_are_held_to_it_too(house: Path) -> None:
     module = house / "models" / "one_model.py"
     assert problems(f'"""The loss ({BOOK} section 1)."""', module, house) == []
     assert len(problems(f'"""The loss ({NOWHERE} section 1)."""', module, house)) == 1
+
+
+def table_after(document: str, heading: str) -> list[list[str]]:
+    """Cells of the first table's rows below a heading, the table's own head left out."""
+    text = (ROOT / document).read_text(encoding="utf-8").split(f"\n{heading}\n")[1]
+    lines = re.search(r"(^\|.*\|\n)+", text, re.MULTILINE)
+    assert lines is not None
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines.group().splitlines()[2:]]
+
+
+@pytest.mark.parametrize(
+    ("heading", "time"), [("### 1.1 T1", "t1_ms"), ("### 1.2 T2", "t2_ms"), ("### 1.3 T2*", "t2star_ms")]
+)
+def test_relaxation_times_are_those_of_the_simulator(heading: str, time: str) -> None:
+    tissues = ("white matter", "grey matter", "CSF", "fat", "muscle, skin", "bone")
+    names = dict(zip(tissues, ("wm", "gm", "csf", "fat", "soft", "bone"), strict=True))
+    rows = table_after("docs/facts.md", heading)
+    assert [row[0] for row in rows] == list(tissues)
+    for name, *values in rows:
+        used = [getattr(tissues_at(b0_t)[names[name]], time) for b0_t in FIELDS_T]
+        assert [float(value) for value in values] == pytest.approx(used), name
+
+
+def test_loss_presets_are_those_of_the_model() -> None:
+    rows = table_after("docs/method.md", "### 3.3 The generators' loss")
+    assert len(rows) == len(LOSS_PRESETS)
+    for name, *values, _origin in rows:
+        preset = LOSS_PRESETS[name.split("`")[1]]
+        wanted = (preset.syn, preset.syn_A, preset.idt, preset.cycle, preset.adv, preset.seg)
+        assert tuple(float(value) for value in values) == wanted, name
