@@ -127,7 +127,7 @@ def level_epoch(
     tolerance: float,
     crop: float,
 ) -> Draws:
-    """Batches of distinct levels for SGP (method.md section 1): one level from each of `batch_size` equal strata.
+    """Batches of distinct levels for SGP (docs/method.md section 1): one level from each of `batch_size` equal strata.
 
     Every volume is first cut at random by up to `crop` of its extent at each end and its levels counted anew, so that
     the error of one volume's coverage differs from epoch to epoch and averages out.

@@ -1,6 +1,7 @@
-"""What a method without learning reaches on the same input: identity, histogram and classical (method section 6).
+"""What a method without learning reaches on the same input: identity, histogram and classical.
 
-All start from what the model is shown, the slice on a background of 0, and none reads the truth.
+See docs/method.md section 6.2. All start from what the model is shown, the slice on a background of 0, and none
+reads the truth.
 """
 
 from __future__ import annotations

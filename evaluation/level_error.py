@@ -1,7 +1,8 @@
-"""How far from the right anatomical level a slice is matched: SGP beside four ways without learning (method section 1).
+"""How far from the right anatomical level a slice is matched: SGP beside four ways without learning.
 
-Every low-field slice of a subject is matched among the slices of one other subject's high-field volume, for all such
-pairs of subjects; the error is |level_mm(a) - level_mm(matched b)| with the simulator's true template level.
+See docs/method.md section 6.4. Every low-field slice of a subject is matched among the slices of one other
+subject's high-field volume, for all such pairs of subjects; the error is |level_mm(a) - level_mm(matched b)| with the
+simulator's true template level.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What LSC restores of corrupted slices, beside filters that fill the masked blocks (method section 2)."""
+"""What LSC restores of corrupted slices, beside filters that fill the masked blocks (docs/method.md section 6.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How like real high-field slices the synthesis is as a set, without looking at pairs (method section 6).
+"""How like real high-field slices the synthesis is as a set, without looking at pairs (docs/method.md section 6.3).
 
 Distances are taken between equal numbers of slices of different subjects: half of the high-field subjects, drawn at
 random, is the reference; every row gives as many slices of other subjects. The row `real_B` does so too, which is the

@@ -38,7 +38,7 @@ def kept_slices(mask: NDArray[np.bool_], slice_axis: int) -> list[int]:
 
 
 def relative_levels(kept: list[int]) -> list[float]:
-    """p of each kept slice: its centre between the outer faces of the first and the last one, method.md's notation.
+    """p of each kept slice: its centre between the outer faces of the first and last one (docs/method.md, notation).
 
     Slices of one volume are equally thick, so indices do for mm: n slices in a row have p = 1/2n, 3/2n, ...
     """

@@ -1,5 +1,7 @@
 """Atrophy of an anatomy: larger lateral ventricles and wider sulci, the two things in which old heads differ most.
 
+Sources: docs/facts.md section 7.
+
 Both act on the template, before any subject's shape: they change what the brain looks like, not where the skull is.
 """
 

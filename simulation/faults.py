@@ -8,7 +8,8 @@ next to nothing, and for equal random numbers a larger severity never does less.
 Movement, interference and spikes belong to the scan, not to the receiver: of a scan with several coils each is given a
 generator in the same state. Receiver noise alone goes on drawing from coil to coil.
 
-Values stand beside source and grade: V read in the source, V2 quoted by a second source, C computed, I inferred.
+Values stand beside source and grade: V read in the source, V2 quoted by a second source, C computed, I inferred
+(docs/facts.md section 4).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from util.errors import UserError
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-# Numbers of FreeSurferColorLUT.txt [V2, in the copies of several public repositories], left and right together. Nuclei
+# Numbers of FreeSurferColorLUT.txt [V2, docs/facts.md section 7], left and right together. Nuclei
 # and stem that the embedded map shows as mixtures get its mean grey share there, to the nearest 0.05 [C]; what is not
 # subdivided further (vessels, choroid plexus) goes to what it looks like in T2w [I].
 _SHARES: dict[tuple[int, ...], dict[str, float]] = {

@@ -48,6 +48,7 @@ class Kind:
     layers: tuple[Layer, ...]
 
 
+# docs/facts.md section 7.
 # Sizes as remembered from radiology [M]: WMH from dots to confluent caps, gliomas of 2 to 4 cm with oedema that spares
 # the cortex, infarcts of a small branch's territory. Edges [I].
 KINDS = {

@@ -1,4 +1,4 @@
-"""Which scanner and sequence each domain of a simulated benchmark has."""
+"""Which scanner and sequence each domain of a simulated benchmark has; sources in docs/facts.md section 2."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ HIGH_T2W = Protocol("3T-T2w", 3.0, FastSpinEcho(4000, 90, 15, 10), None, 5.0, sn
 HIGH_T1W = Protocol("3T-T1w", 3.0, MPRAGE(2400, 1000, 2.14, 8.0, 7.6, 176), None, 5.0, snr_wm=40.0, bias_std=0.12)
 # The same in thin slices, and at 7 T: TR 2500, TI 1100, TE 3, flip 7 [M], 160 echoes 7 ms apart [I]. Transmit field
 # 42 % lower at the edge [V, Vaughan 2001]; the receivers' half of that, since they stand around the head [I]; SNR a
-# factor 2.3 above 3 T (linear in B0, facts' cautious exponent) [C].
+# factor 2.3 above 3 T (linear in B0, a cautious exponent; docs/facts.md section 2.2) [C].
 THIN_T1W = replace(HIGH_T1W, name="3T-T1w-thin", thickness_mm=2.0, snr_wm=20.0)
 ULTRA_T1W = Protocol(
     "7T-T1w", 7.0, MPRAGE(2500, 1100, 3.0, 7.0, 7.0, 160), None, 2.0, snr_wm=46.0, bias_std=0.15,

@@ -1,5 +1,7 @@
 """What the scanner does to a head's signal: transmit and receive fields, coils, limited k-space, noise, magnitude.
 
+Sources of its constants: docs/facts.md section 2.
+
 Slices are (n, Y, X): phase encoding runs along Y (anterior-posterior), the readout along X.
 """
 

@@ -2,6 +2,7 @@
 
 Signals keep their sign (negative after an inversion), so that tissues sharing a voxel add as magnetisation does; the
 magnitude is taken after the coil, in `scanner.py`. Every signal is that of the steady state over repetitions.
+References: docs/facts.md section 3.
 
 `signal(tissue, b1)` takes the transmit field as a factor (n,) on every flip angle and returns (n,). Inversions are
 adiabatic and perfect. Times in ms, angles in degrees.

@@ -1,8 +1,9 @@
 """Relaxation times and proton density of six tissues and of lesions at any field strength.
 
-Every value stands beside its source and grade: V read in the source, V2 quoted by a second source, C computed,
-I inferred, M from memory. Measured anchors are interpolated linearly in log B0. The Rooney power law is not used below
-0.3 T: stretched to 64 mT it makes WM some 25 % too short and doubles the T1 contrast.
+Every value stands beside its source and grade, which docs/facts.md explains; its section 1 has the tables and full
+references. V read in the source, V2 quoted by a second source, C computed, I inferred, M from memory. Measured anchors
+are interpolated linearly in log B0. The Rooney power law is not used below 0.3 T: stretched
+to 64 mT it makes WM some 25 % too short and doubles the T1 contrast.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ LOWEST_T = 0.05  # measured values there do not differ from those at 0.064 T by 
 #   Nishimura table (368-450 / 545-578) [V2]; 1.5, 3, 7 T centre of Wright 2008, Wansapura 1999, Stanisz 2005 [V, V2].
 # csf: 0.064 T 3400-3700 [V2]; elsewhere 1/0.231 s, Rooney 2007 [V2].
 # fat: 0.064 T between O'Reilly & Webb's 130 [M] and 180 [V2]; then the Nishimura table [V2]; 7 T [M].
-# soft (muscle, skin): 1.5 T BrainWeb 900 [V2]; 3 T Stanisz 1412 [M]; the others a power law through these [I].
+# soft (muscle, skin): 1.5 T BrainWeb 900 [V2]; 3 T below Stanisz' 1412 [M]; the others a power law through these [I].
 # bone: no table to be had; without consequence, since its T2 leaves no signal [M].
 _T1_MS = {
     "csf": (3700, 4300, 4300, 4300, 4300),
@@ -70,6 +71,7 @@ _BY_FIELD: dict[str, Mapping[str, Sequence[float]]] = {"t1_ms": _T1_MS, "t2_ms":
 # Proton density: water content .70 / .82 / 1.0 [V2]; fat and muscle BrainWeb 1.0 [V2]; bone 0-0.1 [M].
 _PD = {"csf": 1.0, "gm": 0.82, "wm": 0.70, "fat": 1.0, "bone": 0.05, "soft": 1.0}
 
+# Lesions (docs/facts.md section 1.5).
 # A lesion is white matter with so much of its water free, in fast exchange: rates and proton density mix linearly
 # between wm and csf [I]. One number then gives T1, T2, T2* and PD relative to wm at every field, never beyond CSF.
 # Chosen so that T1 / T2 at 3 T (wm 840 / 71 ms) come near remembered values [M]; nothing measured was at hand at other

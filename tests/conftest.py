@@ -44,7 +44,7 @@ def phantom_slice(level: float, domain: str, rng: np.random.Generator) -> tuple[
 def write_phantom(
     root: Path, *, subjects: int = 2, slices: int = 6, splits: tuple[str, ...] = ("train", "val", "test")
 ) -> Path:
-    """A data folder in interface.md's layout, without manifest."""
+    """A data folder laid out as dataset/README.md says, without manifest."""
     rng = np.random.default_rng(0)
     for split in splits:
         for domain in ("A", "B"):

@@ -81,7 +81,7 @@ def test_no_file_outgrows_one_idea() -> None:
 
 
 def test_no_class_moves_global_state() -> None:
-    """Seeds, cudnn flags and device choices belong to main: style.md, never do, rule 3."""
+    """Seeds, cudnn flags and device choices belong to the programs: a class that sets them changes others' chance."""
     forbidden = ("manual_seed_all", "cudnn.benchmark", "cuda.set_device", "np.random.seed", "random.seed(")
     for folder in ALLOWED:
         for path in files(folder):

@@ -41,7 +41,7 @@ class SliceFolder:
         listing: all that the folder holds; entries: subject and entry of each file that the manifest names in it.
         subjects: subject name a slice.
         index: (N,) int64 slice number within its volume.
-        p: (N,) float32 relative level in [0, 1] (method.md, notation).
+        p: (N,) float32 relative level in [0, 1] (docs/method.md, notation).
         level_mm: (N,) float32 template level where the simulator knew it, else None. Never read in training.
 
     Args:

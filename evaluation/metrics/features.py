@@ -1,4 +1,4 @@
-"""Distances between two sets of embedded slices (method section 6)."""
+"""Distances between two sets of embedded slices (docs/method.md section 6.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paired image measures inside the head, per volume (method section 6).
+"""Paired image measures inside the head, per volume (docs/method.md section 6.2; references: docs/facts.md section 6).
 
 Every function takes a prediction and a truth, both (S, H, W) arrays of S slices with intensities in [0, 1], and most a
 boolean head mask of that shape. None means that the number does not exist for this input, never "bad".

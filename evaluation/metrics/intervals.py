@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-LEAST_SUBJECTS = 12  # below this an interval is null, not narrow (method section 6)
+LEAST_SUBJECTS = 12  # below this an interval is null, not narrow (docs/method.md section 6.6)
 RESAMPLES = 4000
 
 

@@ -1,4 +1,4 @@
-"""Generator `hybrid`: a structured-attention transformer under a UNETR decoder (method.md section 4).
+"""Generator `hybrid`: a structured-attention transformer under a UNETR decoder (docs/method.md section 4).
 
 After UNETR (Hatamizadeh et al. 2022) and UNest (arXiv 2406.18967). At the published sizes (width 768, depth 4,
 12 heads, MLP 3072, patch 16, features 16) it has 40.3 M parameters within 5 %.
@@ -28,7 +28,7 @@ SHARP_FIRST = 1.0  # head start of the image itself before the softmax: more tha
 
 @dataclass(frozen=True)
 class HybridOptions:
-    """Sizes of the hybrid generator; the defaults are the published ones (facts.md section 5)."""
+    """Sizes of the hybrid generator; the defaults are the published ones (docs/facts.md section 5)."""
 
     hybrid_width: int = flag(768, "token width", group="hybrid generator", low=8, high=8192)
     hybrid_depth: int = flag(4, "transformer blocks", group="hybrid generator", low=1, high=64)

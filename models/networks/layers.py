@@ -116,7 +116,7 @@ def recompute(network: nn.Module, parts: tuple[type[nn.Module], ...]) -> None:
 
 @torch.no_grad()
 def ema_update(average: nn.Module, network: nn.Module, step: int, beta: float) -> None:
-    """Move `average` towards `network` with decay min(beta, (1 + step) / (10 + step)) (method.md section 3)."""
+    """Move `average` towards `network` with decay min(beta, (1 + step) / (10 + step)) (docs/method.md section 3.4)."""
     decay = min(beta, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
     for buffer, newest in zip(average.buffers(), network.buffers(), strict=True):

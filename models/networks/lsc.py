@@ -1,4 +1,4 @@
-"""LSC: corrupt an image block by block, and a residual U-Net that restores it (method.md section 2)."""
+"""LSC: corrupt an image block by block, and a residual U-Net that restores it (docs/method.md section 2)."""
 
 from __future__ import annotations
 

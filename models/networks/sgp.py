@@ -1,4 +1,4 @@
-"""SGP: one vision transformer a domain, trained so that slices of the same anatomy lie together (method, section 1)."""
+"""SGP: a vision transformer for each domain; slices of the same anatomy lie together (docs/method.md section 1)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIRST_TEMPERATURE = 0.07  # CLIP (Radford et al. 2021); published for SGP too
 
 @dataclass(frozen=True)
 class SGPSizes:
-    """Sizes of the slice encoders; the defaults are the published ones (facts.md section 5)."""
+    """Sizes of the slice encoders; the defaults are the published ones (docs/facts.md section 5)."""
 
     sgp_input: int = flag(120, "slices are resized to this side", group="SGP", low=32, high=1024)
     sgp_patch: int = flag(16, "patch side; the input is cropped to a multiple of it", group="SGP", low=4, high=256)
@@ -71,7 +71,7 @@ class SGPNetwork(nn.Module):
 
 
 def random_views(images: Tensor, draws: Tensor) -> Tensor:
-    """Every slice shifted, turned, scaled and brightened by itself: the "random crops in plane" of method.md section 1.
+    """Every slice shifted, turned, scaled and brightened by itself: the random views of docs/method.md section 1.
 
     Without them the encoders learn the few training heads by heart. (N, 1, H, W) in [-1, 1] to the same shape; what
     comes into view from outside is background, brightening may leave the range. `draws` (N, VIEW_DRAWS) in [0, 1).
