@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.folder.check import check_data, print_problems, told
+from data.folder.check import check_data, print_problems, summary
 from models import MODELS
 from options.train_options import RunOptions, for_device, parse
 from training.acceleration import accelerate, compile_networks
@@ -58,7 +58,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
         log = RunLog(run.run_dir, run.display)
         log.note(str(forecast))
         if skipped:
-            warnings.append(f"--skip_bad left out {told(skipped, run.run_dir)}")
+            warnings.append(f"--skip_bad left out {summary(skipped, run.run_dir)}")
         for warning in (*warnings, other_data, newest.warning if newest else ""):
             if warning:
                 log.warn(warning)
