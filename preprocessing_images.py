@@ -14,7 +14,7 @@ from rich.console import Console
 
 from data.folder.manifest import Manifest
 from options.preprocess_options import OutputOptions, PreprocessOptions, VolumeOptions, parse
-from preprocessing.checking import accept, check_volumes, print_problems
+from preprocessing.checking import check_inputs, check_volumes, print_problems
 from preprocessing.folder import check_writable, summary
 from preprocessing.inputs import Inputs, find_inputs
 from preprocessing.slicing import SlicingSettings
@@ -70,7 +70,7 @@ def slice_volumes(
 ) -> tuple[Manifest, list[Problem]]:
     """Slice volumes of one's own; every header is checked before anything is written."""
     found = processes.alone(partial(find, volumes))
-    processes.alone(partial(accept, found, dataroot, skip_bad=volumes.skip_bad))
+    processes.alone(partial(check_inputs, found, dataroot, skip_bad=volumes.skip_bad))
     val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
     shares = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
     splits = split_subjects(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from data.cache.slice_cache import SliceCache
-from data.folder.check import check_data, print_problems, told
+from data.folder.check import check_data, print_problems, summary
 from evaluation.encoder import grid_of, load_encoder
 from evaluation.evaluate import DEFINITIONS, Evaluation
 from evaluation.folders import open_test_data
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
         limit_threads(processes)
         evaluation = make_evaluation(options, processes)
         if processes.first and evaluation.data.skipped:
-            warn(f"--skip_bad left out {told(evaluation.data.skipped, options.results)}")
+            warn(f"--skip_bad left out {summary(evaluation.data.skipped, options.results)}")
         found = evaluation.run(processes)
     if found is not None:
         write_results(options, evaluation, *found)

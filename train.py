@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.folder.check import check_data, print_problems, told
+from data.folder.check import check_data, print_problems, summary
 from models import MODELS
 from options.train_options import RunOptions, for_device, parse
 from training.acceleration import accelerate, compile_networks
@@ -57,7 +57,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
         other_data = describe_run(run, argv, dataset, device, resumed=newest is not None, skipped=skipped)
         log = RunLog(run.run_dir, run.display)
         log.note(needs.sentence)
-        left_out = f"--skip_bad left out {told(skipped, run.run_dir)}" if skipped else ""
+        left_out = f"--skip_bad left out {summary(skipped, run.run_dir)}" if skipped else ""
         for warning in (left_out, other_data, newest.warning if newest else ""):
             if warning:
                 log.warn(warning)

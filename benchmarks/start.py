@@ -19,6 +19,7 @@ from benchmarks.compute import Case
 from data.cache.pack import ALIGNED, problem_columns
 from data.cache.slice_cache import CACHE_NAME, SliceCache
 from data.cache.store import DATA_NAME
+from data.cache.subject_columns import subject_columns
 from data.folder.manifest import DOMAINS, FORMAT, MANIFEST_NAME, SliceEntry, VolumeEntry
 from data.folder.slices import slice_name
 from data.folder.subjects import SubjectTable
@@ -62,11 +63,11 @@ def make_data(root: Path, slices: int) -> Path:
     for domain in DOMAINS:
         with cache.building("train", domain) as write:
             names = [_name(domain, i) for i in range(each)]
-            people = SubjectTable.of(names, [name.rpartition("_")[0] for name in names])
+            subjects = SubjectTable.of(names, [name.rpartition("_")[0] for name in names])
             with (write.part / DATA_NAME).open("wb") as data:
                 data.truncate(each * RECORD)  # sparse: zeros that take no room
             write(
-                {**people.columns(), **_columns(each), **problem_columns([], dataroot)},
+                {**subject_columns(subjects), **_columns(each), **problem_columns([], dataroot)},
                 digest=domain,
                 has_manifest=True,
             )

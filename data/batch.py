@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,8 @@ class Batch:
     mask_A, mask_B: (N, 1, H, W) float32 foreground masks in {0, 1}.
     p_A, p_B: (N,) float32 relative levels in [0, 1], increasing towards superior (right, anterior).
     index_A, index_B: (N,) int64 positions in the dataset's slice lists.
-    key: (N,) int64, one for each item of an epoch: all that is random about the item follows from it and from nothing
-        else, so neither the number of processes nor how a batch is split can change it.
+    key: (N,) int64, a random key for each item of an epoch. All the randomness of an item derives from its key, so the
+        number of processes and the split into micro-batches do not change it.
     """
 
     A: Tensor
@@ -31,12 +32,12 @@ class Batch:
     index_B: Tensor
     key: Tensor
 
-    def _each(self, change: object) -> Batch:
-        return Batch(**{field.name: change(getattr(self, field.name)) for field in dataclasses.fields(self)})  # type: ignore[operator]
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(**{field.name: function(getattr(self, field.name)) for field in dataclasses.fields(self)})
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on `device`, but for `key`: chance is drawn on the CPU."""
-        moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """The batch on `device`; `key` stays on the CPU, where random numbers are drawn."""
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
         return dataclasses.replace(moved, key=self.key)
 
     def image(self, domain: str) -> Tensor:
@@ -48,8 +49,8 @@ class Batch:
         return self.mask_A if domain == "A" else self.mask_B
 
     def rows(self, start: int, stop: int) -> Batch:
-        """The part of the batch from row `start` up to `stop`."""
-        return self._each(lambda tensor: tensor[start:stop])
+        """Items `start` to `stop`, `stop` excluded."""
+        return self._map(lambda tensor: tensor[start:stop])
 
     def __len__(self) -> int:
         return self.A.shape[0]

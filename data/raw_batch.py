@@ -1,4 +1,4 @@
-"""A batch of slices as the cache holds them: what is sent to the device where it is prepared, a fifth of the result."""
+"""A batch of slices as the cache stores them, which goes to the device because it is a fifth of the prepared batch."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-Change = Callable[[Tensor], Tensor]
+TensorFunction = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class RawGroup:
     """n slices of one size and type.
 
-    rows: (n,) int64, which items of the batch they are. pixels: (n, H, W) uint8, int16 (the bits of uint16, of which
-    torch knows little) or float32. bits: (n, ceil(H W / 8)) uint8, masks as `np.packbits` makes them.
-    places: (n, 3) int64 top, left, flip, see `TrainTransform.places`.
+    items: (n,) int64 positions of the slices in the batch.
+    pixels: (n, H, W) uint8, float32, or int16 with the bits of uint16, which torch hardly supports.
+    bits: (n, ceil(H W / 8)) uint8, masks packed by `np.packbits`.
+    crops: (n, 3) int64 top, left, flip, see `TrainTransform.draw_crops`.
     """
 
-    rows: Tensor
+    items: Tensor
     pixels: Tensor
     bits: Tensor
-    places: Tensor
+    crops: Tensor
 
-    def each(self, change: Change) -> RawGroup:
-        """With every tensor changed."""
-        return RawGroup(change(self.rows), change(self.pixels), change(self.bits), change(self.places))
+    def map(self, function: TensorFunction) -> RawGroup:
+        """The group with `function` applied to every tensor."""
+        return RawGroup(function(self.items), function(self.pixels), function(self.bits), function(self.crops))
 
 
 @dataclass(frozen=True)
 class RawBatch:
-    """N items before they are prepared. A, B: slices, those of one size and type together; the rest as in `Batch`."""
+    """N items before preparation. A, B: slices, grouped by size and type; the other fields are those of `Batch`."""
 
     A: tuple[RawGroup, ...]
     B: tuple[RawGroup, ...]
@@ -42,18 +43,18 @@ class RawBatch:
     index_B: Tensor
     key: Tensor
 
-    def _each(self, change: Change) -> RawBatch:
-        A, B = (tuple(group.each(change) for group in groups) for groups in (self.A, self.B))
-        return RawBatch(A, B, *map(change, (self.p_A, self.p_B, self.index_A, self.index_B, self.key)))
+    def _map(self, function: TensorFunction) -> RawBatch:
+        A, B = (tuple(group.map(function) for group in groups) for groups in (self.A, self.B))
+        return RawBatch(A, B, *map(function, (self.p_A, self.p_B, self.index_A, self.index_B, self.key)))
 
     def to(self, device: torch.device) -> RawBatch:
-        """On `device`, but for `key`: chance is drawn on the CPU."""
-        moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """The batch on `device`; `key` stays on the CPU, where random numbers are drawn."""
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
         return replace(moved, key=self.key)
 
     def pin_memory(self) -> RawBatch:
-        """In memory that a GPU can copy from while others work; a DataLoader calls this."""
-        return self._each(lambda tensor: tensor.pin_memory())
+        """The batch in page-locked memory, for asynchronous copies to a GPU; called by DataLoader."""
+        return self._map(lambda tensor: tensor.pin_memory())
 
     def __len__(self) -> int:
         return len(self.key)

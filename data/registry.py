@@ -1,4 +1,4 @@
-"""Datasets by the names users type: `--dataset_mode`."""
+"""The datasets of `--dataset_mode`, by name."""
 
 from __future__ import annotations
 

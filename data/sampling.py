@@ -1,7 +1,7 @@
-"""Who is seen with whom, and when: every choice of an epoch, drawn in the main process from (seed, stage, epoch).
+"""The order of slices and their partners: the random choices of an epoch, drawn from (seed, stage, epoch).
 
-`Draws` hold all that is random about their items, so workers, processes and restarts cannot change what a run sees.
-Drawing an epoch of N items takes O(N log N), and no Python object an item.
+They are drawn in the main process, and `Draws` hold all the randomness of their items. Workers, processes and restarts
+therefore do not change what a run sees. An epoch of N items takes O(N log N) time and no Python object per item.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Draws:
-    """N items: positions of the two slices, the levels they stand for, and the keys of their random transforms.
+    """N items: two slices each, their relative levels, and the key of their random transforms.
 
-    a, b, key: (N,) int64. p_a, p_b: (N,) float32.
+    a, b: (N,) int64 positions in the dataset's slice lists. p_a, p_b: (N,) float32. key: (N,) int64.
     """
 
     a: Ints
@@ -34,13 +34,13 @@ class Draws:
         return len(self.a)
 
     def rows(self, start: int, stop: int) -> Draws:
-        """The items from `start` up to `stop`."""
+        """Items `start` to `stop`, `stop` excluded."""
         return Draws(**{field.name: getattr(self, field.name)[start:stop] for field in fields(self)})
 
 
 @dataclass(frozen=True)
 class Batches(Sequence[Draws]):
-    """Draws cut into batches of `size`, the last of which may be smaller."""
+    """Draws split into batches of `size`; the last batch may be smaller."""
 
     draws: Draws
     size: int
@@ -56,7 +56,7 @@ class Batches(Sequence[Draws]):
         if isinstance(i, slice):
             start, stop, step = i.indices(len(self))
             if step != 1:
-                raise ValueError(f"step {step}, batches can be cut in a row only")
+                raise ValueError(f"slice with step {step}, only step 1 is supported")
             return Batches(self.draws.rows(start * self.size, max(start, stop) * self.size), self.size)
         if not -len(self) <= i < len(self):
             raise IndexError(i)
@@ -65,17 +65,17 @@ class Batches(Sequence[Draws]):
 
 
 def generator(seed: int, stage: str, epoch: int) -> np.random.Generator:
-    """Random numbers of one epoch of one stage."""
+    """The random generator of one epoch of one stage."""
     return np.random.default_rng([seed, *stage.encode(), epoch])
 
 
 def near_level(levels: Floats, wanted: Floats, tolerance: float, rng: np.random.Generator) -> Ints:
-    """For every wanted level a random position whose level lies within `tolerance`; the nearest if none does.
+    """For each wanted level, a random position whose level lies within `tolerance`; the nearest one if none does.
 
     Args:
         levels: (M,) levels to choose from.
-        wanted: (N,) levels asked for.
-        tolerance: half width, in units of p (published: 0.03).
+        wanted: (N,) levels to match.
+        tolerance: half width in units of p (published: 0.03).
 
     Returns:
         (N,) int64 positions in `levels`.
@@ -100,10 +100,10 @@ def shuffled_epoch(
     serial: bool = False,
     partners: Ints | None = None,
 ) -> Draws:
-    """One pass: every slice of the larger domain's count; a's in random order (`serial`: in file order).
+    """One epoch of max(len A, len B) items; slices a in random order, or in file order if `serial`.
 
-    The partner b is drawn from row a of `partners` (SGP's nearest high-field slices, (len A, k)) or, without that
-    table, among the b of nearly the same level.
+    The partner b is drawn from row a of `partners` (SGP's nearest high-field slices, (len A, k)). Without that table, b
+    is drawn among the slices of nearly the same level.
     """
     length = max(len(p_a), len(p_b))
     rounds = -(-length // len(p_a))
@@ -129,28 +129,28 @@ def level_epoch(
 ) -> Draws:
     """Batches of distinct levels for SGP (docs/method.md section 1): one level from each of `batch_size` equal strata.
 
-    Every volume is first cut at random by up to `crop` of its extent at each end and its levels counted anew, so that
-    the error of one volume's coverage differs from epoch to epoch and averages out.
+    Each volume is first cropped at random by up to `crop` of its extent per end, and its levels are rescaled to the
+    rest. The error due to a volume's coverage thus differs between epochs and averages out.
 
     Args:
         p_a, p_b: (N,), (M,) levels.
-        volumes_a, volumes_b: (N,), (M,) number of the volume each slice belongs to.
+        volumes_a, volumes_b: (N,), (M,) volume number of each slice.
     """
-    cut_a, cut_b = _crop_levels(p_a, volumes_a, crop, rng), _crop_levels(p_b, volumes_b, crop, rng)
-    kept_a, kept_b = np.flatnonzero(~np.isnan(cut_a)), np.flatnonzero(~np.isnan(cut_b))
+    cropped_a, cropped_b = _crop_levels(p_a, volumes_a, crop, rng), _crop_levels(p_b, volumes_b, crop, rng)
+    kept_a, kept_b = np.flatnonzero(~np.isnan(cropped_a)), np.flatnonzero(~np.isnan(cropped_b))
     n_batches = -(-max(len(p_a), len(p_b)) // batch_size)
     strata = np.tile(np.arange(batch_size), n_batches)
     wanted = ((strata + rng.random(len(strata))) / batch_size).astype(np.float32)
-    a = kept_a[near_level(cut_a[kept_a], wanted, tolerance, rng)]
-    b = kept_b[near_level(cut_b[kept_b], cut_a[a], tolerance, rng)]
-    return _draws(a, b, cut_a, cut_b, rng)
+    a = kept_a[near_level(cropped_a[kept_a], wanted, tolerance, rng)]
+    b = kept_b[near_level(cropped_b[kept_b], cropped_a[a], tolerance, rng)]
+    return _draws(a, b, cropped_a, cropped_b, rng)
 
 
 def _crop_levels(p: Floats, volumes: Ints, crop: float, rng: np.random.Generator) -> Floats:
-    """Levels counted within a random part of each volume; NaN outside the part."""
+    """Levels relative to a random range of each volume; NaN outside the range."""
     low, high = rng.random((2, int(volumes.max()) + 1)) * crop
-    cut = (p - low[volumes]) / (1 - low[volumes] - high[volumes])
-    return np.where((cut >= 0) & (cut <= 1), cut, np.nan).astype(np.float32)
+    rescaled = (p - low[volumes]) / (1 - low[volumes] - high[volumes])
+    return np.where((rescaled >= 0) & (rescaled <= 1), rescaled, np.nan).astype(np.float32)
 
 
 def _draws(a: Ints, b: Ints, p_a: Floats, p_b: Floats, rng: np.random.Generator) -> Draws:

@@ -1,7 +1,7 @@
-"""From a batch of slices as they are kept to a network's input and back: image and mask resized, cropped, flipped.
+"""Stored slices to network input and back: images and masks are resized, cropped and flipped.
 
-Images come out as (N, 1, h, w) float32 in [-1, 1] with background -1, masks as (N, 1, h, w) float32 in {0, 1}, on the
-device where the slices are. All chance follows from each item's key: neither the batch nor the device can change it.
+The input is (N, 1, h, w) float32 in [-1, 1] with background -1, the mask (N, 1, h, w) float32 in {0, 1}, on the device
+of the slices. All randomness derives from each item's key and depends on neither the batch nor the device.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from data.raw_batch import RawGroup
 
 PREPROCESS = ("resize", "crop", "resize_and_crop", "none")
 BACKGROUND = -1.0
-TOP, LEFT, FLIP = range(3)  # what chance decides
-BIT_WEIGHTS = (128, 64, 32, 16, 8, 4, 2, 1)  # of a byte that `np.packbits` makes
+TOP, LEFT, FLIP = range(3)  # columns of `RawGroup.crops`
+BIT_WEIGHTS = (128, 64, 32, 16, 8, 4, 2, 1)  # bit order of `np.packbits`
 
 
 def hashed_uniform(keys: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
-    """A number in [0, 1) for every key; streams are independent of each other (splitmix64, Steele et al. 2014)."""
+    """A number in [0, 1) for each key; streams are independent of each other (splitmix64, Steele et al. 2014)."""
     x = keys.astype(np.uint64) + np.uint64((stream + 1) * 0x9E3779B97F4A7C15 % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
@@ -29,60 +29,60 @@ def hashed_uniform(keys: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
 
 
 class TrainTransform:
-    """What training slices go through."""
+    """Resize, random crop and random flip of training slices."""
 
     def __init__(self, *, preprocess: str, load_size: int, crop_size: int, flip: bool) -> None:
         self.load_size = load_size if preprocess.startswith("resize") else None
         self.crop_size = crop_size if preprocess.endswith("crop") else None
         self.flip = flip
 
-    def places(self, keys: NDArray[np.int64], shape: tuple[int, int], domain: int) -> NDArray[np.int64]:
-        """Where each slice of `shape` is cut out, and whether it is flipped: (N, 3) int64 top, left, flip.
+    def draw_crops(self, keys: NDArray[np.int64], shape: tuple[int, int], domain: int) -> NDArray[np.int64]:
+        """Random crop offsets and flips of slices of `shape`: (N, 3) int64 top, left, flip.
 
-        Args: domain: 0 or 1; the two slices of an item have nothing in common but their key.
+        Args: domain: 0 or 1; the two slices of an item are cropped independently.
         """
-        places = np.zeros((len(keys), 3), dtype=np.int64)
-        height, width = self._before_crop(shape)
-        for what, side in ((TOP, height), (LEFT, width)):
+        crops = np.zeros((len(keys), 3), dtype=np.int64)
+        height, width = self._size_before_crop(shape)
+        for column, side in ((TOP, height), (LEFT, width)):
             if self.crop_size is not None:
                 choices = _padded(side, self.crop_size) - self.crop_size + 1
-                places[:, what] = (hashed_uniform(keys, 3 * domain + what) * choices).astype(np.int64)
+                crops[:, column] = (hashed_uniform(keys, 3 * domain + column) * choices).astype(np.int64)
         if self.flip:
-            places[:, FLIP] = hashed_uniform(keys, 3 * domain + FLIP) < 0.5
-        return places
+            crops[:, FLIP] = hashed_uniform(keys, 3 * domain + FLIP) < 0.5
+        return crops
 
-    def _before_crop(self, shape: tuple[int, int]) -> tuple[int, int]:
+    def _size_before_crop(self, shape: tuple[int, int]) -> tuple[int, int]:
         return shape if self.load_size is None else (self.load_size, self.load_size)
 
     def __call__(self, group: RawGroup) -> tuple[Tensor, Tensor]:
-        """Image and mask (n, 1, h, w) of slices of one size."""
-        image, mask = as_float(group.pixels).unsqueeze(1), _unpacked(group.bits, group.pixels.shape).unsqueeze(1)
+        """Image and mask, (n, 1, h, w), of slices of one size."""
+        image, mask = as_float(group.pixels).unsqueeze(1), _unpack(group.bits, group.pixels.shape).unsqueeze(1)
         if self.load_size is not None:
-            image, mask = _resized(image, mask, self.load_size)
+            image, mask = _resize(image, mask, self.load_size)
         if self.crop_size is not None or self.flip:
-            image, mask = (self._cut(x, group.places) for x in (image, mask))
-        return _finish(image, mask)
+            image, mask = (self._crop(x, group.crops) for x in (image, mask))
+        return _to_input_range(image, mask)
 
-    def _cut(self, x: Tensor, places: Tensor) -> Tensor:
-        """Cropped, what lies outside being 0, then flipped: (n, 1, H, W) to (n, 1, h, w)."""
+    def _crop(self, x: Tensor, crops: Tensor) -> Tensor:
+        """Crop, padding with 0 where necessary, then flip: (n, 1, H, W) to (n, 1, h, w)."""
         height, width = x.shape[-2:]
         out_height, out_width = (height, width) if self.crop_size is None else (self.crop_size, self.crop_size)
-        y_room, x_room = max(0, out_height - height), max(0, out_width - width)
-        x = F.pad(x, (x_room, x_room, y_room, y_room))
-        rows = places[:, TOP, None] + torch.arange(out_height, device=x.device)
+        y_pad, x_pad = max(0, out_height - height), max(0, out_width - width)
+        x = F.pad(x, (x_pad, x_pad, y_pad, y_pad))
+        rows = crops[:, TOP, None] + torch.arange(out_height, device=x.device)
         columns = torch.arange(out_width, device=x.device).expand(len(x), -1)
-        columns = places[:, LEFT, None] + torch.where(places[:, FLIP, None] > 0, columns.flip(1), columns)
+        columns = crops[:, LEFT, None] + torch.where(crops[:, FLIP, None] > 0, columns.flip(1), columns)
         items = torch.arange(len(x), device=x.device)
         return x[items[:, None, None], 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
 
 
 def _padded(side: int, crop: int) -> int:
-    """A side after padding by what is missing, at both ends."""
+    """A side's length once the missing pixels are padded at both ends."""
     return side + 2 * max(0, crop - side)
 
 
 def as_float(pixels: Tensor) -> Tensor:
-    """Pixels uint8, int16 (the bits of uint16) or float32 in float32 [0, 1], as `as_image` has them."""
+    """`as_image` for tensors: uint8, int16 (the bits of uint16) or float32 to float32 in [0, 1]."""
     if pixels.dtype == torch.uint8:
         return pixels.float() * np.float32(1 / 255).item()
     if pixels.dtype == torch.int16:
@@ -90,23 +90,23 @@ def as_float(pixels: Tensor) -> Tensor:
     return pixels
 
 
-def _unpacked(bits: Tensor, shape: torch.Size) -> Tensor:
-    """Masks (n, H, W) float32 from bytes (n, ceil(H W / 8)) of eight pixels."""
+def _unpack(bits: Tensor, shape: torch.Size) -> Tensor:
+    """Masks (n, H, W) float32 from packed bits (n, ceil(H W / 8)) uint8."""
     weights = torch.tensor(BIT_WEIGHTS, dtype=torch.uint8, device=bits.device)
     pixels = (bits.unsqueeze(-1) & weights).ne(0).flatten(1)
     return pixels[:, : shape[1] * shape[2]].reshape(shape).float()
 
 
-def _resized(image: Tensor, mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Image bilinear with antialiasing, mask nearest, both (n, 1, side, side)."""
+def _resize(image: Tensor, mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Both resized to (n, 1, side, side): the image bilinear with antialiasing, the mask nearest."""
     if image.shape[-2:] == (side, side):
         return image, mask
     resized = F.interpolate(image, (side, side), mode="bilinear", align_corners=False, antialias=True)
     return resized, F.interpolate(mask, (side, side), mode="nearest")
 
 
-def _finish(image: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-    """[0, 1] to [-1, 1], background to -1."""
+def _to_input_range(image: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+    """Map [0, 1] to [-1, 1] and the background to -1."""
     scaled = image.clamp(0, 1).mul_(2).sub_(1)
     return scaled.masked_fill_(foreground == 0, BACKGROUND), foreground
 
@@ -114,18 +114,18 @@ def _finish(image: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
 def to_network(
     image: NDArray[np.float32], mask: NDArray[np.bool_], *, preprocess: str, load_size: int, multiple: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Test-time counterpart of `TrainTransform`, without chance: whole slices, resized if training resized.
+    """Deterministic counterpart of `TrainTransform` for testing: whole slices, resized if training resized.
 
-    Where training only cropped, slices keep their size and are padded with background to `multiple`.
+    If training only cropped, slices keep their size and are padded with background to a multiple of `multiple`.
 
-    Args: image: (H, W) or (N, H, W) in [0, 1]; mask: the same.
-    Returns: (1, h, w) or (N, 1, h, w), of both.
+    Args: image, mask: (H, W) or (N, H, W), the image in [0, 1].
+    Returns: image and mask, (1, h, w) or (N, 1, h, w).
     """
     pair = (torch.from_numpy(np.ascontiguousarray(x)).unsqueeze(-3).float() for x in (image, mask))
     x, foreground = (tensor if tensor.ndim == 4 else tensor.unsqueeze(0) for tensor in pair)
     if preprocess.startswith("resize"):
-        x, foreground = _resized(x, foreground, load_size)
-    x, foreground = _finish(x, foreground)
+        x, foreground = _resize(x, foreground, load_size)
+    x, foreground = _to_input_range(x, foreground)
     height, width = x.shape[-2:]
     pad = (0, -width % multiple, 0, -height % multiple)
     x, foreground = F.pad(x, pad, value=BACKGROUND), F.pad(foreground, pad)
@@ -133,7 +133,7 @@ def to_network(
 
 
 def to_native(x: Tensor, shape: tuple[int, int], *, preprocess: str) -> NDArray[np.float32]:
-    """Network output (1, h, w) in [-1, 1] back on the slice's own grid: (H, W) float32 in [0, 1]."""
+    """Network output (1, h, w) in [-1, 1] resampled to the slice's grid: (H, W) float32 in [0, 1]."""
     if preprocess.startswith("resize"):
         x = F.interpolate(x.float().unsqueeze(0), shape, mode="bicubic", align_corners=False, antialias=True)[0]
     image = (x[0, : shape[0], : shape[1]].float() + 1) / 2

@@ -1,4 +1,4 @@
-"""Slices of two domains without pairs: `unaligned`, and `unaligned_mask`, which also hands masks to the model."""
+"""Unpaired slices of two domains: `unaligned`, and `unaligned_mask`, which gives the model foreground masks too."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from data.transforms import PREPROCESS, TrainTransform, to_network
 from util.errors import UserError
 from util.schema import flag
 
-LEVELS = "levels"  # Stage.sampling: batches of distinct levels; anything else is the shuffled pass
+LEVELS = "levels"  # a stage's kind of sampling: batches of distinct levels; any other kind is the shuffled epoch
 
 
 @dataclass(frozen=True)
 class UnalignedOptions:
-    """How slices are prepared and combined."""
+    """How slices are transformed and combined."""
 
     load_size: int = flag(224, "side in pixels that slices are resized to", group="data", low=16)
     crop_size: int = flag(0, "side in pixels of random crops; 0: --load_size", group="data", low=0)
@@ -42,14 +42,14 @@ class UnalignedOptions:
 
     @property
     def network_size(self) -> int | None:
-        """Side of the images that models see; None when `none` leaves slices as they are."""
+        """Side in pixels of the models' input; None for `--preprocess none`, which keeps the slices' own size."""
         if self.preprocess == "none":
             return None
         return self.load_size if self.preprocess == "resize" else (self.crop_size or self.load_size)
 
 
 class UnalignedMaskDataset(Dataset[Batch]):
-    """Slices of A and partners of B, with foreground masks. Whole batches are asked for by `Draws`, see `batches`."""
+    """Slices of A with partners from B, and foreground masks. An index is a whole batch, given as `Draws`."""
 
     Options = UnalignedOptions
     gives_masks = True
@@ -59,7 +59,7 @@ class UnalignedMaskDataset(Dataset[Batch]):
         source, target = ("A", "B") if options.direction == "AtoB" else ("B", "A")
         self.A, self.B = cache.open(split, source), cache.open(split, target)
         for folder in self.folders:
-            folder.keep_first(options.max_dataset_size)
+            folder.truncate(options.max_dataset_size)
         self.partners: NDArray[np.int64] | None = None
         self.transform = TrainTransform(
             preprocess=options.preprocess,
@@ -74,7 +74,7 @@ class UnalignedMaskDataset(Dataset[Batch]):
         return self.A, self.B
 
     def check_sizes(self) -> None:
-        """Raise UserError if slices go to the network as they are and differ in size."""
+        """Raise UserError if `--preprocess none` meets slices of different sizes."""
         if self.options.preprocess == "none":
             shapes = np.unique(np.concatenate([folder.shapes for folder in self.folders]), axis=0)
             if len(shapes) > 1:
@@ -82,17 +82,17 @@ class UnalignedMaskDataset(Dataset[Batch]):
                 raise UserError(f"--preprocess none needs slices of one size, found {found}")
 
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of what models see."""
+        """(H, W) of the models' input."""
         side = self.options.network_size
         height, width = self.A.image(0).shape if side is None else (side, side)
         return height, width
 
     def set_partners(self, partners: NDArray[np.int64] | None) -> None:
-        """From the next epoch on draw b for each a from this (len A, k) table; None: by level."""
+        """Draw b from row a of this (len A, k) table from the next epoch on; None: by level."""
         self.partners = partners
 
     def batches(self, stage: str, kind: str, epoch: int, batch_size: int) -> Batches:
-        """All draws of one epoch of one stage, cut into batches; the last may be smaller."""
+        """The batches of one epoch of one stage; the last may be smaller."""
         rng = sampling.generator(self.seed, stage, epoch)
         if kind == LEVELS:
             draws = sampling.level_epoch(
@@ -106,10 +106,10 @@ class UnalignedMaskDataset(Dataset[Batch]):
                 crop=self.options.level_crop,
             )
         else:
-            draws = self._pass(rng)
+            draws = self._shuffled_epoch(rng)
         return Batches(draws, batch_size)
 
-    def _pass(self, rng: np.random.Generator) -> Draws:
+    def _shuffled_epoch(self, rng: np.random.Generator) -> Draws:
         return sampling.shuffled_epoch(
             self.A.p,
             self.B.p,
@@ -120,64 +120,64 @@ class UnalignedMaskDataset(Dataset[Batch]):
         )
 
     def __getitems__(self, draws: Draws) -> Batch:
-        """The batch that `draws` ask for, prepared on the CPU."""
+        """The batch that `draws` select, prepared on the CPU."""
         return self.prepare(self.raw(draws))
 
     def raw(self, draws: Draws) -> RawBatch:
-        """What `prepare` makes a batch of, as the cache holds it."""
+        """The slices that `draws` select, as the cache stores them: the input of `prepare`."""
         return RawBatch(
-            self._gathered(self.A, draws.a, draws.key, 0),
-            self._gathered(self.B, draws.b, draws.key, 1),
+            self._gather(self.A, draws.a, draws.key, 0),
+            self._gather(self.B, draws.b, draws.key, 1),
             torch.from_numpy(draws.p_a.astype(np.float32)),
             torch.from_numpy(draws.p_b.astype(np.float32)),
-            *(torch.from_numpy(numbers.copy()) for numbers in (draws.a, draws.b, draws.key)),
+            *(torch.from_numpy(array.copy()) for array in (draws.a, draws.b, draws.key)),
         )
 
-    def _gathered(
-        self, folder: PackedSlices, wanted: NDArray[np.int64], keys: NDArray[np.int64], domain: int
+    def _gather(
+        self, folder: PackedSlices, indices: NDArray[np.int64], keys: NDArray[np.int64], domain: int
     ) -> tuple[RawGroup, ...]:
         groups = []
-        for rows, pixels, bits in folder.gather(wanted):
-            places = self.transform.places(keys[rows], (pixels.shape[1], pixels.shape[2]), domain)
+        for items, pixels, bits in folder.gather(indices):
+            crops = self.transform.draw_crops(keys[items], (pixels.shape[1], pixels.shape[2]), domain)
             signed = pixels.view(np.int16) if pixels.dtype == np.uint16 else pixels
-            groups.append(RawGroup(*map(torch.from_numpy, (rows, signed, bits, places))))
+            groups.append(RawGroup(*map(torch.from_numpy, (items, signed, bits, crops))))
         return tuple(groups)
 
     def prepare(self, raw: RawBatch) -> Batch:
-        """Scale, resize, crop and flip a whole batch, on the device where it is."""
-        if not len(raw):  # of a batch that is shared by more processes than it has items
-            nothing = torch.empty(0, 1, *self.image_size(), device=raw.p_A.device)
-            image_A = image_B = mask_A = mask_B = nothing
+        """Scale, resize, crop and flip a whole batch on its own device."""
+        if not len(raw):  # this process' part of a batch with fewer items than processes
+            empty = torch.empty(0, 1, *self.image_size(), device=raw.p_A.device)
+            image_A = image_B = mask_A = mask_B = empty
             return Batch(image_A, image_B, mask_A, mask_B, raw.p_A, raw.p_B, raw.index_A, raw.index_B, raw.key)
-        (image_A, mask_A), (image_B, mask_B) = (self._prepared(groups) for groups in (raw.A, raw.B))
+        (image_A, mask_A), (image_B, mask_B) = (self._prepare_groups(groups) for groups in (raw.A, raw.B))
         if not self.gives_masks:
             mask_A, mask_B = torch.ones_like(mask_A), torch.ones_like(mask_B)
         return Batch(image_A, image_B, mask_A, mask_B, raw.p_A, raw.p_B, raw.index_A, raw.index_B, raw.key)
 
-    def _prepared(self, groups: tuple[RawGroup, ...]) -> tuple[Tensor, Tensor]:
-        """Image and mask (N, 1, h, w) of a batch's slices of one domain, in the batch's order."""
+    def _prepare_groups(self, groups: tuple[RawGroup, ...]) -> tuple[Tensor, Tensor]:
+        """Images and masks (N, 1, h, w) of one domain, in the order of the batch."""
         parts = [self.transform(group) for group in groups]
         if len(parts) == 1:
             return parts[0]
-        place = torch.cat([group.rows for group in groups]).argsort()
-        image, mask = (torch.cat(tensors)[place] for tensors in zip(*parts, strict=True))
+        order = torch.cat([group.items for group in groups]).argsort()
+        image, mask = (torch.cat(tensors)[order] for tensors in zip(*parts, strict=True))
         return image, mask
 
     def slices(self, domain: str, batch_size: int, *, part: slice = slice(None), multiple: int = 1) -> Iterator[Tensor]:
-        """The slices of a domain, or those of `part`, in order, as at test time: batches (n, 1, h, w) in [-1, 1]."""
+        """The slices of a domain, or of a `part` of it, in order and as in testing: batches (n, 1, h, w) in [-1, 1]."""
         folder, o = self.A if domain == "A" else self.B, self.options
 
-        def prepared(rows: range) -> Tensor:
-            image, mask = np.stack([folder.image(i) for i in rows]), np.stack([folder.mask(i) for i in rows])
+        def prepared(indices: range) -> Tensor:
+            image, mask = np.stack([folder.image(i) for i in indices]), np.stack([folder.mask(i) for i in indices])
             return to_network(image, mask, preprocess=o.preprocess, load_size=o.load_size, multiple=multiple)[0]
 
-        wanted = range(len(folder))[part]
-        for rows in (wanted[start : start + batch_size] for start in range(0, len(wanted), batch_size)):
-            same_size = len({folder.shape(i) for i in rows}) == 1
-            yield prepared(rows) if same_size else torch.cat([prepared(range(i, i + 1)) for i in rows])
+        selected = range(len(folder))[part]
+        for indices in (selected[start : start + batch_size] for start in range(0, len(selected), batch_size)):
+            same_size = len({folder.shape(i) for i in indices}) == 1
+            yield prepared(indices) if same_size else torch.cat([prepared(range(i, i + 1)) for i in indices])
 
 
 class UnalignedDataset(UnalignedMaskDataset):
-    """The same images; the model is given masks of ones, as if nobody knew the foreground."""
+    """The same images with masks of ones, for models that make no use of the foreground."""
 
     gives_masks = False

@@ -1,7 +1,8 @@
-"""What a method without learning reaches on the same input: identity, histogram and classical.
+"""Baselines without learning on the same input: identity, histogram and classical.
 
-See docs/method.md section 6.2. All start from what the model is shown, the slice on a background of 0, and none
-reads the truth.
+See docs/method.md section 6.2.
+
+All start from the model's input, the slice on a background of 0, and none reads the truth.
 """
 
 from __future__ import annotations
@@ -22,39 +23,39 @@ from util.processes import ALONE, Processes
 Floats = NDArray[np.float32]
 
 BASELINES = ("identity", "histogram", "classical")
-QUANTILES = np.linspace(0, 1, 1001)  # quantiles that describe a distribution of intensities
+QUANTILES = np.linspace(0, 1, 1001)  # ranks that describe a distribution of intensities
 GREY_LEVELS = 65536
-PATCH_SIZE, PATCH_DISTANCE = 5, 5  # pixels: patch compared, and how far away similar ones are looked for
-H_OVER_SIGMA = 0.8  # cut-off of the patch distance; scikit-image's advice for its fast mode with a known sigma
+PATCH_SIZE, PATCH_DISTANCE = 5, 5  # pixels: side of the patches, and radius of the search for similar ones
+H_OVER_SIGMA = 0.8  # cut-off of the patch distance, advised by scikit-image for its fast mode with known sigma
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
 
 def pooled_quantiles(folder: SliceFolder | PackedSlices, processes: Processes = ALONE) -> Floats:
-    """Quantiles (1001,) of all foreground intensities of a folder's slices, to 16 bits; each process reads a part."""
+    """Quantiles (1001,) of the foreground intensities of all slices, to 16 bits; each process reads its part."""
 
     def count() -> NDArray[np.int64]:
         counts = np.zeros(GREY_LEVELS, dtype=np.int64)
-        for i in processes.unless_failed(range(len(folder))[processes.part(len(folder))]):
+        for i in processes.until_failure(range(len(folder))[processes.part(len(folder))]):
             values = folder.image(i)[folder.mask(i)]
             counts += np.bincount(np.rint(values * (GREY_LEVELS - 1)).astype(np.int64), minlength=GREY_LEVELS)
         return counts
 
-    below = np.cumsum(processes.summed(torch.from_numpy(processes.together(count))).numpy())
-    rank = QUANTILES * max(below[-1] - 1, 0)
-    return (np.searchsorted(below, rank, side="right") / (GREY_LEVELS - 1)).astype(np.float32)
+    cumulative = np.cumsum(processes.summed(torch.from_numpy(processes.together(count))).numpy())
+    rank = QUANTILES * max(cumulative[-1] - 1, 0)
+    return (np.searchsorted(cumulative, rank, side="right") / (GREY_LEVELS - 1)).astype(np.float32)
 
 
 def match_histogram(image: Floats, mask: NDArray[np.bool_], target: Floats) -> Floats:
     """Map a volume's foreground quantiles to the target's; the background becomes 0.
 
     Args:
-        image, mask: (S, H, W), the mask being the one that the model is shown.
+        image, mask: (S, H, W); the mask is that of the model's input.
         target: (1001,) quantiles, see `pooled_quantiles`.
     """
     if not mask.any():
         return np.zeros_like(image)
     source = np.quantile(image[mask], QUANTILES)
-    knots, group = np.unique(source, return_inverse=True)  # equal intensities share one new intensity
+    knots, group = np.unique(source, return_inverse=True)  # equal intensities stay equal
     values = np.bincount(group, weights=target) / np.bincount(group)
     return np.where(mask, np.interp(image, knots, values), 0).astype(np.float32)
 
@@ -62,7 +63,7 @@ def match_histogram(image: Floats, mask: NDArray[np.bool_], target: Floats) -> F
 def noise_sigma(image: Floats, mask: NDArray[np.bool_]) -> float:
     """Standard deviation of the noise in a volume's foreground, from diagonal Haar details (Donoho and Johnstone 1994).
 
-    The median absolute value of (a - b - c + d) / 2 over 2 x 2 blocks that lie in the mask (S, H, W) as a whole.
+    It is the scaled median of |a - b - c + d| / 2 over the 2 x 2 blocks that lie entirely in the mask (S, H, W).
     """
     a, b, c, d = (
         (slice(0, -1), slice(0, -1)),
@@ -71,8 +72,8 @@ def noise_sigma(image: Floats, mask: NDArray[np.bool_]) -> float:
         (slice(1, None),) * 2,
     )
     detail = (image[:, *a] - image[:, *b] - image[:, *c] + image[:, *d]) / 2
-    whole = mask[:, *a] & mask[:, *b] & mask[:, *c] & mask[:, *d]
-    return float(MAD_TO_SIGMA * np.median(np.abs(detail[whole]))) if whole.any() else 0.0
+    inside = mask[:, *a] & mask[:, *b] & mask[:, *c] & mask[:, *d]
+    return float(MAD_TO_SIGMA * np.median(np.abs(detail[inside]))) if inside.any() else 0.0
 
 
 def _denoise(plane: Floats, sigma: float) -> Floats:
@@ -88,7 +89,7 @@ def _denoise(plane: Floats, sigma: float) -> Floats:
 
 
 def denoise(volume: SubjectSlices, pool: Executor) -> Floats:
-    """Non-local means of each slice, with the noise level estimated from the volume; (S, H, W), background 0."""
+    """Non-local means of each slice with a noise level estimated from the volume: (S, H, W), background 0."""
     sigma = noise_sigma(volume.image, volume.mask)
     if sigma == 0:
         return volume.visible
@@ -97,7 +98,7 @@ def denoise(volume: SubjectSlices, pool: Executor) -> Floats:
 
 
 def synthesise(volume: SubjectSlices, target: Floats | None, pool: Executor) -> dict[str, Floats]:
-    """The baselines' slices (S, H, W) in [0, 1]; without `target`, the pooled quantiles of trainB, identity alone."""
+    """The baselines' slices (S, H, W) in [0, 1]; only identity without `target`, the pooled quantiles of trainB."""
     rows = {"identity": volume.visible}
     if target is not None:
         rows["histogram"] = match_histogram(volume.image, volume.mask, target)

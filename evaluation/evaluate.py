@@ -1,4 +1,4 @@
-"""The whole test of one trained run: synthesis against truth and against real slices, SGP, LSC, and all files."""
+"""The test of a trained run: synthesis compared with truth and with real slices, SGP, LSC, and all output files."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from util.processes import ALONE, Processes
 if TYPE_CHECKING:
     from evaluation.metrics.inception import FIDInception
 
-LSC_SLICES = 64  # evenly spaced high-field slices on which restoration is scored
+LSC_SLICES = 64  # evenly spaced high-field slices for the score of LSC
 DEFINITIONS = {**paired.DEFINITIONS, **unpaired.DEFINITIONS, **level_error.DEFINITIONS, **restoration.DEFINITIONS}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One test: what is tested on which data, and where its results go. `run` does it."""
+    """One test: model, data, and folder of the results. `run` carries it out."""
 
     model: BaseModel
     grid: NetworkGrid
@@ -51,25 +51,25 @@ class Evaluation:
     inception: FIDInception | None = None
 
     def run(self, processes: Processes = ALONE) -> tuple[Record, PairedTable] | None:
-        """Do everything; images and volumes are written on the way, the report is not.
+        """Compute all measures and write images and volumes, but not the report.
 
-        Each of `processes` does its part of the subjects, one at a time, and the first one what needs them all.
-        Returns: the numbers, in the first process; None in the others.
+        Each of `processes` tests its part of the subjects, one at a time; the first one then summarises all of them.
+        Returns: the measures in the first process; None in the others.
         """
         target = self._target_quantiles(processes)
         with ThreadPoolExecutor(processes.processors) as pool:
-            parts = processes.collected(processes.together(partial(self._share, processes, target, pool)))
+            parts = processes.collected(processes.together(partial(self._part, processes, target, pool)))
             if not parts:
                 return None
-            return self._summarised(self._put_together(parts), pool)
+            return self._summarise(self._merge(parts), pool)
 
     def stems(self) -> dict[str, list[str]]:
         """File-name stems of every subject's slices, in the order of the volume."""
         files = self.data.source.files
-        return {subject: [files[i].stem for i in rows] for subject, rows in self.data.subjects.items()}
+        return {subject: [files[i].stem for i in positions] for subject, positions in self.data.subjects.items()}
 
     def facts(self, tested: str) -> dict[str, str]:
-        """What was tested on what, for the head of the report; `tested` names the run and its epoch."""
+        """Run, model and data for the head of the report; `tested` names the run and its epoch."""
         run, data = self.model.run, self.data
         network = f", {run['netG']}" if "netG" in run else ""
         left_out = f"; {len(data.skipped)} bad files were left out, see metrics.json" if data.skipped else ""
@@ -80,12 +80,12 @@ class Evaluation:
         }
 
     def _target_quantiles(self, processes: Processes) -> np.ndarray | None:
-        """Intensities of the domain that is synthesised, for the baselines that may know them."""
+        """Intensity quantiles of the target domain's training slices, for the baselines."""
         known = self.data.train_target if self.model.can_synthesise and self.with_baselines else None
         return None if known is None else baselines.pooled_quantiles(known, processes)
 
-    def _share(self, processes: Processes, target: np.ndarray | None, pool: Executor) -> Findings:
-        """All that this process finds of its subjects."""
+    def _part(self, processes: Processes, target: np.ndarray | None, pool: Executor) -> Findings:
+        """The findings for this process' subjects."""
         found = Findings()
         if self.model.can_synthesise:
             for name in ("images", "volumes"):
@@ -97,7 +97,7 @@ class Evaluation:
         if self._why_no_levels() is None:
             for side, folder in (("low", self.data.source), ("high", self.data.target)):
                 for volume in self._subjects(folder, processes):
-                    found.levels[side][volume.subject] = self._levelled(volume, folder)
+                    found.levels[side][volume.subject] = self._levelled_slices(volume, folder)
         return found
 
     def _synthesis(
@@ -108,11 +108,11 @@ class Evaluation:
         target: np.ndarray | None,
         pool: Executor,
     ) -> None:
-        """fake_B and the baselines, subject by subject, written and scored."""
+        """Synthesise, write and score fake_B and the baselines, subject by subject."""
         model = MirrorAverage(self.model) if self.average_mirrored else self.model
         jobs = part_of(self.data.subjects, processes).values()
-        shown = track(jobs, description="synthesis and measures", transient=True, disable=not processes.first)
-        for positions in processes.unless_failed(shown):
+        tracked = track(jobs, description="synthesis and measures", transient=True, disable=not processes.first)
+        for positions in processes.until_failure(tracked):
             volume = read_subject(self.data.source, positions, with_truth=self.data.has_truth)
             fake_B = synthesise(model, volume, self.grid, self.on)
             write_pictures(self.results / "images", volume, fake_B, pool)
@@ -129,19 +129,19 @@ class Evaluation:
 
     @staticmethod
     def _subjects(folder: SliceFolder | None, processes: Processes) -> Iterator[SubjectSlices]:
-        """This process' share of a folder's subjects, one read at a time."""
+        """This process' part of a folder's subjects, read one at a time."""
         if folder is not None:
-            for positions in processes.unless_failed(part_of(positions_by_subject(folder), processes).values()):
+            for positions in processes.until_failure(part_of(positions_by_subject(folder), processes).values()):
                 yield read_subject(folder, positions)
 
-    def _put_together(self, parts: Sequence[Findings]) -> Findings:
-        """Everybody's findings, in the order in which one process comes upon the subjects."""
+    def _merge(self, parts: Sequence[Findings]) -> Findings:
+        """The findings of all processes, with the subjects in the order of a single process."""
         source = positions_by_subject(self.data.source)
         target = {} if self.data.target is None else positions_by_subject(self.data.target)
         return Findings.merged(parts, lambda row: target if row in ("real_B", "high") else source)
 
-    def _summarised(self, found: Findings, pool: Executor) -> tuple[Record, PairedTable]:
-        """Every section, from what was found of the subjects."""
+    def _summarise(self, found: Findings, pool: Executor) -> tuple[Record, PairedTable]:
+        """All sections of metrics.json from the findings."""
         record, table = Record(), PairedTable(found.scores)
         record.put("n_slices", value=self.data.n_slices)
         record.put("n_subjects", value=len(self.data.subjects))
@@ -151,7 +151,7 @@ class Evaluation:
             if found.n_volumes:
                 record.put("n_volumes", value=found.n_volumes)
             else:
-                why = "no manifest.json that says where the slices lie; preprocessing_images.py writes it"
+                why = "no manifest.json with the geometry of the slices; preprocessing_images.py writes it"
                 record.null("n_volumes", why=why)
             self._paired(record, table)
             self._unpaired(record, UnpairedTable(self.inception, found.sets))
@@ -186,7 +186,7 @@ class Evaluation:
             sets.summarise(record, seed=self.seed)
 
     def _why_no_levels(self) -> str | None:
-        """Why the section `sgp` cannot be had, if so."""
+        """The reason why the section `sgp` cannot be computed, or None."""
         low, high = self.data.source, self.data.target
         if getattr(self.model, "sgp", None) is None:
             return "this model has no SGP part"
@@ -197,7 +197,7 @@ class Evaluation:
         return None
 
     def _sgp(self, record: Record, levels: Rows[level_error.LevelledSlices]) -> None:
-        """Section `sgp`: level error of matches between test subjects."""
+        """Section `sgp`: level errors of matches between test subjects."""
         why = self._why_no_levels()
         if why is not None:
             record.null("sgp", why=why)
@@ -205,14 +205,14 @@ class Evaluation:
             sides = (list(subjects.values()) for subjects in levels.values())
             level_error.summarise(record, level_error.level_errors(*sides, seed=self.seed))
 
-    def _levelled(self, volume: SubjectSlices, folder: SliceFolder | None) -> level_error.LevelledSlices:
+    def _levelled_slices(self, volume: SubjectSlices, folder: SliceFolder | None) -> level_error.LevelledSlices:
         assert folder is not None
         sgp: Embedder = self.model.sgp  # type: ignore[assignment]
         embedding = embed(sgp, volume.image, volume.mask, folder.domain, self.grid, self.on)
         return level_error.levelled(volume, embedding)
 
     def _lsc(self, record: Record, lsc: Restorer | None, pool: Executor) -> None:
-        """Section `lsc`: restoration of high-field slices of test subjects, and of training slices beside it."""
+        """Section `lsc`: restoration of high-field slices, those of test subjects and those of training."""
         if lsc is None:
             record.null("lsc", why="this model has no LSC part")
             return
@@ -222,16 +222,16 @@ class Evaluation:
         scores = {}
         for name, folder in (("test", self.data.target), ("train", self.data.train_target)):
             if folder is not None:
-                rows = restoration.evenly_spaced(len(folder), LSC_SLICES)
+                positions = restoration.evenly_spaced(len(folder), LSC_SLICES)
                 inputs, heads = zip(
-                    *(self.grid.tensor(folder.image(i)[None], folder.mask(i)[None]) for i in rows), strict=True
+                    *(self.grid.tensor(folder.image(i)[None], folder.mask(i)[None]) for i in positions), strict=True
                 )
                 scores[name] = restoration.Restoration(lsc, inputs, heads, self.on, seed=self.seed)
         restoration.summarise(record, scores["test"], scores.get("train"), pool)
 
 
 def _score(scores: Rows[Scores], volume: SubjectSlices, rows: dict[str, np.ndarray], pool: Executor) -> None:
-    """Score all rows of one subject, where its truth is known."""
+    """Score all rows of one subject if its truth is known."""
     if volume.truth is None or volume.truth_mask is None:
         return
     found = pool.map(partial(paired.score, truth=volume.truth, mask=volume.truth_mask), rows.values())

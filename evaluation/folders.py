@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.cache.packed_slices import PackedSlices
 from data.cache.slice_cache import CacheNotWritable, SliceCache
-from data.folder.check import find_problems, settle, subjects_in_two_splits
+from data.folder.check import find_problems, refuse_or_exclude, subjects_in_two_splits
 from data.folder.manifest import VolumeEntry, read_manifest
 from data.folder.slice_folder import SliceFolder, find_folder
 from evaluation.subjects import positions_by_subject
@@ -80,7 +80,7 @@ def open_test_data(
         skip_bad: leave bad files out; a slice whose mask or truth is bad is left out with it.
         cache: where training slices come from; where it cannot be written, and without one, they are decoded.
     Raises:
-        UserError: no source folder; bad files, see `settle`.
+        UserError: no source folder; bad files, see `refuse_or_exclude`.
     """
     source_domain, target_domain = ("A", "B") if direction == "AtoB" else ("B", "A")
     source, target = processes.together(partial(_open, dataroot, split, source_domain, target_domain))
@@ -92,10 +92,10 @@ def open_test_data(
     problems += train_target.problems if isinstance(train_target, PackedSlices) else []
     problems += [problem for problem in shared if problem.path.parent in read]
     folders = (source, *others)
-    processes.alone(partial(settle, problems, folders, table_in=table_in, skip_bad=skip_bad))
+    processes.alone(partial(refuse_or_exclude, problems, folders, table_in=table_in, skip_bad=skip_bad))
     if not processes.first:
         for folder in folders:
-            folder.leave_out(problems)
+            folder.exclude(problems)
     return TestData(
         source=source,
         target=target,

@@ -12,7 +12,7 @@ from simulation.atrophy import MAX_SULCI_MM, MAX_VENTRICLES
 from simulation.deformation import MAX_AMOUNT
 from simulation.faults import FAULTS
 from simulation.lesions import KINDS, MAX_COUNT
-from simulation.presets import PRESETS, PROTOCOLS, Preset, acquired, adapted, find_preset
+from simulation.presets import PRESETS, PROTOCOLS, Preset, find_preset, with_acquisition, with_timings
 from util.errors import UserError
 from util.schema import CommandLine, add_flags, build, flag
 
@@ -163,7 +163,8 @@ class BenchmarkOptions:
             timings = {key: getattr(self, f"{name}_{domain}") for name, key in TIMINGS.items()}
             flags = ", ".join(f"--{name}_{domain}" for name, key in TIMINGS.items() if timings[key] is not None)
             settings = {key: getattr(self, f"{name}_{domain}") for name, key in SETTINGS.items()}
-            protocols.append(acquired(adapted(PROTOCOLS[other] if other else protocol, flags, **timings), **settings))
+            timed = with_timings(PROTOCOLS[other] if other else protocol, flags, **timings)
+            protocols.append(with_acquisition(timed, **settings))
         return Preset(chosen.name, *protocols)
 
 

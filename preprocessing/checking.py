@@ -1,4 +1,4 @@
-"""`--check_data` and refusal: what is bad is told all at once, before anything is written."""
+"""`--check_data` and the checks before slicing: all bad files are reported at once, before anything is written."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from util.processes import ALONE, Processes
 def check_volumes(
     sources: Sequence[Source], settings: SlicingSettings, *, workers: int | None, processes: Processes = ALONE
 ) -> list[Problem]:
-    """Read every volume, and its truth, as slicing does; why those that it would refuse cannot be sliced.
+    """Read every volume and its truth as slicing does, and return the problems of those that cannot be sliced.
 
-    Known to the first process; an empty list in the others.
+    Only the first process returns the problems; the others return an empty list.
     """
     work = partial(check_volume, settings)
     results = run_jobs(work, sources, workers=workers, title="checking volumes", processes=processes)
@@ -30,7 +30,7 @@ def check_volumes(
 
 
 def check_volume(settings: SlicingSettings, source: Source) -> Problem | None:
-    """One of `check_volumes`."""
+    """The problem of one volume, or None; see `check_volumes`."""
     try:
         for path in filter(None, (source.path, source.truth)):
             volume, affine, _ = read_nifti(path)
@@ -42,7 +42,7 @@ def check_volume(settings: SlicingSettings, source: Source) -> Problem | None:
 
 
 def problem_of(source: Source, error: UserError) -> Problem:
-    """The error as the volume's own, or as that of its truth; no folder is named in its reason."""
+    """The error as a problem of the volume or of its truth, with a reason that does not repeat the path."""
     for path in filter(None, (source.path, source.truth)):
         for name in (str(path), path.name):
             if str(error).startswith(printable(f"{name}: ")):
@@ -51,33 +51,33 @@ def problem_of(source: Source, error: UserError) -> Problem:
 
 
 def print_problems(problems: Sequence[Problem], n_files: int, dataroot: Path) -> int:
-    """Print all problems and write the table of them: what `--check_data` does. Returns the exit status."""
+    """`--check_data`: print the problems and write BAD_FILES_NAME. Returns the exit status."""
     table = save_problems(dataroot, problems)
     print("\n".join([*map(str, problems), f"{len(problems)} of {n_files} files cannot be used: {table}"]))
     return USER_ERROR_STATUS if problems else 0
 
 
-def accept(found: Inputs, dataroot: Path, *, skip_bad: bool) -> None:
-    """Raise UserError unless slicing may begin: no problems or `skip_bad`, and something usable in every domain."""
+def check_inputs(found: Inputs, dataroot: Path, *, skip_bad: bool) -> None:
+    """Raise UserError unless slicing may begin: no problems or `skip_bad`, and a usable volume in every domain."""
     if not skip_bad:
-        refuse(found.problems, found.n_files, dataroot)
+        refuse_problems(found.problems, found.n_files, dataroot)
     require_domains(found.domains, found.sources, found.problems)
 
 
-def refuse(problems: Sequence[Problem], n_files: int, dataroot: Path) -> None:
-    """Raise UserError if there are problems: the only one as it is, several as a sentence and all in BAD_FILES_NAME."""
+def refuse_problems(problems: Sequence[Problem], n_files: int, dataroot: Path) -> None:
+    """Raise UserError if there are problems; several are summarised in one sentence and listed in BAD_FILES_NAME."""
     if len(problems) == 1:
         raise UserError(f"{problems[0]}")
     if problems:
         table = save_problems(dataroot, problems)
         raise UserError(
-            f"{len(problems)} of {n_files} files cannot be used: {listed(problems)}; {table} lists them, "
-            f"--skip_bad goes on without them"
+            f"{len(problems)} of {n_files} files cannot be used: {listed(problems)}; all are listed in {table}, "
+            f"--skip_bad leaves them out"
         )
 
 
 def save_problems(dataroot: Path, problems: Sequence[Problem]) -> Path:
-    """Write BAD_FILES_NAME into the data folder and return its path. Raises UserError if that cannot be done."""
+    """Write BAD_FILES_NAME into the data folder and return its path. Raises UserError if it cannot be written."""
     table = dataroot / BAD_FILES_NAME
     try:
         dataroot.mkdir(parents=True, exist_ok=True)
@@ -88,6 +88,6 @@ def save_problems(dataroot: Path, problems: Sequence[Problem]) -> Path:
 
 
 def require_domains(wanted: Iterable[str], usable: Iterable[Source | VolumeEntry], problems: Sequence[Problem]) -> None:
-    """Raise UserError for a domain of which no volume can be used."""
+    """Raise UserError for a domain without usable volumes."""
     for domain in sorted(set(wanted) - {volume.domain for volume in usable}):
-        raise UserError(f"--input_{domain}: none of its volumes can be used, bad are {listed(problems)}")
+        raise UserError(f"--input_{domain}: no usable volumes: {listed(problems)}")

@@ -1,4 +1,4 @@
-"""The data folder as a whole: what preprocessing may write into, and what it may remove again."""
+"""The output folder of preprocessing: when it may be written to, and which files may be removed from it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from util.processes import ALONE, Processes
 from util.shared_folder import require_shared
 
 FILES = (MANIFEST_NAME, "simulation.json", BAD_FILES_NAME)
-NIFTI_FOLDER = "nifti"  # whole simulated volumes
-SIMULATED = re.compile(rf"({'|'.join(SPLITS)})_sim\d{{6}}_[AB](_[a-z]+)?\.nii\.gz")  # nothing else there is ours
-CLEARED = "cleared"  # the first process tells the others
+NIFTI_FOLDER = "nifti"  # for whole simulated volumes
+SIMULATED = re.compile(rf"({'|'.join(SPLITS)})_sim\d{{6}}_[AB](_[a-z]+)?\.nii\.gz")  # other files there are not removed
+CLEARED = "cleared"  # announced by the first process
 SUFFIXES = ("", "_mask", "_truth", "_truth_mask", "_labels", "_lesions")
 
 
@@ -36,8 +36,8 @@ def _slice_folders(dataroot: Path) -> list[Path]:
 def check_writable(dataroot: Path, overwrite: bool) -> None:
     """Raise UserError unless `dataroot` may be written to.
 
-    It must be absent, empty but for a list of bad files, or one of our data folders and `overwrite` set.
-    Slice folders without a manifest were made by hand: they are never overwritten.
+    It must be absent, empty except for a list of bad files, or a data folder of preprocessing with `overwrite` set.
+    Slice folders without a manifest were made by hand and are never overwritten.
     """
     if not dataroot.exists():
         return
@@ -51,28 +51,28 @@ def check_writable(dataroot: Path, overwrite: bool) -> None:
 
 @contextmanager
 def fresh_folder(dataroot: Path, processes: Processes = ALONE) -> Iterator[None]:
-    """Empty `dataroot` of what preprocessing writes, and do so again if the block fails, so that no half is left.
+    """Remove earlier output of preprocessing from `dataroot`, and remove all output if the block fails.
 
-    The first process does both, at the end only when no other writes any more. A SIGTERM fails the block: torchrun
-    sends it when another process was killed, schedulers when the time is up.
+    Both are done by the first process, the latter once no other process writes any more. SIGTERM counts as failure:
+    torchrun sends it when another process was killed, a scheduler when the time is up.
     """
 
-    def empty() -> None:
+    def clear() -> None:
         dataroot.mkdir(parents=True, exist_ok=True)
         _remove_outputs(dataroot)
 
-    terminate = signal.signal(signal.SIGTERM, _leave)
+    terminate = signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
-        processes.alone(empty)
+        processes.alone(clear)
         require_shared(dataroot, "--out", processes)
         yield
     except BaseException as error:
         if processes.first:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # not in the middle of it
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # do not interrupt the removal
             if dataroot.is_dir():
                 _remove_outputs(dataroot)
             processes.announce(CLEARED)
-        else:  # torchrun ends the first process as soon as another is gone
+        else:  # torchrun kills the first process once another one has ended
             with suppress(SystemExit, UserError):
                 while not processes.announced(CLEARED):
                     time.sleep(0.1)
@@ -83,7 +83,7 @@ def fresh_folder(dataroot: Path, processes: Processes = ALONE) -> Iterator[None]
         signal.signal(signal.SIGTERM, terminate)
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
+def _exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
@@ -102,7 +102,7 @@ def _remove_outputs(dataroot: Path) -> None:
 
 
 def summary(dataroot: Path, manifest: Manifest) -> Table:
-    """Subjects and slices of every split and domain."""
+    """A table of subjects and slices per split and domain."""
     table = Table(title=escape(f"{dataroot}: {len(manifest.volumes)} volumes"), title_justify="left")
     table.add_column("split")
     for domain in DOMAINS:

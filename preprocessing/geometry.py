@@ -1,4 +1,4 @@
-"""Where a source volume lies in space, and the way to RAS orientation and back."""
+"""The geometry of a source volume, and reorientation to RAS and back."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 @dataclass(frozen=True)
 class SourceGeometry:
-    """Geometry of a source file: array shape, voxel-to-processes affine (4, 4) in mm, and the header's two matrices.
+    """Geometry of a source file: array shape, voxel-to-world affine (4, 4) in mm, and the header's two matrices.
 
-    `sform` and `qform` are None where the header holds none that can be used; codes are NIfTI's (0: unknown).
+    `sform` and `qform` are None if the header has no usable one; the codes are those of NIfTI (0: unknown).
     """
 
     shape: tuple[int, int, int]
@@ -35,7 +35,7 @@ def spacing_mm(affine: Matrix) -> tuple[float, float, float]:
 
 
 def is_singular(affine: Matrix) -> bool:
-    """Whether the affine is not finite or maps voxels onto a plane, so that no orientation can be read from it."""
+    """Whether the affine is not finite or maps voxels onto a plane, and so defines no orientation."""
     linear = affine[:3, :3]
     if not np.isfinite(affine).all():
         return True
@@ -46,20 +46,20 @@ def is_singular(affine: Matrix) -> bool:
 def to_ras(volume: NDArray, affine: Matrix) -> tuple[NDArray, Matrix]:
     """Permute and flip axes to the closest RAS orientation; no interpolation.
 
-    Args:    volume: (X, Y, Z) in source order; affine: its (4, 4) voxel-to-processes matrix.
-    Returns: the volume in RAS order and the affine that belongs to it.
+    Args:    volume: (X, Y, Z) in source order; affine: its (4, 4) voxel-to-world matrix.
+    Returns: the volume in RAS order and its affine.
     """
     orientation = io_orientation(affine)
     return apply_orientation(volume, orientation), affine @ inv_ornt_aff(orientation, volume.shape)
 
 
 def ras_geometry(geometry: SourceGeometry) -> tuple[tuple[int, ...], Matrix]:
-    """Shape and affine that the source volume has once it is in RAS order."""
+    """Shape and affine of the source volume in RAS order."""
     orientation = io_orientation(geometry.affine)
     shape = tuple(int(geometry.shape[axis]) for axis in np.argsort(orientation[:, 0]))
     return shape, geometry.affine @ inv_ornt_aff(orientation, geometry.shape)
 
 
 def from_ras(volume: NDArray, affine: Matrix) -> NDArray:
-    """The inverse of `to_ras`: a RAS volume back in the axis order and direction of the source's `affine`."""
+    """Inverse of `to_ras`: a RAS volume in the axis order and directions of the source's `affine`."""
     return apply_orientation(volume, ornt_transform(RAS, io_orientation(affine)))

@@ -1,4 +1,4 @@
-"""Which volumes there are to slice, and which of them cannot be used, as far as names and headers tell."""
+"""Find the volumes to slice, and those that cannot be used according to their names and headers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from preprocessing.nifti import find_volumes, read_geometry
 from util.errors import UserError
 from util.problems import Problem
 
-SAME_GRID = 0.5  # voxels by which the corners of a volume and its truth may lie apart
-MAX_NAME = 200  # characters of a subject: file systems allow 255, of which slices need some
+SAME_GRID = 0.5  # largest distance in voxels between the corners of a volume and its truth
+MAX_NAME = 200  # characters of a subject's name; file systems allow 255, and slices add to it
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Source:
 
 @dataclass
 class Inputs:
-    """What lies in --input_A, --input_B and --truth_A.
+    """The volumes of --input_A, --input_B and --truth_A.
 
     Attributes:
-        sources: volumes whose names and headers are good.
+        sources: volumes with valid names and headers.
         problems: all others, in the order of options and names.
-        domains: those asked for.
+        domains: the domains given by the user.
     """
 
     domains: tuple[str, ...]
@@ -44,21 +44,21 @@ class Inputs:
 
     @property
     def n_files(self) -> int:
-        """Good and bad files together; a truth counts only if it is bad."""
+        """Number of files, good and bad; a truth counts only if it is bad."""
         return len(self.sources) + len(self.problems)
 
 
 def find_inputs(input_A: Path | None, input_B: Path | None, truth_A: Path | None) -> Inputs:
     """Find every volume and check every name and header; nothing is written.
 
-    Raises: UserError naming the flag if there is nothing to be found, see `find_volumes`.
+    Raises: UserError naming the flag if nothing is found, see `find_volumes`.
     """
-    places = {"A": input_A, "B": input_B}
-    found = Inputs(tuple(domain for domain in places if places[domain]))
+    inputs = {"A": input_A, "B": input_B}
+    found = Inputs(tuple(domain for domain in inputs if inputs[domain]))
     truths = _readable(truth_A, "--truth_A", found.problems)
     owners: dict[str, tuple[str, Path]] = {}
-    for domain, place in places.items():
-        volumes = _readable(place, f"--input_{domain}", found.problems)
+    for domain, location in inputs.items():
+        volumes = _readable(location, f"--input_{domain}", found.problems)
         for subject, (path, geometry) in volumes.items():
             truth = truths.get(subject) if truth_A and domain == "A" else None
             try:
@@ -69,20 +69,20 @@ def find_inputs(input_A: Path | None, input_B: Path | None, truth_A: Path | None
             except UserError as error:
                 found.problems.append(Problem.of(path, error))
         if truth_A and domain == "A":
-            found.problems += _strangers(truths, volumes)
+            found.problems += _unmatched(truths, volumes)
     return found
 
 
 Readable = dict[str, tuple[Path, SourceGeometry]]
 
 
-def _readable(place: Path | None, flag: str, problems: list[Problem]) -> Readable:
-    """Volumes with a good header by subject; the others are added to `problems`."""
+def _readable(location: Path | None, flag: str, problems: list[Problem]) -> Readable:
+    """Volumes with a valid header, by subject; the others are added to `problems`."""
     readable: Readable = {}
-    if place is None:
+    if location is None:
         return readable
-    volumes, strange = find_volumes(place, flag)
-    problems += strange
+    volumes, not_files = find_volumes(location, flag)
+    problems += not_files
     for subject, path in volumes.items():
         try:
             readable[subject] = path, read_geometry(path)
@@ -92,25 +92,27 @@ def _readable(place: Path | None, flag: str, problems: list[Problem]) -> Readabl
 
 
 def _check_name(subject: str, path: Path, owners: dict[str, tuple[str, Path]]) -> None:
-    """Two names that become one would overwrite each other's slices, or put one person into two splits."""
+    """Raise UserError if another subject has the same name on disk: its slices would be overwritten or mixed up."""
     cleaned = clean_subject(subject)
     if len(cleaned) > MAX_NAME:
-        raise UserError(f"{path}: a name of {len(cleaned)} characters, at most {MAX_NAME} are allowed")
+        raise UserError(f"{path}: the name has {len(cleaned)} characters, at most {MAX_NAME} are allowed")
     name, owner = owners.setdefault(cleaned.lower(), (subject, path))
     if name != subject:
         raise UserError(f"{path}: becomes the same subject name as {owner.name}, rename one of them")
 
 
-def _strangers(truths: Readable, volumes: Readable) -> Iterator[Problem]:
+def _unmatched(truths: Readable, volumes: Readable) -> Iterator[Problem]:
     for subject, (path, _) in truths.items():
         if subject not in volumes:
             yield Problem(path, "no usable volume of this name in --input_A")
 
 
 def _check_truth(path: Path, volume: SourceGeometry, truth: tuple[Path, SourceGeometry] | None) -> None:
-    """Raise UserError unless there is a truth on the same grid: equal RAS shape, corners within half a voxel."""
+    """Raise UserError unless the truth is on the same grid: equal RAS shape, corners within half a voxel."""
     if truth is None:
-        raise UserError(f"{path}: has none of this name in --truth_A that can be used; put those into another --out")
+        raise UserError(
+            f"{path}: --truth_A has no usable volume of this name; give volumes without truth another --out"
+        )
     shape, affine = ras_geometry(volume)
     truth_shape, truth_affine = ras_geometry(truth[1])
     if shape != truth_shape:

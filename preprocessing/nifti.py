@@ -112,7 +112,7 @@ def choose_slice_axis(shape_ras: tuple[int, ...], spacing_ras: tuple[float, ...]
 
 
 def affine_of(opened: NiftiFile) -> Matrix:
-    """The voxel-to-processes matrix (4, 4) in mm: the sform, else the qform, else voxel sizes alone, as NIfTI says.
+    """The voxel-to-world matrix (4, 4) in mm: the sform, else the qform, else voxel sizes alone, as NIfTI says.
 
     Raises: UserError naming the file: a code or voxel sizes that NIfTI does not have, or an affine that has no
         orientation, voxel sides outside `SIDE_MM`, or lies beyond `FARTHEST_MM`.
@@ -137,7 +137,7 @@ def affine_of(opened: NiftiFile) -> Matrix:
 
 
 def _unusable(affine: Matrix) -> str:
-    """Why no volume can lie in space as `affine` says; empty if one can."""
+    """The reason why `affine` cannot be used; empty if it can."""
     if not np.isfinite(affine).all():
         return "its affine is not finite, so its orientation is unknown"
     if np.abs(affine).max() > FARTHEST_MM:
@@ -150,10 +150,10 @@ def _unusable(affine: Matrix) -> str:
 
 
 def _qform(header: Nifti1Header) -> Matrix | None:
-    """The qform matrix, coded or not; None where the header holds none."""
+    """The qform matrix, coded or not; None if the header has none."""
     header = header.copy()
     if header["pixdim"][0] == 0:
-        header["pixdim"][0] = 1  # as NIfTI says
+        header["pixdim"][0] = 1  # NIfTI: 0 means 1
     try:
         return np.asarray(header.get_qform(coded=False), dtype=np.float64)
     except (HeaderDataError, ValueError):

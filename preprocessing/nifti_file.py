@@ -1,9 +1,8 @@
-"""One NIfTI file, opened as if it came from a stranger.
+"""Read an untrusted NIfTI file.
 
-nibabel interprets the header's numbers (data type, scaling, matrices); what is read from the disk, and how much of it,
-is decided here. The header is checked against the file's size before anything is allocated, compressed data are
-decompressed only as far as the header says, and extensions are skipped unread. Compression is told from the content,
-whatever the name says.
+nibabel interprets the header (data type, scaling, matrices); this module decides what and how much is read from disk.
+The header is checked against the file's size before anything is allocated, data are decompressed only up to the length
+that the header gives, and extensions are skipped. Compression is detected from the content, not the name.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from numpy.typing import NDArray
 from util.errors import UserError
 from util.reading import open_regular
 
-MAX_VALUES = 2**26  # voxels of a volume, 512 x 512 x 256: slicing that many takes less than 1 GB
+MAX_VALUES = 2**26  # voxels of a volume, 512 x 512 x 256; slicing them takes less than 1 GB
 MAX_OFFSET = 2**24  # bytes before the voxels: header and extensions
 CHUNK = 2**18  # bytes read or decompressed at once
 GZIP_MAGIC = b"\x1f\x8b"
-GZIP_RATIO = 1032  # DEFLATE cannot compress further
-SIZES = {348: Nifti1Header, 540: Nifti2Header}  # by the number that both kinds of header begin with
-MAGIC = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}  # where it stands and what it is, header and data in one
+GZIP_RATIO = 1032  # DEFLATE's largest compression ratio
+SIZES = {348: Nifti1Header, 540: Nifti2Header}  # by the header size, which is its first number
+MAGIC = {348: (344, b"n+1\0"), 540: (4, b"n+2\0\r\n\x1a\n")}  # offset and value, for header and data in one file
 _HEADER_ERRORS = (HeaderDataError, ValueError, KeyError, OverflowError)
 
 
@@ -57,7 +56,7 @@ def open_nifti(path: Path, max_values: int = MAX_VALUES) -> NiftiFile:
 
     Raises: UserError naming the file: not a regular file, unreadable, not NIfTI, an empty or negative dimension, more
         than `max_values` voxels, voxels that are not real numbers, a scaling that is not finite, voxels that begin
-        inside the header or beyond `MAX_OFFSET`, or a file too small for what its header promises.
+        inside the header or beyond `MAX_OFFSET`, or a file too small for its header.
     """
     try:
         with open_regular(path) as file:
@@ -65,12 +64,12 @@ def open_nifti(path: Path, max_values: int = MAX_VALUES) -> NiftiFile:
             start = _Stream(file, gzipped).read(540)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as NIfTI ({type(error).__name__})") from error
-    opened = _interpreted(path, start, max_values)
+    opened = _parse_header(path, start, max_values)
     most = size * GZIP_RATIO if gzipped else size
     if most < opened.offset + opened.n_bytes:
         raise UserError(
-            f"{path}: damaged, its header promises {opened.offset + opened.n_bytes} bytes, "
-            f"{size}{' compressed' if gzipped else ''} bytes cannot hold them"
+            f"{path}: truncated, its header needs {opened.offset + opened.n_bytes} bytes, "
+            f"but it has {size}{' compressed' if gzipped else ''} bytes"
         )
     return opened
 
@@ -101,8 +100,8 @@ def read_voxels(opened: NiftiFile) -> NDArray[np.float32]:
     return values.reshape(opened.shape, order="F")
 
 
-def _interpreted(path: Path, start: bytes, max_values: int) -> NiftiFile:
-    header = _header(path, start)
+def _parse_header(path: Path, start: bytes, max_values: int) -> NiftiFile:
+    header = _read_header(path, start)
     shape, n_dimensions = tuple(int(n) for n in header["dim"][1:]), int(header["dim"][0])
     if not 1 <= n_dimensions <= 7:
         raise UserError(f"{path}: {n_dimensions} dimensions, NIfTI has 1 to 7")
@@ -112,7 +111,7 @@ def _interpreted(path: Path, start: bytes, max_values: int) -> NiftiFile:
     if min(shape) < 1:
         raise UserError(f"{path}: shape {shape} has an empty dimension")
     if math.prod(shape) > max_values:
-        raise UserError(f"{path}: shape {shape}, {math.prod(shape)} voxels, at most {max_values} are read")
+        raise UserError(f"{path}: shape {shape}, {math.prod(shape)} voxels, at most {max_values} are allowed")
     try:
         dtype = header.get_data_dtype()
         slope, inter = header.get_slope_inter()
@@ -120,19 +119,19 @@ def _interpreted(path: Path, start: bytes, max_values: int) -> NiftiFile:
         raise UserError(f"{path}: unusable header, {error}") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise UserError(f"{path}: voxels of type {dtype}, need real numbers of at most 64 bits")
-    if math.isinf(header["scl_slope"]):  # NaN and 0 are how NIfTI says: not scaled
+    if math.isinf(header["scl_slope"]):  # NaN and 0 mean unscaled in NIfTI
         raise UserError(f"{path}: scl_slope {header['scl_slope']}, need a finite scaling")
     return NiftiFile(
         path, header, shape, dtype, _offset(path, header), None if slope is None else (float(slope), float(inter))
     )
 
 
-def _header(path: Path, start: bytes) -> Nifti1Header:
+def _read_header(path: Path, start: bytes) -> Nifti1Header:
     for order in ("little", "big"):
         size = int.from_bytes(start[:4], order)
         if size in SIZES and len(start) >= size:
-            place, magic = MAGIC[size]
-            found = start[place : place + len(magic)]
+            offset, magic = MAGIC[size]
+            found = start[offset : offset + len(magic)]
             if found == magic:
                 return SIZES[size](start[:size], endianness={"little": "<", "big": ">"}[order], check=False)
             if found.startswith(b"ni"):
@@ -154,7 +153,7 @@ def _is_gzip(file: BinaryIO) -> bool:
 
 
 class _Stream:
-    """Bytes of a file, decompressed if need be, never more of them than are asked for."""
+    """The bytes of a file, decompressed if necessary, and never more than requested."""
 
     def __init__(self, file: BinaryIO, gzipped: bool) -> None:
         self._file, self._gzipped = file, gzipped
@@ -162,7 +161,7 @@ class _Stream:
         self._unzip, self._member_bytes = zlib.decompressobj(wbits=31), 0
 
     def read(self, n: int) -> bytes:
-        """n bytes, fewer where the file ends. Raises zlib.error if the data are not what was compressed."""
+        """n bytes, or fewer at the end of the file. Raises zlib.error if the compressed data are damaged."""
         if not self._gzipped:
             return self._file.read(n)
         parts: list[bytes] = []
@@ -172,7 +171,7 @@ class _Stream:
         return b"".join(parts)
 
     def _decompress(self, n: int) -> bytes:
-        """1 to n bytes, none at the end of the file, which may be compressed in several members but no empty ones."""
+        """1 to n bytes, none at the end of the file. Several gzip members are allowed, empty ones are not."""
         while True:
             if self._unzip.eof:
                 if not self._member_bytes:
@@ -188,7 +187,7 @@ class _Stream:
                 return part
 
     def blocks(self, n: int) -> Iterator[bytes]:
-        """n bytes in blocks of CHUNK, the last one shorter. Raises EOFError if there are fewer."""
+        """n bytes in blocks of CHUNK; the last block may be shorter. Raises EOFError if the file has fewer."""
         while n > 0:
             block = self.read(min(n, CHUNK))
             if len(block) < min(n, CHUNK):
@@ -201,14 +200,14 @@ class _Stream:
             pass
 
     def finish(self) -> None:
-        """Let zlib compare its checksum with the data, if the compressed data end here.
+        """Let zlib verify its checksum if the compressed data end here.
 
-        Raises: EOFError, zlib.error if they do not end as they should.
+        Raises: EOFError, zlib.error if they are truncated or damaged.
         """
         while self._gzipped and not self._unzip.eof:
-            given = self._input or self._file.read(CHUNK)
-            if not given:
+            data = self._input or self._file.read(CHUNK)
+            if not data:
                 raise EOFError
-            if self._unzip.decompress(given, 1):
+            if self._unzip.decompress(data, 1):
                 return
             self._input = self._unzip.unconsumed_tail

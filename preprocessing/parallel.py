@@ -1,4 +1,4 @@
-"""Independent jobs on all processors, of one machine or of several, with a progress bar."""
+"""Run independent jobs on all processors of one or more machines, with a progress bar."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Result = TypeVar("Result")
 def run_jobs(
     work: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int | None, title: str, processes: Processes = ALONE
 ) -> list[Result]:
-    """`[work(job) for job in jobs]` in `workers` processes of every process of `processes`; the first error ends it.
+    """`[work(job) for job in jobs]` in `workers` worker processes of each of `processes`; the first error ends all.
 
-    A worker that is free takes the next job, wherever it is, so that unequal jobs and machines are all kept busy. One
-    worker, or one job, runs in the process itself. `work` must be importable by name, jobs and results picklable, and
-    the jobs the same in every process.
+    A free worker on any machine takes the next job, which balances unequal jobs and machines. A single worker or job
+    runs in the process itself. `work` must be importable by name, jobs and results picklable, and the jobs the same in
+    every process.
 
-    Args: workers: None: as many as the machine has processors for each of its processes.
+    Args: workers: number of workers per process; None: this process' part of the machine's processors.
     Returns: all results in the order of jobs in the first process; an empty list in the others.
     """
     workers = min(workers or processes.processors, len(jobs))
@@ -37,55 +37,60 @@ def run_jobs(
     with Progress(*columns, console=Console(stderr=True), disable=not processes.first) as progress:
         task = progress.add_task(title, total=len(jobs))
 
-        def shown(place: int) -> None:
+        def show_progress(index: int) -> None:
             if processes.size == 1:
                 progress.advance(task)
             else:
-                progress.update(task, completed=place)  # up to which job all have come together
+                progress.update(task, completed=index)  # jobs are taken in order, so this counts all processes' jobs
 
         run = _in_this_process if workers <= 1 else partial(_in_workers, workers=workers)
-        mine = processes.together(lambda: run(work, jobs, processes.drawn(len(jobs)), shown))
-        results = {place: result for part in processes.collected(mine) for place, result in part.items()}
+        mine = processes.together(lambda: run(work, jobs, processes.work_queue(len(jobs)), show_progress))
+        results = {index: result for part in processes.collected(mine) for index, result in part.items()}
         progress.update(task, completed=len(results))
-    return [results[place] for place in range(len(jobs))] if processes.first else []
+    return [results[index] for index in range(len(jobs))] if processes.first else []
 
 
-Shown = Callable[[int], None]
+ShowProgress = Callable[[int], None]
 
 
 def _in_this_process(
-    work: Callable[[Job], Result], jobs: Sequence[Job], places: Iterator[int], shown: Shown
+    work: Callable[[Job], Result], jobs: Sequence[Job], indices: Iterator[int], show_progress: ShowProgress
 ) -> dict[int, Result]:
     results: dict[int, Result] = {}
-    for place in places:
-        results[place] = work(jobs[place])
-        shown(place)
+    for index in indices:
+        results[index] = work(jobs[index])
+        show_progress(index)
     return results
 
 
 def _in_workers(
-    work: Callable[[Job], Result], jobs: Sequence[Job], places: Iterator[int], shown: Shown, *, workers: int
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    indices: Iterator[int],
+    show_progress: ShowProgress,
+    *,
+    workers: int,
 ) -> dict[int, Result]:
-    # fresh processes: a fork would inherit the locks of numerical libraries' threads
+    # spawn, not fork: forked processes inherit the locks of numerical libraries' threads
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
     running: dict[Future[Result], int] = {}
     results: dict[int, Result] = {}
     try:
         while True:
-            for place in islice(places, workers - len(running)):
-                running[pool.submit(work, jobs[place])] = place
+            for index in islice(indices, workers - len(running)):
+                running[pool.submit(work, jobs[index])] = index
             if not running:
                 return results
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                place = running.pop(future)
-                results[place] = future.result()
-                shown(place)
+                index = running.pop(future)
+                results[index] = future.result()
+                show_progress(index)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next job for ever."""
+    """End this worker with its parent: it would wait forever for its next job if the parent is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

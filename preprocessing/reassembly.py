@@ -1,4 +1,4 @@
-"""Slices put together again as a volume that lies in space exactly where the source file did."""
+"""Reassemble slices into a volume with exactly the geometry of its source file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def assemble(entry: VolumeEntry, slices: Mapping[int, NDArray[np.float32]]) -> n
         entry: manifest entry of the source volume.
         slices: images (H, W) on the source's own pixel grid, by index along the slice axis; missing ones become 0.
     Returns: a float32 image with the source's shape, affine, sform, qform and their codes.
-    Raises: ValueError for an index or an image size that the source does not have.
+    Raises: ValueError for an index or image size that does not fit the source.
     """
     volume = to_ras(np.zeros(entry.shape, dtype=np.float32), np.asarray(entry.affine))[0].copy()
     planes = np.moveaxis(volume, entry.slice_axis, 0)  # a view: filling it fills the volume
@@ -50,5 +50,5 @@ def _header(entry: VolumeEntry) -> nibabel.Nifti1Header:
 
 
 def _is_base_affine(header: nibabel.Nifti1Header, entry: VolumeEntry) -> bool:
-    """Whether an uncoded header already means the entry's affine; simulated volumes have an affine but no header."""
+    """Whether a header without codes already gives the entry's affine; simulated volumes have no source header."""
     return bool(np.allclose(header.get_base_affine(), entry.affine, atol=1e-4))

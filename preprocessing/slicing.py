@@ -1,4 +1,4 @@
-"""One volume becomes slice files, mask files and its entry in the manifest."""
+"""Write a volume as slice files, mask files and a manifest entry."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ __all__ = [
     "write_volume",
 ]
 
-DEFAULT_PERCENTILES = (0.5, 99.5)  # of the intensities inside the head: what becomes 0 and 1
-MIN_FOREGROUND = 0.02  # a slice is kept if its mask has at least this fraction of the largest slice's mask
-MIN_PIXELS = 16  # and at least so many pixels
-SLAB = 16  # kept slices that are laid out as images at once
+DEFAULT_PERCENTILES = (0.5, 99.5)  # of the intensities inside the head, mapped to 0 and 1
+MIN_FOREGROUND = 0.02  # a slice is kept if its mask has at least this fraction of the largest mask's pixels
+MIN_PIXELS = 16  # and at least this number of pixels
+SLAB = 16  # slices that are copied to contiguous memory at once
 
 
 def kept_slices(mask: NDArray[np.bool_], slice_axis: int) -> list[int]:
-    """Indices of the slices of a head mask (X, Y, Z) that show enough head to be worth keeping."""
+    """Indices of the slices of a head mask (X, Y, Z) with enough foreground, see `MIN_FOREGROUND`."""
     area = mask.sum(axis=tuple(axis for axis in range(3) if axis != slice_axis))
     return np.flatnonzero(area >= max(MIN_PIXELS, MIN_FOREGROUND * area.max())).tolist()
 
 
 def relative_levels(kept: list[int]) -> list[float]:
-    """p of each kept slice: its centre between the outer faces of the first and last one (docs/method.md, notation).
+    """p of each kept slice: its centre relative to the outer faces of the first and last (docs/method.md, notation).
 
-    Slices of one volume are equally thick, so indices do for mm: n slices in a row have p = 1/2n, 3/2n, ...
+    Slices of a volume are equally thick, so indices replace mm: n consecutive slices have p = 1/2n, 3/2n, ...
     """
     extent = kept[-1] - kept[0] + 1
     return [(index - kept[0] + 0.5) / extent for index in kept]
@@ -49,7 +49,7 @@ def relative_levels(kept: list[int]) -> list[float]:
 def window_of(
     volume: NDArray[np.float32], mask: NDArray[np.bool_], percentiles: tuple[float, float], source: str
 ) -> tuple[float, float]:
-    """The intensities that become 0 and 1: percentiles inside the mask. Raises UserError if they are the same."""
+    """The intensities mapped to 0 and 1: percentiles inside the mask. Raises UserError if they are equal."""
     low, high = np.percentile(volume[mask], percentiles) if mask.any() else (0.0, 0.0)
     if not low < high:
         raise UserError(f"{source}: constant intensity {low:g} inside the head, need a volume with contrast")
@@ -58,7 +58,7 @@ def window_of(
 
 @dataclass(frozen=True)
 class SlicingSettings:
-    """How every volume is sliced: bits a pixel, `auto` or R, A, S, and the percentiles that become 0 and 1."""
+    """Bits per pixel, slice axis (`auto`, R, A or S), and the percentiles mapped to 0 and 1."""
 
     bits: int
     slice_axis: str
@@ -67,7 +67,7 @@ class SlicingSettings:
 
 @dataclass(frozen=True)
 class Head:
-    """What slicing needs of a volume: its mask (X, Y, Z), slices that show enough of it, what becomes 0 and 1."""
+    """The head of a volume: mask (X, Y, Z), indices of the kept slices, and intensities mapped to 0 and 1."""
 
     mask: NDArray[np.bool_]
     kept: list[int]
@@ -77,11 +77,11 @@ class Head:
 def find_head(
     volume: NDArray[np.float32], slice_axis: int, source: str, percentiles: tuple[float, float] = DEFAULT_PERCENTILES
 ) -> Head:
-    """The head in a volume (X, Y, Z). Raises UserError naming `source` if there is none, or it has one intensity."""
+    """The head in a volume (X, Y, Z). Raises UserError naming `source` if there is none or it is constant."""
     mask = head_mask_volume(volume)
     kept = kept_slices(mask, slice_axis)
     if not kept:
-        raise UserError(f"{source}: no foreground found, need a volume that shows a head")
+        raise UserError(f"{source}: no foreground found, need a volume of a head")
     return Head(mask, kept, window_of(volume, mask, percentiles, source))
 
 
@@ -107,16 +107,16 @@ def write_volume(
     """Write the slices of one volume under `dataroot` and return its manifest entry.
 
     Args:
-        split, domain: `train`, `val` or `test`; `A` or `B`: the folder is `{split}{domain}`.
-        subject, source: subject name (cleaned for file names) and base name of the file it came from.
+        split, domain: `train`, `val` or `test`; `A` or `B`. Slices go to the folder `{split}{domain}`.
+        subject, source: subject name (cleaned for file names) and base name of the source file.
         volume: (X, Y, Z) float32 in RAS order, any finite intensity scale; affine_ras: its (4, 4) affine in mm.
-        geometry: of the source file, for putting the slices together again.
-        slice_axis: axis of `volume` that counts slices; bits: 8 or 16 a pixel.
-        percentiles: intensities inside the head that become 0 and 1.
-        level_mm: (number of slices,) template level in mm, where known (simulated volumes).
-        truth: (X, Y, Z) the high-field volume on the same grid, where known; truth_mask: its head, else computed.
-        labels: (X, Y, Z) uint8 class ids on the same grid, where known; lesions: where they are, where there are any.
-    Raises: UserError naming `source` if no head is found, the head has one intensity only, or the truth's grid differs.
+        geometry: that of the source file, for reassembly.
+        slice_axis: slice axis of `volume`; bits: 8 or 16 per pixel.
+        percentiles: of the intensities inside the head, mapped to 0 and 1.
+        level_mm: (number of slices,) template level in mm of simulated volumes.
+        truth: (X, Y, Z) high-field volume on the same grid, if known; truth_mask: its head, computed if None.
+        labels: (X, Y, Z) uint8 class ids on the same grid, if known; lesions: (X, Y, Z) bool lesion mask, if any.
+    Raises: UserError naming `source` if no head is found, the head is constant, or the truth's shape differs.
     """
     head = find_head(volume, slice_axis, source, percentiles)
     writer = _SliceWriter(dataroot, f"{split}{domain}", clean_subject(subject), slice_axis, tuple(head.kept), bits)
@@ -135,7 +135,7 @@ def write_volume(
     if lesions is not None:
         writer.masks(lesions, "_lesions")
     levels = [None] * volume.shape[slice_axis] if level_mm is None else [float(level) for level in level_mm]
-    places = zip(head.kept, relative_levels(head.kept), strict=True)
+    positions = zip(head.kept, relative_levels(head.kept), strict=True)
     return VolumeEntry(
         subject=writer.subject,
         split=split,
@@ -146,7 +146,7 @@ def write_volume(
         spacing_mm=list(spacing_mm(affine_ras)),
         slice_axis=slice_axis,
         window=list(head.window),
-        slices=[SliceEntry(index, slice_name(writer.subject, index), p, levels[index]) for index, p in places],
+        slices=[SliceEntry(index, slice_name(writer.subject, index), p, levels[index]) for index, p in positions],
         sform=None if geometry.sform is None else geometry.sform.tolist(),
         qform=None if geometry.qform is None else geometry.qform.tolist(),
         sform_code=geometry.sform_code,
@@ -157,7 +157,7 @@ def write_volume(
 
 @dataclass(frozen=True)
 class _SliceWriter:
-    """Writes the kept slices of RAS volumes (X, Y, Z) into folders beside each other, all with the same file names."""
+    """Writes the kept slices of RAS volumes (X, Y, Z) into sibling folders with the same file names."""
 
     dataroot: Path
     folder: str
@@ -170,13 +170,13 @@ class _SliceWriter:
         return self.dataroot / f"{self.folder}{suffix}" / slice_name(self.subject, index)
 
     def _planes(self, volume: NDArray) -> Iterator[tuple[int, NDArray]]:
-        """Index and image of each kept slice. A few at a time are laid out as images: one by one costs twice that."""
-        across = np.moveaxis(volume, self.slice_axis, 0)
+        """Index and image of each kept slice. Slices are copied in slabs: one by one takes twice as long."""
+        planes = np.moveaxis(volume, self.slice_axis, 0)
         for start in range(0, len(self.kept), SLAB):
-            some = self.kept[start : start + SLAB]
-            first, last = some[0], some[-1] + 1
-            slab = np.ascontiguousarray(across[first:last])  # a view until here: take() would copy the volume
-            for index in some:
+            indices = self.kept[start : start + SLAB]
+            first, last = indices[0], indices[-1] + 1
+            slab = np.ascontiguousarray(planes[first:last])  # take() would copy the whole volume
+            for index in indices:
                 yield index, to_image(slab[index - first])
 
     def _make_folder(self, suffix: str) -> None:

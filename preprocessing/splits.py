@@ -1,4 +1,4 @@
-"""Which subject goes to training, validation and test; never two of them."""
+"""Assign each subject to one of training, validation and test."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Set
 
 import numpy as np
 
-SMALLEST_SPLIT_GROUP = 3  # with so many subjects every split that is asked for gets one
+SMALLEST_SPLIT_GROUP = 3  # from this number of subjects on, every requested split gets at least one
 
 
 def assign_splits(
     subjects_A: Set[str], subjects_B: Set[str], *, val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, str]:
-    """Split of every subject: `train`, `val` or `test`; the same for the same subjects, fractions and seed.
+    """The split of every subject: `train`, `val` or `test`; equal subjects, fractions and seed give equal splits.
 
-    Subjects in both domains, in A alone and in B alone are split separately, so that each domain gets its share of each
-    split; a subject in both domains is in one split in both.
+    Subjects in both domains, in A alone and in B alone are split separately, so that every domain has the wanted
+    fractions; a subject in both domains is in the same split in both.
     """
     rng = np.random.default_rng(seed)
     splits: dict[str, str] = {}
     for group in (subjects_A & subjects_B, subjects_A - subjects_B, subjects_B - subjects_A):
         names = sorted(group)
-        n_test, n_val = _share(len(names), test_fraction), _share(len(names), val_fraction)
+        n_test, n_val = _count(len(names), test_fraction), _count(len(names), val_fraction)
         order = ["test"] * n_test + ["val"] * n_val + ["train"] * (len(names) - n_test - n_val)
-        splits |= {names[place]: split for place, split in zip(rng.permutation(len(names)), order, strict=True)}
+        splits |= {names[i]: split for i, split in zip(rng.permutation(len(names)), order, strict=True)}
     return splits
 
 
-def _share(count: int, fraction: float) -> int:
-    wanted = round(count * fraction)
-    return max(wanted, 1) if fraction > 0 and count >= SMALLEST_SPLIT_GROUP else wanted
+def _count(n_subjects: int, fraction: float) -> int:
+    count = round(n_subjects * fraction)
+    return max(count, 1) if fraction > 0 and n_subjects >= SMALLEST_SPLIT_GROUP else count

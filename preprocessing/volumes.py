@@ -1,4 +1,4 @@
-"""From NIfTI files to a data folder: every volume is read, checked and sliced, in parallel."""
+"""NIfTI files to a data folder: volumes are read, checked and sliced in parallel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from util.processes import ALONE, Processes
 
 @dataclass(frozen=True)
 class SlicingPlan:
-    """Where and how volumes are sliced; with `skip_bad`, one that cannot be is left out and is not an error."""
+    """Where and how volumes are sliced; with `skip_bad`, volumes that cannot be sliced are left out."""
 
     dataroot: Path
     settings: SlicingSettings
@@ -42,7 +42,7 @@ class VolumeJob:
 def split_subjects(
     sources: Sequence[Source], *, val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, str]:
-    """`train`, `val` or `test` for every subject."""
+    """The split of every subject: `train`, `val` or `test`."""
     subjects_A, subjects_B = ({s.subject for s in sources if s.domain == domain} for domain in DOMAINS)
     return assign_splits(subjects_A, subjects_B, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
 
@@ -55,11 +55,11 @@ def write_dataset(
     recorded: Mapping[str, object],
     processes: Processes = ALONE,
 ) -> tuple[Manifest, list[Problem]]:
-    """Slice every usable volume and write the manifest; nothing is left in the folder if one fails.
+    """Slice every usable volume and write the manifest; if one fails, all output is removed.
 
-    Args: recorded: options that the manifest repeats besides the plan's; no paths.
-    Returns: the manifest, and all that was left out; the manifest's settings and `BAD_FILES_NAME` hold it too.
-    Raises: UserError naming the file, see `read_nifti` and `write_volume`; or the domain of which nothing is left.
+    Args: recorded: options to record in the manifest besides the plan's; no paths.
+    Returns: the manifest, and the problems of files left out, which its settings and `BAD_FILES_NAME` list too.
+    Raises: UserError naming the file, see `read_nifti` and `write_volume`; or a domain without usable volumes.
     """
     with fresh_folder(plan.dataroot, processes):
         jobs = [VolumeJob(source, plan) for source in found.sources]
@@ -92,7 +92,7 @@ def _settings(plan: SlicingPlan, problems: Sequence[Problem]) -> dict[str, objec
 
 
 def slice_volume(job: VolumeJob) -> VolumeEntry | Problem:
-    """Read one volume, and its truth if there is one, and write their slices."""
+    """Read one volume and its truth, if any, and write their slices."""
     source, plan = job.source, job.plan
     try:
         volume, affine, geometry = read_nifti(source.path)

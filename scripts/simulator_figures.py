@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from data.folder.masks import head_mask_volume
 from simulation.anatomy import load_anatomy
-from simulation.faults import FAULTS, misplaced
+from simulation.faults import FAULTS, mispositioned
 from simulation.geometry import draw_geometry
 from simulation.presets import LIU_T1W, LIU_T2W, LOW_T2W, PRESETS, Preset
 from simulation.subject import ScanFaults, Scanner, draw_head, simulate_scan
@@ -86,7 +86,7 @@ def draw_faults(path: Path) -> None:
             wrong = ScanFaults({fault: severity} if fault != "none" else {}, SEED, SUBJECT)
             placed = geometry
             if fault == "positioning":
-                placed = replace(geometry, pose=misplaced(geometry.pose, severity, wrong.generator(fault)))
+                placed = replace(geometry, pose=mispositioned(geometry.pose, severity, wrong.generator(fault)))
             image, _ = Scanner(head, placed, anatomy, wrong).image(protocol, np.random.default_rng(SEED))
             show(axis, image[2].T)
             axis.set_title(fault, color="white", fontsize=8)

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 
 import torch
 
-from simulation.presets import Preset, acquired, find_preset
+from simulation.presets import Preset, find_preset, with_acquisition
 from simulation.subject import simulate_scan
 from util.errors import run_cli
 from util.schema import CommandLine
@@ -24,7 +24,7 @@ Job = tuple[int, str, int]  # subject, domain, matrix
 def preset() -> Preset:
     """The same-contrast task in slices of 1 mm."""
     thick = find_preset("same-contrast")
-    return Preset(thick.name, *(acquired(scan, thickness_mm=THICKNESS_MM) for scan in (thick.low, thick.high)))
+    return Preset(thick.name, *(with_acquisition(scan, thickness_mm=THICKNESS_MM) for scan in (thick.low, thick.high)))
 
 
 def simulate(job: Job) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The embedded paired benchmark as a data folder: unpaired training subjects, paired validation and test subjects."""
+"""The simulated benchmark as a data folder: unpaired training subjects, paired validation and test subjects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from preprocessing.geometry import SourceGeometry
 from preprocessing.parallel import run_jobs
 from preprocessing.slicing import write_volume
 from simulation.anatomy import Anatomy, load_anatomy
-from simulation.atrophy import widened
+from simulation.atrophy import with_atrophy
 from simulation.label_maps import read_anatomy
 from simulation.lesions import draw_lesions, with_lesions
 from simulation.presets import Preset
@@ -38,10 +38,10 @@ MAX_SUBJECTS = 100_000
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is to be simulated: the task, how many subjects, how they are written, their heads, what goes wrong in A.
+    """What to simulate: the task, the number of subjects, file format, anatomy, lesions, and faults in domain A.
 
-    `anatomy` is a file for `read_anatomy` (None: the embedded head); `lesions` a kind of `lesions.KINDS`, of which the
-    subjects of the split `lesions_in` (or of `all`) have `n_lesions` each, the same in A and B.
+    `anatomy` is a file for `read_anatomy` (None: the embedded head). `lesions` is a kind of `lesions.KINDS`: each
+    subject of the split `lesions_in` (or of `all`) has `n_lesions` of them, the same in A and B.
     """
 
     preset: Preset
@@ -63,7 +63,7 @@ class Benchmark:
     fault_probability: float = 0.0
 
     def recorded(self) -> dict[str, Any]:
-        """As the manifest keeps it."""
+        """The settings that the manifest records."""
         chosen = {field.name: getattr(self, field.name) for field in fields(self)}
         protocols = [self.preset.low.name, self.preset.high.name]
         return {**chosen, "preset": self.preset.name, "protocols": protocols, "faults": list(self.faults)}
@@ -88,11 +88,12 @@ class ScanJob:
 def plan_scans(dataroot: Path, benchmark: Benchmark) -> list[ScanJob]:
     """Every scan of the benchmark.
 
-    `n_train` subjects a domain, A's and B's being different ones; `n_val` and `n_test` subjects that have both. Each
-    split counts its subjects from a number of its own: more training subjects leave the test subjects what they were.
+    Training has `n_train` subjects per domain, different ones in A and B; validation and test have `n_val` and `n_test`
+    subjects in both domains. Each split has its own range of subject numbers, so more training subjects do not change
+    the test subjects.
 
     Raises:
-        UserError: a matrix that is odd or out of range, or no subject in A or B to train with.
+        UserError: a matrix that is odd or out of range, or a number of subjects out of range.
     """
     b = benchmark
     if not MIN_MATRIX <= b.matrix <= MAX_MATRIX or b.matrix % 2:
@@ -113,14 +114,14 @@ def plan_scans(dataroot: Path, benchmark: Benchmark) -> list[ScanJob]:
 
 @lru_cache(maxsize=1)
 def template(path: str | None, ventricles: float, sulci_mm: float) -> Anatomy:
-    """The head that all subjects of a benchmark are made from; kept, for each process reads and widens it once."""
-    return widened(read_anatomy(Path(path)) if path else load_anatomy(), ventricles=ventricles, sulci_mm=sulci_mm)
+    """The head that all subjects of a benchmark derive from; cached, so each process prepares it once."""
+    return with_atrophy(read_anatomy(Path(path)) if path else load_anatomy(), ventricles=ventricles, sulci_mm=sulci_mm)
 
 
 def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
-    """Simulate one scan, write its slices; return its manifest entry and what was drawn for it."""
+    """Simulate one scan and write its slices; return its manifest entry and the drawn parameters."""
     if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)  # workers share the processors among themselves
+        torch.set_num_threads(1)  # there is one worker per processor
     b, low = job.benchmark, job.domain == "A"
     anatomy = template(b.anatomy, b.ventricles, b.sulci_mm)
     if b.lesions and b.lesions_in in ("all", job.split):
@@ -162,9 +163,9 @@ def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
 
 
 def write_nifti(job: ScanJob, scan: Scan) -> None:
-    """The whole volumes of one scan in scanner mm, RAS: image, labels, lesions if any, and on A's grid the truth.
+    """Write the volumes of one scan in scanner mm, RAS: image, labels, lesions if any, and in domain A the truth.
 
-    Split and domain are part of the name: `nifti/test_sim300000_A.nii.gz`.
+    File names contain split and domain: `nifti/test_sim300000_A.nii.gz`.
     """
     folder = job.dataroot / NIFTI_FOLDER
     folder.mkdir(exist_ok=True)
@@ -184,9 +185,9 @@ def write_nifti(job: ScanJob, scan: Scan) -> None:
 def write_benchmark(
     dataroot: Path, benchmark: Benchmark, *, workers: int | None, processes: Processes = ALONE
 ) -> Manifest:
-    """Simulate and write the whole folder: slices, masks, truth, labels, manifest and every drawn parameter.
+    """Simulate and write the whole folder: slices, masks, truth, labels, manifest and all drawn parameters.
 
-    The same arguments give the same bytes on any number of `workers` and processes.
+    The same arguments give the same bytes with any number of `workers` and processes.
     """
     jobs = processes.alone(partial(_checked_scans, dataroot, benchmark))
     with fresh_folder(dataroot, processes):
@@ -195,7 +196,7 @@ def write_benchmark(
 
 
 def _checked_scans(dataroot: Path, benchmark: Benchmark) -> list[ScanJob]:
-    """What is refused, is refused before a folder is emptied."""
+    """The scans, once all arguments are checked; called before the folder is cleared."""
     jobs = plan_scans(dataroot, benchmark)
     if benchmark.anatomy:
         read_anatomy(Path(benchmark.anatomy))

@@ -1,7 +1,7 @@
-"""One subject's head shape: an affine and a smooth random displacement of the template head.
+"""A subject's head shape: an affine and a smooth random displacement of the template head.
 
-All maps pull back: a point of the subject's head in mm goes to the template's, where the tissue fractions are read.
-Both count from the head's centre, so that one shape fits any anatomy.
+All maps are pull-backs: a point of the subject's head in mm maps to the template, where the tissue fractions are read.
+Both are relative to the head's centre, so that a shape applies to any anatomy.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from scipy import ndimage
 
 from util.errors import UserError
 
-CONTROL_MM = 40.0  # distance of control points: nothing sharper can bend, so outlines stay smooth
-REACH_MM = 200.0  # fields are defined within this distance of the centre, constant beyond
+CONTROL_MM = 40.0  # spacing of control points, wide enough to keep outlines smooth
+REACH_MM = 200.0  # fields are defined within this distance of the centre and constant beyond
 DISPLACEMENT_MM = 1.8  # standard deviation at the control points
 SCALE_STD, SHEAR_STD = 0.05, 0.03
-MAX_AMOUNT = 2.0  # heads up to 20 % longer or shorter a side; beyond, outlines dent and the field of view cuts them
+MAX_AMOUNT = 2.0  # sides up to 20 % longer or shorter; beyond that outlines dent and leave the field of view
 
 Points = NDArray[np.float64]
 
 
 def transform(matrix: NDArray[np.float64], shift: NDArray[np.float64], points: Points) -> Points:
-    """matrix (3, 3) times points (3, ...) plus shift (3,), by plain loops: rounding as on any number of threads."""
+    """matrix (3, 3) times points (3, ...) plus shift (3,). einsum rounds the same with any number of threads."""
     return np.einsum("ij,j...->i...", matrix, points) + shift.reshape(3, *[1] * (points.ndim - 1))
 
 
 @dataclass(frozen=True)
 class SmoothField:
-    """Cubic B-spline field with `coefficients` (C, n, n, n) on a lattice `spacing_mm` apart, centred at the origin."""
+    """Cubic B-spline field with `coefficients` (C, n, n, n) on a lattice of `spacing_mm`, centred at the origin."""
 
     coefficients: NDArray[np.float64]
     spacing_mm: float
@@ -44,31 +44,31 @@ class SmoothField:
 
 
 def draw_field(rng: np.random.Generator, channels: int, spacing_mm: float, std: float) -> SmoothField:
-    """Gaussian random field whose values have standard deviation `std` at the lattice points."""
+    """Gaussian random field with standard deviation `std` at the lattice points."""
     n = 2 * int(np.ceil(REACH_MM / spacing_mm)) + 1
-    # A cubic B-spline weighs its neighbours 1/6, 4/6, 1/6 at a lattice point: undo the loss of variance, axis by axis.
+    # A cubic B-spline weights lattice neighbours 1/6, 4/6, 1/6: compensate the loss of variance per axis.
     gain = (1 / np.sqrt((1 + 16 + 1) / 36)) ** 3
     return SmoothField(rng.normal(0, std * gain, (channels, n, n, n)), spacing_mm)
 
 
 @dataclass(frozen=True)
 class HeadShape:
-    """Pull-back from subject to template, both from the head's centre: x -> matrix (x + displacement(x))."""
+    """Pull-back from subject to template, relative to the head's centre: x -> matrix (x + displacement(x))."""
 
     matrix: NDArray[np.float64]
     displacement: SmoothField
 
     def to_template(self, points_mm: Points) -> Points:
-        """Where `points_mm` (3, ...) of the subject lie in the template, in mm from its centre."""
-        moved = points_mm + self.displacement.at(points_mm)
-        return transform(self.matrix, np.zeros(3), moved)
+        """Template coordinates of the subject's `points_mm` (3, ...), in mm from the template's centre."""
+        displaced = points_mm + self.displacement.at(points_mm)
+        return transform(self.matrix, np.zeros(3), displaced)
 
 
 def draw_shape(rng: np.random.Generator, amount: float = 1.0) -> HeadShape:
-    """A random head: overall and per-axis scale, a little shear, a smooth displacement.
+    """A random head shape: per-axis scale, slight shear and a smooth displacement.
 
-    `amount` in [0, 2] multiplies every spread: 0 is the template itself, 1 the usual variety. Any amount draws the same
-    numbers from `rng`, so whatever is drawn next does not depend on it.
+    `amount` in [0, 2] multiplies all standard deviations: 0 gives the template, 1 the default variation. Every amount
+    draws the same random numbers from `rng`, so later draws do not depend on it.
 
     Raises:
         UserError: an amount out of range.
@@ -87,8 +87,8 @@ def rotation(angles_deg: NDArray[np.float64]) -> NDArray[np.float64]:
     product = np.eye(3)
     for axis, angle in enumerate(np.radians(angles_deg)):
         i, j = [k for k in range(3) if k != axis]
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        product = turn @ product
+        single = np.eye(3)
+        single[i, i] = single[j, j] = np.cos(angle)
+        single[i, j], single[j, i] = -np.sin(angle), np.sin(angle)
+        product = single @ product
     return product

@@ -1,4 +1,4 @@
-"""Where one scan's slices lie in the head, and the tissue fractions that each thick slice sees."""
+"""The slices of one scan, and the tissue fractions averaged over each thick slice."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from simulation.anatomy import HEAD_CENTRE_MM, Anatomy
 from simulation.deformation import HeadShape, rotation, transform
 
 FOV_MM = 240.0
-FINE_MM = 1.25  # sampling in plane is at least this fine before k-space cuts it to the matrix asked for
-COARSE_MM = 8.0  # the (smooth) map from scan to template is evaluated this far apart, linear between
-PLANES_PER_SLICE = 4  # intervals in which a slice's thickness is sampled,
-PLANES_PER_THIN_SLICE = 2  # and that of slices about as thin as the embedded map's voxels
+FINE_MM = 1.25  # largest in-plane sample spacing before k-space is cut to the matrix
+COARSE_MM = 8.0  # grid spacing of the smooth map from scan to template; linear in between
+PLANES_PER_SLICE = 4  # sampling intervals over the thickness of a slice,
+PLANES_PER_THIN_SLICE = 2  # and of slices about as thin as the embedded map's voxels
 THIN_MM = 1.5
-SLAB = 4  # slices resampled at once: neighbours share their outermost plane
+SLAB = 4  # slices resampled at once; neighbours share their outermost plane
 MAX_CROP = 0.25
 HEAD_BOX_MM = 130.0
 TILT_STD_DEG, SHIFT_STD_MM = 2.5, 2.5
@@ -28,21 +28,21 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Pose:
-    """Rigid placement of the head in the scanner: scan mm -> head mm by `turn` x + `shift_mm`."""
+    """Rigid pose of the head in the scanner: head mm = rotation(`angles_deg`) scan mm + `shift_mm`."""
 
     angles_deg: NDArray[np.float64]
     shift_mm: NDArray[np.float64]
 
     def to_head(self, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Head mm (3, ...) of scan `points_mm` (3, ...)."""
+        """Head coordinates in mm of scan `points_mm`, both (3, ...)."""
         return transform(rotation(self.angles_deg), self.shift_mm, points_mm)
 
 
 @dataclass(frozen=True)
 class ScanGeometry:
-    """Axial slices: `z_mm` (n,) centres in scan space, ascending; square field of view of `matrix` pixels.
+    """Axial slices: `z_mm` (n,) centres in scan space, ascending; a square field of view of `matrix` x `matrix` pixels.
 
-    Between a slice of `thickness_mm` and the next lie `gap_mm` that neither shows.
+    Slices of `thickness_mm` are separated by gaps of `gap_mm`.
     """
 
     pose: Pose
@@ -67,11 +67,11 @@ class ScanGeometry:
 
 @dataclass(frozen=True)
 class SlicedHead:
-    """What a scan sees, without any signal yet.
+    """The head on the grid of a scan, before any signal is computed.
 
     `fractions` (T, n, Y, X) float32 in [0, 1], averaged over the slice profile on a fine in-plane grid;
     `coarse_template` (3, n, y, x) template mm on the coarse in-plane grid `coarse_mm`; `level_mm` (n,) mean template z
-    over each slice's head, counted as in the embedded head whatever the origin of the anatomy is.
+    over the head in each slice, in the embedded head's coordinates for any origin of the anatomy.
     """
 
     fractions: Array
@@ -81,7 +81,7 @@ class SlicedHead:
 
 
 def draw_pose(rng: np.random.Generator) -> Pose:
-    """A few degrees and millimetres off."""
+    """A random pose, a few degrees and millimetres off."""
     angles = np.clip(rng.normal(0, TILT_STD_DEG, 3), -2 * TILT_STD_DEG, 2 * TILT_STD_DEG)
     shift = np.clip(rng.normal(0, SHIFT_STD_MM, 3), -2 * SHIFT_STD_MM, 2 * SHIFT_STD_MM)
     return Pose(angles, shift)
@@ -94,12 +94,12 @@ def _grid(z: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64]
 
 
 def _template_mm(anatomy: Anatomy, shape: HeadShape, pose: Pose, scan_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Template mm (3, Z, Y, X) of `scan_mm` of the same shape."""
+    """Template coordinates in mm of `scan_mm`, both (3, Z, Y, X)."""
     return shape.to_template(pose.to_head(scan_mm)) + anatomy.centre_mm.reshape(3, 1, 1, 1)
 
 
 def head_extent_mm(anatomy: Anatomy, shape: HeadShape, pose: Pose) -> tuple[float, float]:
-    """Lowest and highest scan z in mm that hold head, as far as the anatomy goes (its neck is cut off)."""
+    """Lowest and highest scan z in mm of the head, within the extent of the anatomy, which cuts off the neck."""
     axis = np.arange(-HEAD_BOX_MM, HEAD_BOX_MM + 1, 4.0)
     template = _template_mm(anatomy, shape, pose, _grid(axis, axis[::2], axis[::2]))
     index = np.rint(_to_index(anatomy, template)).astype(int)
@@ -120,7 +120,7 @@ def draw_geometry(
     thickness_mm: float,
     gap_mm: float = 0.0,
 ) -> ScanGeometry:
-    """Random pose; coverage cropped by 0 to 25 % of the head at each end; the first slice anywhere within one slice."""
+    """Random pose; coverage cropped by 0 to 25 % of the head per end; first slice shifted by up to one slice."""
     pose = draw_pose(rng)
     low, high = head_extent_mm(anatomy, shape, pose)
     crop = (float(rng.uniform(0, MAX_CROP)), float(rng.uniform(0, MAX_CROP)))
@@ -131,18 +131,18 @@ def draw_geometry(
 
 
 def fine_factor(matrix: int) -> int:
-    """How many fine samples a pixel has along each in-plane axis."""
+    """Number of fine samples per pixel along each in-plane axis."""
     return int(np.ceil(FOV_MM / matrix / FINE_MM))
 
 
 def fine_axis_mm(matrix: int) -> NDArray[np.float64]:
-    """In-plane positions of the fine samples in scan mm; every `fine_factor`-th is a pixel's centre."""
+    """In-plane positions of the fine samples in scan mm; every `fine_factor`-th is the centre of a pixel."""
     n = matrix * fine_factor(matrix)
     return (np.arange(n) - n / 2) * FOV_MM / n
 
 
 def _to_index(anatomy: Anatomy, template_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Voxel indices (3, Z, Y, X) of template mm of the same shape."""
+    """Voxel indices of `template_mm`, both (3, Z, Y, X)."""
     inverse = np.linalg.inv(anatomy.affine).astype(np.float64)
     return transform(inverse[:3, :3], inverse[:3, 3], template_mm)
 
@@ -150,7 +150,7 @@ def _to_index(anatomy: Anatomy, template_mm: NDArray[np.float64]) -> NDArray[np.
 def interpolate(values: NDArray, at: NDArray[np.float64], nodes: NDArray[np.float64], axis: int) -> NDArray:
     """Linear interpolation along `axis`, from equidistant `nodes` to `at`, constant beyond; same dtype as `values`.
 
-    Done element by element: a matrix product's rounding would depend on the machine's number of threads.
+    Computed element by element, as the rounding of a matrix product would depend on the number of threads.
     """
     position = np.clip((at - nodes[0]) / (nodes[1] - nodes[0]), 0, len(nodes) - 1)
     low = np.minimum(position.astype(int), len(nodes) - 2)
@@ -165,22 +165,22 @@ def interpolate(values: NDArray, at: NDArray[np.float64], nodes: NDArray[np.floa
 
 
 def _sample(fractions: torch.Tensor, at: Array) -> Array:
-    """Trilinear fractions (T, Z, Y, X) at places `at` (Z, Y, X, 3) in -1 to 1 over the voxels' centres, x first.
+    """Trilinear fractions (T, Z, Y, X) at `at` (Z, Y, X, 3), from -1 to 1 between the outermost voxel centres, x first.
 
-    The lowest plane goes on below (the neck).
+    The lowest plane, the neck, is extended downwards.
     """
     np.maximum(at[..., 2], -1, out=at[..., 2])
-    found = F.grid_sample(
+    sampled = F.grid_sample(
         fractions, torch.from_numpy(at)[None], mode="bilinear", padding_mode="zeros", align_corners=True
     )
-    return found[0].numpy()
+    return sampled[0].numpy()
 
 
 def _planes(scan: ScanGeometry) -> tuple[NDArray[np.float64], int, Array]:
-    """Where slices are sampled along z, how many samples lie from slice to slice, and the weights of a slice's own.
+    """Sampling positions along z, number of samples from one slice to the next, and weights of a slice's samples.
 
-    A trapezium, flat but for its ends: its full width at half maximum is the thickness. Slices without a gap share
-    their outermost plane.
+    The slice profile is a trapezium, flat except at its ends, whose full width at half maximum is the thickness.
+    Slices without a gap share their outermost plane.
     """
     parts = PLANES_PER_THIN_SLICE if scan.thickness_mm <= THIN_MM else PLANES_PER_SLICE
     profile = np.array([0.5, *[1.0] * (parts - 1), 0.5], np.float32) / np.float32(parts)
@@ -192,7 +192,7 @@ def _planes(scan: ScanGeometry) -> tuple[NDArray[np.float64], int, Array]:
 
 
 def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> SlicedHead:
-    """Resample the head once for a scan; every sequence's image is then a weighted sum of the fractions."""
+    """Resample the head for a scan; the image of any sequence is then a weighted sum of the fractions."""
     fine, coarse = fine_axis_mm(scan.matrix), np.arange(-FOV_MM / 2, FOV_MM / 2 + COARSE_MM, COARSE_MM)
     planes, stride, profile = _planes(scan)
     nodes = np.arange(planes[0], planes[-1] + COARSE_MM, COARSE_MM)
@@ -201,18 +201,18 @@ def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> Sliced
     rows = _window(index[1], anatomy.fractions.shape[2], (0, 2), coarse, fine)
     columns = _window(index[0], anatomy.fractions.shape[1], (0, 1), coarse, fine)
     source = torch.from_numpy(anatomy.fractions.transpose(0, 3, 2, 1))[None]  # x varies fastest, as image columns do
-    places = np.stack([2 * index[k] / (size - 1) - 1 for k, size in enumerate(anatomy.fractions.shape[1:])], -1)
-    by_plane = interpolate(places, planes, nodes, axis=0)
+    grid = np.stack([2 * index[k] / (size - 1) - 1 for k, size in enumerate(anatomy.fractions.shape[1:])], -1)
+    by_plane = interpolate(grid, planes, nodes, axis=0)
     fractions = np.zeros((len(anatomy.fractions), len(scan.z_mm), len(fine), len(fine)), np.float32)
     for first in range(0, len(scan.z_mm), SLAB):
         slices = range(first, min(first + SLAB, len(scan.z_mm)))
         slab = by_plane[slices[0] * stride : slices[-1] * stride + len(profile)]
         part = interpolate(slab, fine[rows], coarse, axis=1)
         sampled = _sample(source, interpolate(part, fine[columns], coarse, axis=2))
-        seen = profile[0] * sampled[:, : stride * len(slices) : stride]
+        averaged = profile[0] * sampled[:, : stride * len(slices) : stride]
         for k, weight in enumerate(profile[1:], start=1):
-            seen += weight * sampled[:, k : k + stride * len(slices) : stride]
-        fractions[:, slices[0] : slices[-1] + 1, rows, columns] = seen
+            averaged += weight * sampled[:, k : k + stride * len(slices) : stride]
+        fractions[:, slices[0] : slices[-1] + 1, rows, columns] = averaged
     at_slices = interpolate(template, scan.z_mm, nodes, axis=1)
     height = at_slices[2] + (HEAD_CENTRE_MM[2] - anatomy.centre_mm[2])
     return SlicedHead(fractions, at_slices, coarse, _levels(fractions, height, coarse, fine))
@@ -221,7 +221,7 @@ def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> Sliced
 def _window(
     index: Array, size: int, axes: tuple[int, int], coarse: NDArray[np.float64], fine: NDArray[np.float64]
 ) -> slice:
-    """Fine rows or columns that may hold head: elsewhere the map leaves the anatomy's volume."""
+    """Fine rows or columns that may contain head; elsewhere the map leaves the anatomy's volume."""
     inside = coarse[((index > -2) & (index < size + 1)).any(axes)]
     wanted = np.flatnonzero((fine > inside[0] - COARSE_MM) & (fine < inside[-1] + COARSE_MM))
     return slice(int(wanted[0]), int(wanted[-1]) + 1)
@@ -230,10 +230,10 @@ def _window(
 def _levels(
     fractions: Array, template_z: NDArray[np.float64], coarse: NDArray[np.float64], fine: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Mean template z in mm over the head of each slice (over the whole slice if it holds no head)."""
+    """Mean template z in mm over the head in each slice (over the whole slice if it contains no head)."""
     stride = max(1, int(COARSE_MM / 2 / (fine[1] - fine[0])))
-    some = fine[::stride]
-    z = interpolate(interpolate(template_z, some, coarse, axis=1), some, coarse, axis=2)
+    axis_mm = fine[::stride]
+    z = interpolate(interpolate(template_z, axis_mm, coarse, axis=1), axis_mm, coarse, axis=2)
     head = fractions[:, :, ::stride, ::stride].sum(0) > 0.5
     weight = np.where(head.any((1, 2), keepdims=True), head, True)
     return np.asarray((weight * z).sum((1, 2)) / weight.sum((1, 2)))

@@ -1,8 +1,8 @@
-"""A head of the user's own as an `Anatomy`: tissue fractions or FreeSurfer labels, in NIfTI, in any orientation.
+"""A head provided by the user as an `Anatomy`: tissue fractions or FreeSurfer labels, in NIfTI of any orientation.
 
-One embedded head is one topology of sulci and ventricles, whatever is done to its shape. Segmentations are plentiful;
-most hold the brain alone, so skull and scalp are grown around it, since a head without them has another outline,
-another histogram and another field of view.
+However it is deformed, the embedded head keeps one topology of sulci and ventricles. Segmentations of other heads are
+common, but most contain only the brain. Skull and scalp are then grown around it, because they change the outline, the
+histogram and the field of view.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 # Numbers of FreeSurferColorLUT.txt [V2, docs/facts.md section 7], left and right together. Nuclei
-# and stem that the embedded map shows as mixtures get its mean grey share there, to the nearest 0.05 [C]; what is not
-# subdivided further (vessels, choroid plexus) goes to what it looks like in T2w [I].
-_SHARES: dict[tuple[int, ...], dict[str, float]] = {
+# and brain stem, which are mixtures in the embedded map, get its mean grey fraction there, to the nearest 0.05 [C];
+# vessels and choroid plexus count as the tissue that they resemble in T2w [I].
+_FRACTIONS: dict[tuple[int, ...], dict[str, float]] = {
     (4, 5, 14, 15, 24, 43, 44, 72, 122, 257): {"csf": 1.0},  # ventricles, CSF
     (30, 31, 62, 63): {"csf": 1.0},  # vessel (perivascular space), choroid plexus
-    (259,): {"csf": 1.0},  # eye fluid, as samseg has it
+    (259,): {"csf": 1.0},  # eye fluid, number of samseg
     (3, 42, 8, 47, 172, 183, 184): {"gm": 1.0},  # cortex of cerebrum and cerebellum, vermis
     (11, 17, 18, 26, 50, 53, 54, 58, 80, 81, 82): {"gm": 1.0},  # caudate, hippocampus, amygdala, accumbens, non-WM hypo
     (9, 10, 48, 49, 12, 51): {"gm": 0.75, "wm": 0.25},  # thalamus, putamen
     (13, 16, 28, 52, 60, 174, 267): {"gm": 0.2, "wm": 0.8},  # pallidum, brain stem, ventral DC, pons
     (2, 41, 7, 46, 34, 66, 85, 126, 192, 251, 252, 253, 254, 255): {"wm": 1.0},  # also chiasm, cord, corpus callosum
     (29, 61): {"gm": 0.5, "wm": 0.5},  # "undetermined", a few voxels
-    (77, 78, 79): {"wmh": 1.0},  # WM hypointensities, of T1w: WMH-SynthSeg gives its WMH the same number
+    (77, 78, 79): {"wmh": 1.0},  # WM hypointensities in T1w; the number of WMH in WMH-SynthSeg too
     (121, 129, 165, 915): {"bone": 1.0},
     (916,): {"bone": 0.5, "fat": 0.5},  # cancellous bone
     (125, 131): {"fat": 1.0},
     (118, 119, 120, 123, 124, 127, 132, 258, 907, 908, 909, 911): {"soft": 1.0},  # skin, muscle, rest of the head
     (130, 262): {},  # air, sinus
 }
-_RANGES = {  # parcellations: first and last number, both included
+_RANGES = {  # parcellations: first and last number, inclusive
     (1000, 1035): "gm",
     (2000, 2035): "gm",
     (3000, 3035): "wm",
@@ -54,40 +54,40 @@ _RANGES = {  # parcellations: first and last number, both included
 }
 OUTSIDE = ("bone", "fat", "soft")
 
-# Grown around a brain without a head: thickness in mm and tissue, from the inside out. Thicknesses [I], mixtures
-# near the embedded head's mean over the vault by depth [C]; regional differences are beyond shells. The skull follows
-# the cranium, marrow in its middle; the scalp a smoother outline, and what lies between the two (under the skull's
-# base) is soft tissue.
+# Shells grown around a brain without a head: thickness in mm and tissue, from the inside out. Thicknesses [I]; mixtures
+# near the embedded head's mean over the vault at each depth [C]; regional differences are not modelled. The skull, with
+# marrow in its middle, follows the cranium; the scalp follows a smoother outline, and soft tissue fills the space
+# between them under the skull base.
 SKULL = ((2.0, {"csf": 1.0}), (2.0, {"bone": 1.0}), (2.0, {"bone": 0.75, "fat": 0.25}), (2.0, {"bone": 1.0}))
 SCALP = ((2.0, {"soft": 1.0}), (3.0, {"fat": 0.65, "soft": 0.35}), (2.5, {"soft": 1.0}))
-CRANIUM_MM = 12.0  # the brain closed by a ball of this radius is the cranium: what is not brain there is CSF [I]
-OUTLINE_MM = 40.0  # closed by this one, the head's outline, up to skull and scalp [I]
-ROUND_MM = 2.5  # Gaussian (std) that takes the gyri off the cranium [I]
-AIR_MM = 3.0  # empty rim of the grown map
-EDGE_VOXELS = 0.5  # Gaussian by which hard labels get partial volume at their borders, std in voxels [I]
-TOLERANCE = 1e-3  # of fractions that were resampled or rounded
-BRAIN_LITRES = (0.2, 3.0)  # grey and white matter from a newborn's to more than any man's: else the units are not mm
+CRANIUM_MM = 12.0  # radius of the closing that makes the cranium from the brain; the rest of it is CSF [I]
+OUTLINE_MM = 40.0  # radius of the closing that makes the outline of the head inside skull and scalp [I]
+ROUND_MM = 2.5  # Gaussian (std) that removes the gyri from the cranium [I]
+AIR_MM = 3.0  # empty margin of the grown map
+EDGE_VOXELS = 0.5  # Gaussian (std, voxels) that gives hard labels partial volume at their borders [I]
+TOLERANCE = 1e-3  # for fractions that were resampled or rounded
+BRAIN_LITRES = (0.2, 3.0)  # range of grey and white matter, newborns included; others mean units other than mm
 MAX_VOXELS = 60_000_000
-MAX_VALUES = 2 * MAX_VOXELS  # of a map of fractions: as many bytes as volumes of one's own may take in slicing
+MAX_VALUES = 2 * MAX_VOXELS  # of a map of fractions; bounds the memory
 
 
 @cache
 def read_anatomy(path: Path) -> Anatomy:
-    """Read a head for the simulator; kept for the life of the process, so do not write into it.
+    """Read a head for the simulator; it is cached, so do not write to it.
 
-    Three kinds of file: a fraction map as `save_anatomy` writes it (.npz); a NIfTI of fractions (X, Y, Z, 6) in the
-    order of `TISSUES`, each in [0, 1], air being what is left to 1; a NIfTI of FreeSurfer labels (X, Y, Z), as also
-    SynthSeg and SynthSR give them, with skull and scalp or (then they are grown) without. Voxels of any size.
+    Three kinds of files: a fraction map of `save_anatomy` (.npz); a NIfTI of fractions (X, Y, Z, 6) in the order of
+    `TISSUES`, each in [0, 1], the rest to 1 being air; a NIfTI of labels (X, Y, Z) from FreeSurfer, SynthSeg or
+    SynthSR, whose skull and scalp are grown if missing. Voxels of any size.
 
-    Returns: the anatomy, its axes in the order and direction closest to RAS, its mm those of the file.
-    Raises: UserError naming the file: unreadable, no orientation, wrong dimensions, NaN, fractions below 0 or adding
-        up to more than 1, labels that are not whole or not known, no brain or one of impossible size.
+    Returns: the anatomy with axes closest to RAS, in the mm coordinates of the file.
+    Raises: UserError naming the file: unreadable, no orientation, wrong dimensions, NaN, fractions below 0 or with a
+        sum above 1, labels that are not whole numbers or unknown, no brain or one of impossible size.
     """
     name = path.name.lower()
     if name.endswith(".npz"):
         return load_anatomy() if path.resolve() == EMBEDDED.resolve() else _checked(load_anatomy(path), str(path))
     if not name.endswith(NIFTI_SUFFIXES):
-        raise UserError(f"{path}: need an anatomy in .npz, .nii or .nii.gz")
+        raise UserError(f"{path}: need a .npz, .nii or .nii.gz file")
     values, affine = _read(path)
     if values.ndim == 4:
         return _checked(Anatomy(by_voxel(_fractions(path, values)), affine), str(path))
@@ -95,39 +95,40 @@ def read_anatomy(path: Path) -> Anatomy:
 
 
 def from_labels(labels: NDArray, affine: NDArray[np.float64], source: str) -> Anatomy:
-    """The anatomy of FreeSurfer `labels` (X, Y, Z) in RAS, whole numbers of any dtype; `source` is named in errors.
+    """The anatomy of FreeSurfer `labels` (X, Y, Z) in RAS, whole numbers of any dtype; errors name `source`.
 
-    Raises: UserError: a label that is not whole or not known, no brain or one of impossible size.
+    Raises: UserError: a label that is not a whole number or unknown, no brain or one of impossible size.
     """
-    known, where = np.unique(labels, return_inverse=True)
-    broken = [value for value in known if value != np.rint(value)]
-    if broken:
-        raise UserError(f"{source}: {_listed(broken)} among its labels, need the whole numbers of FreeSurferColorLUT")
-    shares = {int(value): _share(int(value)) for value in known}
-    unknown = [value for value, share in shares.items() if share is None]
+    present, where = np.unique(labels, return_inverse=True)
+    not_whole = [value for value in present if value != np.rint(value)]
+    if not_whole:
+        raise UserError(f"{source}: labels {_listed(not_whole)}, need the whole numbers of FreeSurferColorLUT")
+    mixtures = {int(value): _mixture(int(value)) for value in present}
+    unknown = [value for value, mixture in mixtures.items() if mixture is None]
     if unknown:
-        raise UserError(f"{source}: {_listed(unknown)} among its labels, known are those of FreeSurfer and SynthSeg")
-    used = {name for share in shares.values() for name in share or {}}
+        raise UserError(f"{source}: unknown labels {_listed(unknown)}, need those of FreeSurfer and SynthSeg")
+    used = {name for mixture in mixtures.values() for name in mixture or {}}
     if not used & {"gm", "wm"}:
         raise UserError(f"{source}: no label of grey or white matter, need a brain")
     tissues = (*TISSUES, "wmh") if "wmh" in used else TISSUES
-    table = np.array([[(share or {}).get(name, 0.0) for share in shares.values()] for name in tissues], np.float32)
+    columns = [mixture or {} for mixture in mixtures.values()]
+    table = np.array([[column.get(name, 0.0) for column in columns] for name in tissues], np.float32)
     fractions = table[:, where.reshape(labels.shape)]
     _checked(Anatomy(fractions, affine, tissues), source)
     if not used & set(OUTSIDE):
         fractions, affine = _with_head(fractions, affine)
-    for row in fractions:
-        ndimage.gaussian_filter(row, EDGE_VOXELS, output=row, mode="nearest")
+    for fraction in fractions:
+        ndimage.gaussian_filter(fraction, EDGE_VOXELS, output=fraction, mode="nearest")
     return Anatomy(by_voxel(fractions), affine, tissues)
 
 
-def _share(label: int) -> dict[str, float] | None:
-    """Tissues of one label number, their shares; empty for air, None if the number is not known."""
+def _mixture(label: int) -> dict[str, float] | None:
+    """Tissue fractions of one label number; empty for air, None if the number is unknown."""
     if label == 0:
         return {}
-    for numbers, share in _SHARES.items():
+    for numbers, mixture in _FRACTIONS.items():
         if label in numbers:
-            return share
+            return mixture
     return next(({name: 1.0} for (first, last), name in _RANGES.items() if first <= label <= last), None)
 
 
@@ -137,23 +138,23 @@ def _listed(values: list) -> str:
 
 
 def _with_head(fractions: Volume, affine: NDArray[np.float64]) -> tuple[Volume, NDArray[np.float64]]:
-    """A brain's fractions (T, X, Y, Z) and affine in a box that has room for a head, and the head in it.
+    """Grow a head around a brain: fractions (T, X, Y, Z) and affine of a box large enough for it.
 
-    No room is made below: as in the embedded map, the head is cut off where the brain ends, and goes on from there.
+    The box is not extended below: as in the embedded map, the head is cut off at the lower end of the brain.
     """
     spacing = np.array(spacing_mm(affine))
     voxels = np.argwhere(fractions.any(0))
-    room = np.ceil((_thickness(SKULL) + _thickness(SCALP) + AIR_MM) / spacing).astype(int)
-    low, high = voxels.min(0) - room, voxels.max(0) + 1 + room
-    low[2] += room[2]
+    margin = np.ceil((_thickness(SKULL) + _thickness(SCALP) + AIR_MM) / spacing).astype(int)
+    low, high = voxels.min(0) - margin, voxels.max(0) + 1 + margin
+    low[2] += margin[2]
     size = fractions.shape[1:]
     inside = tuple(slice(max(a, 0), min(b, n)) for a, b, n in zip(low, high, size, strict=True))
     pad = [(max(-a, 0), max(b - n, 0)) for a, b, n in zip(low, high, size, strict=True)]
-    framed = np.pad(fractions[:, *inside], [(0, 0), *pad])
-    placed = affine.copy()
-    placed[:3, 3] += affine[:3, :3] @ low
-    _grow_head(framed, spacing)
-    return framed, placed
+    padded = np.pad(fractions[:, *inside], [(0, 0), *pad])
+    shifted = affine.copy()
+    shifted[:3, 3] += affine[:3, :3] @ low
+    _grow_head(padded, spacing)
+    return padded, shifted
 
 
 def _thickness(shells: tuple[tuple[float, dict[str, float]], ...]) -> float:
@@ -161,16 +162,16 @@ def _thickness(shells: tuple[tuple[float, dict[str, float]], ...]) -> float:
 
 
 def _closed(mask: Mask, radius_mm: float, spacing: NDArray[np.float64]) -> Mask:
-    """`mask` closed by a ball; the lowest plane is taken to go on below."""
+    """`mask` closed by a ball, with the lowest plane extended downwards."""
     margin = np.ceil((radius_mm + AIR_MM) / spacing).astype(int)
     pad = [(margin[0], margin[0]), (margin[1], margin[1]), (0, margin[2])]
-    wide = ndimage.distance_transform_edt(~np.pad(mask, pad), sampling=spacing) <= radius_mm
-    closed = ndimage.distance_transform_edt(wide, sampling=spacing) > radius_mm
+    dilated = ndimage.distance_transform_edt(~np.pad(mask, pad), sampling=spacing) <= radius_mm
+    closed = ndimage.distance_transform_edt(dilated, sampling=spacing) > radius_mm
     return np.asarray(closed[tuple(slice(low, low + n) for (low, _), n in zip(pad, mask.shape, strict=True))])
 
 
 def _grow_head(fractions: Volume, spacing: NDArray[np.float64]) -> None:
-    """Fill the sulci with CSF and put skull and scalp around, in place: fractions (T, X, Y, Z) as in `TISSUES`."""
+    """Fill the sulci with CSF and add skull and scalp to fractions (T, X, Y, Z), in place."""
     brain: Mask = np.asarray(fractions.any(0))
     closed = _closed(brain, CRANIUM_MM, spacing).astype(np.float32)
     cranium = np.asarray(brain | (ndimage.gaussian_filter(closed, ROUND_MM / spacing, mode="nearest") > 0.5))
@@ -186,8 +187,8 @@ def _grow_head(fractions: Volume, spacing: NDArray[np.float64]) -> None:
         return np.clip((radius - distance) / voxel + 0.5, 0, 1)
 
     def add(part: Volume, mixture: dict[str, float]) -> None:
-        for name, share in mixture.items():
-            fractions[TISSUES.index(name)] += share * part
+        for name, fraction in mixture.items():
+            fractions[TISSUES.index(name)] += fraction * part
 
     from_cranium, from_outline = around(cranium), around(outline)
     filled, radius = cranium.astype(np.float32), 0.0
@@ -211,7 +212,7 @@ def _read(path: Path) -> tuple[Volume, NDArray[np.float64]]:
     if not fractions and len(shape) != 3:
         raise UserError(f"{path}: shape {shape}, need labels (X, Y, Z) or fractions (X, Y, Z, {len(TISSUES)})")
     if min(shape[:3]) < 2 or np.prod(shape[:3]) > MAX_VOXELS:
-        raise UserError(f"{path}: shape {shape}, need at least 2 voxels a side and at most {MAX_VOXELS} in all")
+        raise UserError(f"{path}: shape {shape}, need at least 2 voxels per side and at most {MAX_VOXELS} voxels")
     affine = affine_of(opened)
     return to_ras(read_voxels(opened), affine)
 
@@ -221,7 +222,7 @@ def _fractions(path: Path, values: Volume) -> Volume:
     total = values.sum(-1, dtype=np.float64).max()
     if values.min() < -TOLERANCE or total > 1 + TOLERANCE:
         raise UserError(
-            f"{path}: fractions from {values.min():g}, adding up to {total:g} in a voxel; "
+            f"{path}: smallest fraction {values.min():g}, largest sum in a voxel {total:g}; "
             f"need at least 0 and a sum of at most 1"
         )
     positive = np.clip(np.moveaxis(values, -1, 0), 0, None)
@@ -229,7 +230,7 @@ def _fractions(path: Path, values: Volume) -> Volume:
 
 
 def _checked(anatomy: Anatomy, source: str) -> Anatomy:
-    """The anatomy itself, once its brain is known to have a brain's size."""
+    """The anatomy itself. Raises UserError if its brain does not have the size of a brain."""
     voxel_mm3 = abs(float(np.linalg.det(anatomy.affine[:3, :3])))
     litres = float(anatomy.brain.sum(dtype=np.float64)) * voxel_mm3 / 1e6
     low, high = BRAIN_LITRES

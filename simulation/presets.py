@@ -1,4 +1,4 @@
-"""Which scanner and sequence each domain of a simulated benchmark has; sources in docs/facts.md section 2."""
+"""Scanner and sequence of each domain of a simulated benchmark; sources in docs/facts.md section 2."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from util.errors import UserError
 
 @dataclass(frozen=True)
 class Protocol:
-    """One scan: field, sequence, and what the scanner does to the image.
+    """One scan: field strength, sequence, and properties of the scanner.
 
-    `resolution_mm`: acquired voxel along both axes of a slice, zero-filled to the pixel grid (None: the pixel grid
-    itself); `phase_mm`: along phase encoding (anterior-posterior), where it is coarser than that.
-    `thickness_mm`: full width at half maximum of the slice profile; `gap_mm`: from slice to slice beyond it.
-    `partial_fourier`: share of the phase-encoding lines that is measured, from 0.5; the rest is left zero.
-    `coils`: receivers, combined by the root of the sum of squares; 0 for one with the same sensitivity everywhere.
-    `snr_wm`: white matter's signal over the standard deviation of one noise channel. `bias_std`: log receive field.
-    `transmit_drop`: how much lower the flip angle is at the edge of the head than in its centre (0 to 1), and
-    `receive_drop`: the same of the sensitivity, beside the random field of `bias_std`.
-    `bandwidth_hz`: readout bandwidth of one acquired voxel, which sets the shift of fat; None: no shift.
+    `resolution_mm`: acquired in-plane voxel size, zero-filled to the pixel grid (None: the pixel grid itself);
+    `phase_mm`: the same along phase encoding (anterior-posterior), if coarser.
+    `thickness_mm`: full width at half maximum of the slice profile; `gap_mm`: gap between slices.
+    `partial_fourier`: fraction of the phase-encoding lines that is measured, from 0.5; the rest is zero.
+    `coils`: receivers, combined by root sum of squares; 0 for a single one of uniform sensitivity.
+    `snr_wm`: white matter's signal over the standard deviation of one noise channel. `bias_std`: of the log receive
+    field. `transmit_drop`: relative drop of the flip angle from the centre to the edge of the head (0 to 1);
+    `receive_drop`: the same for the sensitivity, in addition to the random field of `bias_std`.
+    `bandwidth_hz`: readout bandwidth per acquired voxel, which determines the fat shift; None: no shift.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Preset:
     high: Protocol
 
 
-# Hyperfine Swoop, as LISA has it: 1.6 x 1.6 x 5 mm FSE [V2, Leiden paired set], TR/TE 2000/200 [M]. A train of 400 ms
-# refocused well under 180 degrees has the contrast of TE ~130 [I], which is what stands here: CSF, GM and WM are then
-# to each other as in the published 0.055 T FSE slices, which a plain TE of 200 overdoes. SNR as at the low end of the
-# 10 to 17 of these (post-processed) slices [I]; receive roll-off [I].
+# Hyperfine Swoop as in LISA: 1.6 x 1.6 x 5 mm FSE [V2, Leiden paired set], TR/TE 2000/200 [M]. A train of 400 ms with
+# refocusing well below 180 degrees has the contrast of TE ~130 [I], which is used here: the ratios of CSF, GM and WM
+# then match the published 0.055 T FSE slices, whereas a TE of 200 exaggerates them. SNR at the low end of the 10 to 17
+# of these (post-processed) slices [I]; receive roll-off [I].
 LOW_T2W = Protocol("0.064T-T2w", 0.064, FastSpinEcho(2000, 130, 40, 10), 1.6, 5.0, snr_wm=11.0, bias_std=0.10)
 # The same scanner: TR/TE/TI 1500/6/300 and 4000/190/1400 [M], trains [I]; 1.7 x 1.7 x 5 mm FLAIR [V2].
 LOW_T1W = Protocol(
@@ -63,9 +63,9 @@ LOW_FLAIR = Protocol(
     "0.064T-FLAIR", 0.064, FastSpinEcho(4000, 190, 40, 10, 120, ti_ms=1400), 1.7, 5.0, snr_wm=9.0, bias_std=0.10
 )
 # M4Raw, 0.3 T, four coils: 18 slices of 5 mm every 6 mm, 240 mm field of view, 195 of 256 phase lines; T2w FSE
-# 5500/128, 15 echoes 16 ms apart, refocused by 160 degrees, one average, 31.25 kHz over 256 points [V]. SNR calibrated
-# to the published repetitions. T1w 500/18.4 [M]. FLAIR 7500/93.6 [M] with TI 2290 that nulls CSF at 0.3 T: the
-# remembered 1655 would leave it at 0.19 of its magnetisation.
+# 5500/128, 15 echoes 16 ms apart, refocusing 160 degrees, one average, 31.25 kHz over 256 points [V]. SNR calibrated
+# to the published repetitions. T1w 500/18.4 [M]. FLAIR 7500/93.6 [M] with TI 2290, which nulls CSF at 0.3 T; a TI of
+# 1655 [M] would leave 0.19 of its magnetisation.
 M4RAW_T2W = Protocol(
     "0.3T-T2w", 0.3, FastSpinEcho(5500, 128, 15, 16, 160), None, 5.0, snr_wm=7.8, bias_std=0.10,
     phase_mm=240 / 195, gap_mm=1.0, coils=4, bandwidth_hz=31_250 / 256,
@@ -75,8 +75,8 @@ M4RAW_FLAIR = replace(
     M4RAW_T2W, name="0.3T-FLAIR", sequence=FastSpinEcho(7500, 93.6, 15, 15.6, 160, ti_ms=2290), snr_wm=7.0
 )
 # The permanent magnet of Liu et al. 2021, 0.055 T: 3D GRE TR/TE 52/13, flip 40, slices of 10 mm [M]; the FSE as at
-# 0.064 T. Voxels from where the spectra of its published slices fall off, if a pixel is a millimetre, and SNR from the
-# air in these (post-processed) slices [C].
+# 0.064 T. Voxel sizes from the fall-off of the published slices' spectra, assuming pixels of 1 mm, and SNR from the air
+# in these (post-processed) slices [C].
 LIU_T2W = replace(LOW_T2W, name="0.055T-T2w", b0_t=0.055, resolution_mm=2.0, thickness_mm=10.0, snr_wm=14.0)
 LIU_T1W = Protocol("0.055T-T1w", 0.055, SpoiledGRE(52, 13, 40), 1.3, 10.0, snr_wm=26.0, bias_std=0.10)
 # Clinical, as in fastMRI: T2w TSE 4000/90 [M], 15 echoes 10 ms apart [I]; T1w SE 500/14 [M]; FLAIR 9000/110 [M] with
@@ -85,11 +85,11 @@ CLINICAL_T2W = Protocol("1.5T-T2w", 1.5, FastSpinEcho(4000, 90, 15, 10), None, 5
 CLINICAL_T1W = replace(CLINICAL_T2W, name="1.5T-T1w", sequence=SpinEcho(500, 14))
 CLINICAL_FLAIR = replace(CLINICAL_T2W, name="1.5T-FLAIR", sequence=FastSpinEcho(9000, 110, 22, 10, 150, ti_ms=2480))
 HIGH_T2W = Protocol("3T-T2w", 3.0, FastSpinEcho(4000, 90, 15, 10), None, 5.0, snr_wm=40.0, bias_std=0.12)
-# HCP-like MPRAGE 2400/2.14, TI 1000, flip 8 [M], echo spacing 7.6 ms and 176 echoes a train [M].
+# HCP-like MPRAGE 2400/2.14, TI 1000, flip 8 [M], echo spacing 7.6 ms and 176 echoes per train [M].
 HIGH_T1W = Protocol("3T-T1w", 3.0, MPRAGE(2400, 1000, 2.14, 8.0, 7.6, 176), None, 5.0, snr_wm=40.0, bias_std=0.12)
-# The same in thin slices, and at 7 T: TR 2500, TI 1100, TE 3, flip 7 [M], 160 echoes 7 ms apart [I]. Transmit field
-# 42 % lower at the edge [V, Vaughan 2001]; the receivers' half of that, since they stand around the head [I]; SNR a
-# factor 2.3 above 3 T (linear in B0, a cautious exponent; docs/facts.md section 2.2) [C].
+# The same with thin slices, and at 7 T: TR 2500, TI 1100, TE 3, flip 7 [M], 160 echoes 7 ms apart [I]. Transmit field
+# 42 % lower at the edge [V, Vaughan 2001]; half of that for the receivers, which surround the head [I]; SNR 2.3 times
+# that at 3 T (linear in B0, the cautious exponent of docs/facts.md section 2.2) [C].
 THIN_T1W = replace(HIGH_T1W, name="3T-T1w-thin", thickness_mm=2.0, snr_wm=20.0)
 ULTRA_T1W = Protocol(
     "7T-T1w", 7.0, MPRAGE(2500, 1100, 3.0, 7.0, 7.0, 160), None, 2.0, snr_wm=46.0, bias_std=0.15,
@@ -115,21 +115,21 @@ PRESETS = {
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of that name.
+    """The preset named `name`.
 
     Raises:
-        UserError: no such preset.
+        UserError: an unknown preset.
     """
     if name not in PRESETS:
         raise UserError(f"--simulate {name}: unknown preset, choose from {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
-def adapted(protocol: Protocol, flags: str, **timings: float | None) -> Protocol:
-    """The protocol with other timings: `tr_ms`, `te_ms`, `ti_ms`, `flip_deg`, as far as they are not None.
+def with_timings(protocol: Protocol, flags: str, **timings: float | None) -> Protocol:
+    """The protocol with other timings `tr_ms`, `te_ms`, `ti_ms`, `flip_deg`; None keeps a timing.
 
     Raises:
-        UserError: the sequence has no such timing, or refuses its value; `flags` tells where the timings came from.
+        UserError naming `flags`: the sequence does not have the timing, or its value is not allowed.
     """
     sequence: Any = protocol.sequence
     given = _given(timings)
@@ -143,10 +143,10 @@ def adapted(protocol: Protocol, flags: str, **timings: float | None) -> Protocol
         raise UserError(f"{flags}: {error}") from error
 
 
-def acquired(protocol: Protocol, **settings: float | None) -> Protocol:
-    """The protocol with another `thickness_mm`, `partial_fourier` or `snr_wm`, as far as they are not None.
+def with_acquisition(protocol: Protocol, **settings: float | None) -> Protocol:
+    """The protocol with another `thickness_mm`, `partial_fourier` or `snr_wm`; None keeps a setting.
 
-    SNR grows with the voxel: a thickness alone takes it along in proportion. The gap between slices stays.
+    A new thickness scales the SNR in proportion unless `snr_wm` is given. The gap between slices stays.
     """
     given = _given(settings)
     changed = dict(given)
@@ -160,7 +160,7 @@ def _given(settings: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def _named(protocol: Protocol, given: Mapping[str, float], **changes: Any) -> Protocol:
-    """The protocol with `changes`, and what was asked for in its name: `3T-T2w[te=120]`."""
+    """The protocol with `changes`, and with the given settings in its name: `3T-T2w[te=120]`."""
     if not given:
         return protocol
     label = ",".join(f"{name.rsplit('_', 1)[0]}={value:g}" for name, value in given.items())

@@ -1,7 +1,7 @@
-"""Signal equations: what a pulse sequence makes of one tissue, as a fraction of the full magnetisation.
+"""Signal equations of pulse sequences: the signal of one tissue as a fraction of the full magnetisation.
 
-Signals keep their sign (negative after an inversion), so that tissues sharing a voxel add as magnetisation does; the
-magnitude is taken after the coil, in `scanner.py`. Every signal is that of the steady state over repetitions.
+Signals are signed (negative after an inversion), because the magnetisation of tissues in a voxel adds up; `scanner.py`
+takes the magnitude after the coil. All signals are those of the steady state over repetitions.
 References: docs/facts.md section 3.
 
 `signal(tissue, b1)` takes the transmit field as a factor (n,) on every flip angle and returns (n,). Inversions are
@@ -42,7 +42,7 @@ def _recovered(magnetisation: Array, time_ms: float, t1_ms: float) -> Array:
 
 @dataclass(frozen=True)
 class SpinEcho:
-    """One refocusing pulse half-way between excitation and echo, the rest of TR to recover."""
+    """One refocusing pulse midway between excitation and echo, then recovery until the end of TR."""
 
     tr_ms: float
     te_ms: float
@@ -57,7 +57,7 @@ class SpinEcho:
             raise UserError(f"spin echo: te_ms = {self.te_ms} must be below tr_ms = {self.tr_ms}")
 
     def signal(self, tissue: Tissue, b1: Array = NOMINAL) -> Array:
-        """PD M sin(a) sin^2(r/2) e^(-TE/T2), M what is left along z after TR."""
+        """PD M sin(a) sin^2(r/2) e^(-TE/T2), M the longitudinal magnetisation after TR."""
         flip, refocus = np.radians(self.flip_deg) * b1, np.radians(self.refocus_deg) * b1
 
         def after_tr(start: Array) -> Array:
@@ -72,8 +72,8 @@ class SpinEcho:
 class FastSpinEcho:
     """A train of refocused echoes (FSE, TSE, RARE); with `ti_ms` after an inversion (IR-FSE; FLAIR if CSF is nulled).
 
-    The echo nearest to `te_ms` fills the centre of k-space and sets the contrast. `ti_ms` runs from inversion to
-    excitation; what follows the train's last echo recovers until the end of TR.
+    The echo nearest to `te_ms` fills the centre of k-space and determines the contrast. `ti_ms` is the time from
+    inversion to excitation; after the last echo the magnetisation recovers until the end of TR.
     """
 
     tr_ms: float
@@ -113,13 +113,13 @@ class FastSpinEcho:
         return self.tr_ms - (self.ti_ms or 0.0) - self.n_echoes * self.echo_spacing_ms
 
     def signal(self, tissue: Tissue, b1: Array = NOMINAL) -> Array:
-        """The echo at the centre of k-space, the train by extended phase graphs."""
+        """The echo at the centre of k-space, by extended phase graphs."""
         flip, refocus = np.radians(self.flip_deg) * b1, np.radians(self.refocus_deg) * b1
 
         def train(before: float) -> tuple[Array, Array]:
             return echo_train(tissue.t1_ms, tissue.t2_ms, self.echo_spacing_ms, flip, refocus, self.n_echoes, before)
 
-        (echoes_0, end_0), (echoes_1, end_1) = train(0.0), train(1.0)  # both are linear in what the train starts from
+        (echoes_0, end_0), (echoes_1, end_1) = train(0.0), train(1.0)  # linear in the initial magnetisation
 
         def prepared(start: Array) -> Array:
             return start if self.ti_ms is None else _recovered(-start, self.ti_ms, tissue.t1_ms)
@@ -133,7 +133,7 @@ class FastSpinEcho:
 
 @dataclass(frozen=True)
 class SpoiledGRE:
-    """Spoiled gradient echo (FLASH, SPGR, T1-FFE): transverse magnetisation is gone before every excitation."""
+    """Spoiled gradient echo (FLASH, SPGR, T1-FFE): no transverse magnetisation before an excitation."""
 
     tr_ms: float
     te_ms: float
@@ -156,8 +156,8 @@ class SpoiledGRE:
 class MPRAGE:
     """Magnetisation-prepared rapid gradient echo: inversion, delay, a train of low-angle excitations, recovery.
 
-    `ti_ms` runs from the inversion to the middle excitation (linear order, so that one fills the k-space centre);
-    `n_echoes` excitations follow each other every `echo_spacing_ms`. Perfect spoiling.
+    `ti_ms` is the time from the inversion to the middle excitation, which fills the k-space centre (linear order);
+    `n_echoes` excitations are `echo_spacing_ms` apart. Perfect spoiling.
     """
 
     tr_ms: float
@@ -184,8 +184,8 @@ class MPRAGE:
     def signal(self, tissue: Tissue, b1: Array = NOMINAL) -> Array:
         """The middle echo.
 
-        Between excitations M -> 1 + (M cos a - 1) E, a contraction by c = E cos a towards m = (1 - E) / (1 - c): so
-        before excitation k it is m + (M_0 - m) c^k.
+        Between excitations M -> 1 + (M cos a - 1) E, which contracts by c = E cos a towards m = (1 - E) / (1 - c).
+        Before excitation k, M is therefore m + (M_0 - m) c^k.
         """
         flip, spacing = np.radians(self.flip_deg) * b1, math.exp(-self.echo_spacing_ms / tissue.t1_ms)
         rate = spacing * np.cos(flip)
@@ -201,7 +201,7 @@ class MPRAGE:
 
 
 def _steady(after_tr: Callable[[Array], Array], b1: Array) -> Array:
-    """Fixed point of `after_tr`, which is affine in the magnetisation (n,) that one repetition leaves to the next."""
+    """Fixed point of `after_tr`, which is affine in the magnetisation (n,) at the start of a repetition."""
     constant = after_tr(np.zeros_like(b1))
     return constant / (1 - (after_tr(np.ones_like(b1)) - constant))
 

@@ -1,4 +1,4 @@
-"""One simulated subject: the same head scanned in domain A and in domain B, and the truth on A's slices."""
+"""One simulated subject: the same head scanned in domains A and B, and the truth on A's slices."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from simulation.deformation import HeadShape, SmoothField, draw_field, draw_shap
 from simulation.faults import (
     FAULTS,
     banding,
+    contrast_loss,
     distortion,
     draw_severities,
     extra_noise,
-    flattened,
     grade,
-    misplaced,
+    mispositioned,
     motion,
     zipper,
 )
@@ -52,7 +52,7 @@ from simulation.tissue import Tissue, draw_jitter, tissues_at
 
 HETEROGENEITY_MM, HETEROGENEITY_STD = 25.0, 0.03
 SNR_JITTER = 0.15
-TRANSMIT_STEPS = 24  # flip angles at which a signal is computed, linear between
+TRANSMIT_STEPS = 24  # flip angles at which signals are computed; linear in between
 PURPOSES = ("head", "scan A", "scan B", "faults A", "faults B", "lesions")
 
 Volume = NDArray[np.float32]
@@ -60,7 +60,7 @@ Volume = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Head:
-    """What belongs to the subject, not to the scan: shape, tissue parameters' jitter, signal variation in a tissue."""
+    """Properties of the subject, not of a scan: shape, jitter of tissue parameters, signal variation within tissues."""
 
     shape: HeadShape
     jitter: dict[str, dict[str, float]]
@@ -71,9 +71,9 @@ class Head:
 class Scan:
     """One scan as volumes (X, Y, Z) in RAS.
 
-    `image` is what the scanner delivers; `truth` is another protocol's image on the same grid without noise and bias
-    (None in domain B); `truth_mask` is the head; `labels` the largest tissue of each voxel by its number in `LABELS`;
-    `lesions` where most of a voxel is lesion (None if the head has none).
+    `image` is the scanner's image; `truth` the other protocol's image on the same grid without noise and bias (None in
+    domain B); `truth_mask` the head; `labels` the number in `LABELS` of each voxel's largest tissue; `lesions` the
+    voxels that are mostly lesion (None if the head has none); `drawn` all random parameters, as JSON types.
     """
 
     image: Volume
@@ -87,13 +87,13 @@ class Scan:
 
 
 def generator(seed: int, subject: int, purpose: str) -> np.random.Generator:
-    """Independent stream for one purpose of one subject: no order of execution can change what it gives."""
+    """An independent random stream for one purpose of one subject, which does not depend on the order of execution."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(subject, PURPOSES.index(purpose))))
 
 
 @dataclass(frozen=True)
 class ScanFaults:
-    """What is wrong with one scan: `severities` in (0, 1] by fault, and a stream of random numbers for each."""
+    """The faults of one scan: `severities` in (0, 1] by fault, and a random stream for each."""
 
     severities: Mapping[str, float]
     seed: int = 0
@@ -101,7 +101,7 @@ class ScanFaults:
     domain: str = "A"
 
     def generator(self, fault: str) -> np.random.Generator:
-        """The fault's own stream, from its beginning each time it is asked for."""
+        """The random stream of a fault, which starts anew with every call."""
         key = (self.subject, PURPOSES.index(f"faults {self.domain}"), FAULTS.index(fault))
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
@@ -110,7 +110,7 @@ NO_FAULTS = ScanFaults({})
 
 
 def draw_head(seed: int, subject: int, tissues: Sequence[str] = TISSUES, deformation: float = 1.0) -> Head:
-    """The subject's head, from (seed, subject) alone; `deformation` as for `draw_shape`."""
+    """The subject's head, a function of (seed, subject); `deformation` as for `draw_shape`."""
     rng = generator(seed, subject, "head")
     shape, jitter = draw_shape(rng, deformation), draw_jitter(rng)
     return Head(shape, jitter, draw_field(rng, len(tissues), HETEROGENEITY_MM, HETEROGENEITY_STD))
@@ -122,7 +122,7 @@ def _to_volume(stack: NDArray[Any]) -> NDArray[Any]:
 
 
 class Scanner:
-    """One head placed in one scan geometry: fractions are resampled once, then any protocol can be imaged."""
+    """One head in one scan geometry: fractions are resampled once, then any protocol can be imaged."""
 
     def __init__(self, head: Head, geometry: ScanGeometry, anatomy: Anatomy, faults: ScanFaults = NO_FAULTS) -> None:
         self.head, self.geometry, self.anatomy, self.faults = head, geometry, anatomy, faults
@@ -131,7 +131,7 @@ class Scanner:
         self.variation = head.variation.at(self.sliced.coarse_template - centre).astype(np.float32)
 
     def _fine(self, coarse: NDArray[Any]) -> NDArray[Any]:
-        """Bring a smooth (n, y, x) field from the coarse to the fine in-plane grid."""
+        """Interpolate a smooth field (n, y, x) from the coarse to the fine in-plane grid."""
         fine_mm, coarse_mm = fine_axis_mm(self.geometry.matrix), self.sliced.coarse_mm
         return interpolate(interpolate(coarse, fine_mm, coarse_mm, axis=1), fine_mm, coarse_mm, axis=2)
 
@@ -140,18 +140,18 @@ class Scanner:
         return tissues_at(protocol.b0_t, self.head.jitter, self.anatomy.tissues)
 
     def with_slices_of(self, protocol: Protocol) -> Scanner:
-        """The same head with as thick slices as the protocol's, centred where this scan's are."""
-        here = self.geometry
-        if protocol.thickness_mm == here.thickness_mm:
+        """The same head and slice positions with the slice thickness of `protocol`."""
+        current = self.geometry
+        if protocol.thickness_mm == current.thickness_mm:
             return self
-        gap = here.thickness_mm + here.gap_mm - protocol.thickness_mm  # below 0: slices overlap
-        geometry = replace(here, thickness_mm=protocol.thickness_mm, gap_mm=gap)
+        gap = current.thickness_mm + current.gap_mm - protocol.thickness_mm  # negative if slices overlap
+        geometry = replace(current, thickness_mm=protocol.thickness_mm, gap_mm=gap)
         return Scanner(self.head, geometry, self.anatomy, self.faults)
 
     def signal(self, protocol: Protocol, *, ideal: bool = False) -> Volume:
         """Signed signal (n, N, N) on the fine grid: sum over tissues of fraction times signal.
 
-        `ideal`: the nominal flip angle everywhere, and fat where it is.
+        `ideal`: nominal flip angle everywhere and no fat shift.
         """
         total = np.zeros(self.sliced.fractions.shape[1:], np.float32)
         strengths = self._strengths(protocol, ideal=ideal)
@@ -166,7 +166,7 @@ class Scanner:
         return total
 
     def _strengths(self, protocol: Protocol, *, ideal: bool) -> dict[str, NDArray[np.float64]]:
-        """Signed signal of every tissue: a number, or (n, y, x) on the coarse grid where the flip angle varies."""
+        """Signed signal of every tissue: a number, or (n, y, x) on the coarse grid if the flip angle varies."""
         tissues, sequence = self.tissues(protocol), protocol.sequence
         if ideal or not protocol.transmit_drop:
             strengths = {name: sequence.signal(tissue)[0] for name, tissue in tissues.items()}
@@ -175,32 +175,32 @@ class Scanner:
             angles = np.linspace(transmit.min(), transmit.max(), TRANSMIT_STEPS)
             strengths = {n: np.interp(transmit, angles, sequence.signal(t, angles)) for n, t in tissues.items()}
         severity = self.faults.severities.get("contrast", 0.0)
-        return flattened(strengths, severity) if severity and not ideal else strengths
+        return contrast_loss(strengths, severity) if severity and not ideal else strengths
 
     def _shifted(self, fraction: Volume, protocol: Protocol) -> Volume:
-        """Fat as the readout sees it, off by its chemical shift towards the right."""
+        """Fat displaced to the right by its chemical shift along the readout."""
         assert protocol.bandwidth_hz is not None
         shift = fat_shift_mm(protocol.b0_t, protocol.bandwidth_hz, protocol.resolution_mm or self.geometry.pixel_mm)
         x = fine_axis_mm(self.geometry.matrix)
         return interpolate(fraction, x - shift, x, axis=2)
 
     def sampling(self, protocol: Protocol) -> Sampling:
-        """What is measured of k-space."""
+        """The measured part of k-space."""
         pixel = self.geometry.pixel_mm
         read = FOV_MM / max(protocol.resolution_mm or pixel, pixel)
         phase = FOV_MM / max(protocol.phase_mm or protocol.resolution_mm or pixel, pixel)
         return Sampling(phase, read, protocol.partial_fourier)
 
     def ideal(self, protocol: Protocol) -> Volume:
-        """Magnitude (n, matrix, matrix) with the protocol's contrast and sharpness, free of noise and bias."""
+        """Magnitude (n, matrix, matrix) with the protocol's contrast and resolution, without noise and bias."""
         sampling = replace(self.sampling(protocol), partial=1.0)
         kspace = band_limit(self.signal(protocol, ideal=True), self.geometry.matrix, sampling)
         return np.abs(to_image(kspace)).astype(np.float32)
 
     def image(self, protocol: Protocol, rng: np.random.Generator) -> tuple[Volume, dict[str, float]]:
-        """Magnitude (n, matrix, matrix) as the scanner delivers it, and what was drawn for it."""
-        places = self.geometry.z_mm, self.sliced.coarse_mm
-        bias = receive_field(rng, protocol.bias_std, *places) * centre_bright(protocol.receive_drop, *places)
+        """The scanner's magnitude image (n, matrix, matrix), and the parameters drawn for it."""
+        positions = self.geometry.z_mm, self.sliced.coarse_mm
+        bias = receive_field(rng, protocol.bias_std, *positions) * centre_bright(protocol.receive_drop, *positions)
         snr = protocol.snr_wm * (1 + SNR_JITTER * float(rng.uniform(-1, 1)))
         sigma = abs(float(protocol.sequence.signal(tissues_at(protocol.b0_t)["wm"])[0])) / snr
         received = self.signal(protocol)
@@ -211,27 +211,27 @@ class Scanner:
         return self.acquire(received, protocol, sigma, rng), {"snr_wm": snr, "sigma": sigma}
 
     def acquire(self, received: Volume, protocol: Protocol, sigma: float, rng: np.random.Generator) -> Volume:
-        """One repetition: magnitude (n, matrix, matrix) of a signal on the fine grid, with noise of its own."""
+        """One repetition: magnitude (n, matrix, matrix) of a signal on the fine grid, with independent noise."""
         sampling, coil_images = self.sampling(protocol), []
-        more_noise = self.faults.generator("noise")
+        fault_rng = self.faults.generator("noise")
         for sensitivity in self._sensitivities(protocol.coils):
-            seen = received if sensitivity is None else received * self._fine(sensitivity)
-            kspace = self._encoded(seen, protocol, sampling)
+            coil_signal = received if sensitivity is None else received * self._fine(sensitivity)
+            kspace = self._encode(coil_signal, protocol, sampling)
             kspace += noise(rng, kspace.shape, sampling, sigma)
             if severity := self.faults.severities.get("noise"):
-                kspace = extra_noise(kspace, severity, more_noise, sampling=sampling, sigma=sigma)
+                kspace = extra_noise(kspace, severity, fault_rng, sampling=sampling, sigma=sigma)
             coil_images.append(to_image(kspace))
         return combined(coil_images)
 
-    def _encoded(self, seen: NDArray[Any], protocol: Protocol, sampling: Sampling) -> NDArray[np.complex64]:
-        """k-space without noise; what is wrong with it is the same for every coil."""
+    def _encode(self, signal: NDArray[Any], protocol: Protocol, sampling: Sampling) -> NDArray[np.complex64]:
+        """k-space without noise; its faults are the same for every coil."""
         faults, matrix = self.faults, self.geometry.matrix
         if severity := faults.severities.get("motion"):
             echoes = protocol.sequence.n_echoes if isinstance(protocol.sequence, FastSpinEcho) else 1
-            stream = faults.generator("motion")
-            kspace = motion(seen, severity, stream, matrix=matrix, sampling=sampling, echoes=echoes)
+            rng = faults.generator("motion")
+            kspace = motion(signal, severity, rng, matrix=matrix, sampling=sampling, echoes=echoes)
         else:
-            kspace = band_limit(seen, matrix, sampling)
+            kspace = band_limit(signal, matrix, sampling)
         if severity := faults.severities.get("zipper"):
             kspace = zipper(kspace, severity, faults.generator("zipper"), sampling=sampling)
         if severity := faults.severities.get("banding"):
@@ -239,24 +239,24 @@ class Scanner:
         return kspace
 
     def _sensitivities(self, coils: int) -> Sequence[NDArray[np.complex64] | None]:
-        """Of each receiver, (n, y, x) on the coarse grid; None for one that sees everything alike."""
+        """The sensitivity of each receiver, (n, y, x) on the coarse grid; None for uniform sensitivity."""
         return [*coil_sensitivities(coils, self.geometry.z_mm, self.sliced.coarse_mm)] if coils else [None]
 
     def labels(self) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.bool_]]:
-        """Head mask, largest tissue by its number in `LABELS`, and where lesions are, each (n, matrix, matrix)."""
+        """Head mask, number in `LABELS` of the largest tissue, and lesion mask, each (n, matrix, matrix)."""
         step = fine_factor(self.geometry.matrix)
         fractions = self.sliced.fractions[:, :, ::step, ::step]
         head = fractions.sum(0)
-        most, label = 1 - head, np.zeros(head.shape, np.uint8)
+        largest, label = 1 - head, np.zeros(head.shape, np.uint8)
         for number, fraction in zip(self.anatomy.label_numbers[1:], fractions, strict=True):
-            more = fraction > most
-            label[more], most = number, np.maximum(most, fraction)
+            larger = fraction > largest
+            label[larger], largest = number, np.maximum(largest, fraction)
         mask = np.stack([ndimage.binary_fill_holes(plane) for plane in head > 0.5])
         return mask, label, fractions[len(TISSUES) :].sum(0) > 0.5
 
 
 def _record(scanner: Scanner, protocol: Protocol, drawn: dict[str, Any]) -> dict[str, Any]:
-    """Every drawn parameter of a scan but the random fields, as JSON types."""
+    """All drawn parameters of a scan except the random fields, as JSON types."""
     geometry = scanner.geometry
     return {
         "protocol": protocol.name,
@@ -290,8 +290,8 @@ def simulate_scan(
 ) -> Scan:
     """Scan `subject` in domain `A` (low field) or `B` (high field) of the preset.
 
-    Each of `faults` befalls the scan with `fault_probability`. Its truth, mask and labels show what a scan without
-    faults would, where the head lies.
+    The scan has each of `faults` with `fault_probability`. Its truth, mask and labels have no faults but follow the
+    pose of the head.
     """
     anatomy = anatomy or load_anatomy()
     protocol = preset.low if domain == "A" else preset.high
@@ -301,10 +301,11 @@ def simulate_scan(
         rng, anatomy, head.shape, matrix=matrix, thickness_mm=protocol.thickness_mm, gap_mm=protocol.gap_mm
     )
     drawn_faults = draw_severities(generator(seed, subject, f"faults {domain}"), faults, fault_probability)
-    wrong = ScanFaults(drawn_faults, seed, subject, domain)
-    if severity := wrong.severities.get("positioning"):
-        geometry = replace(geometry, pose=misplaced(geometry.pose, severity, wrong.generator("positioning")))
-    scanner = Scanner(head, geometry, anatomy, wrong)
+    scan_faults = ScanFaults(drawn_faults, seed, subject, domain)
+    if severity := scan_faults.severities.get("positioning"):
+        pose = mispositioned(geometry.pose, severity, scan_faults.generator("positioning"))
+        geometry = replace(geometry, pose=pose)
+    scanner = Scanner(head, geometry, anatomy, scan_faults)
     image, drawn = scanner.image(protocol, rng)
     mask, label, lesions = scanner.labels()
     return Scan(

@@ -1,9 +1,9 @@
 """Relaxation times and proton density of six tissues and of lesions at any field strength.
 
-Every value stands beside its source and grade, which docs/facts.md explains; its section 1 has the tables and full
-references. V read in the source, V2 quoted by a second source, C computed, I inferred, M from memory. Measured anchors
-are interpolated linearly in log B0. The Rooney power law is not used below 0.3 T: stretched
-to 64 mT it makes WM some 25 % too short and doubles the T1 contrast.
+Tables and references: docs/facts.md section 1. Grades: V read in the source, V2 quoted by a second source, C computed,
+I inferred, M from memory.
+Measured values are interpolated linearly in log B0. The Rooney power law is not used below 0.3 T: extrapolated to 64 mT
+it makes T1 of WM about 25 % too short and doubles the T1 contrast.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Tissue:
 
 
 FIELDS_T = (0.064, 0.3, 1.5, 3.0, 7.0)
-LOWEST_T = 0.05  # measured values there do not differ from those at 0.064 T by more than their own spread
+LOWEST_T = 0.05  # measured values there differ from those at 0.064 T by less than their spread
 
 # T1 in ms at FIELDS_T.
 # wm, gm: 0.064 T Deoni 2022 phantom specification and O'Reilly & Webb 2022 [V2]; 0.3 T between Rooney's law and the
 #   Nishimura table (368-450 / 545-578) [V2]; 1.5, 3, 7 T centre of Wright 2008, Wansapura 1999, Stanisz 2005 [V, V2].
 # csf: 0.064 T 3400-3700 [V2]; elsewhere 1/0.231 s, Rooney 2007 [V2].
 # fat: 0.064 T between O'Reilly & Webb's 130 [M] and 180 [V2]; then the Nishimura table [V2]; 7 T [M].
-# soft (muscle, skin): 1.5 T BrainWeb 900 [V2]; 3 T below Stanisz' 1412 [M]; the others a power law through these [I].
-# bone: no table to be had; without consequence, since its T2 leaves no signal [M].
+# soft (muscle, skin): 1.5 T BrainWeb 900 [V2]; 3 T below Stanisz 1412 [M]; the others a power law through these [I].
+# bone: no measured values; irrelevant, since its T2 leaves no signal [M].
 _T1_MS = {
     "csf": (3700, 4300, 4300, 4300, 4300),
     "gm": (330, 550, 1050, 1450, 1880),
@@ -72,17 +72,16 @@ _BY_FIELD: dict[str, Mapping[str, Sequence[float]]] = {"t1_ms": _T1_MS, "t2_ms":
 _PD = {"csf": 1.0, "gm": 0.82, "wm": 0.70, "fat": 1.0, "bone": 0.05, "soft": 1.0}
 
 # Lesions (docs/facts.md section 1.5).
-# A lesion is white matter with so much of its water free, in fast exchange: rates and proton density mix linearly
-# between wm and csf [I]. One number then gives T1, T2, T2* and PD relative to wm at every field, never beyond CSF.
-# Chosen so that T1 / T2 at 3 T (wm 840 / 71 ms) come near remembered values [M]; nothing measured was at hand at other
-# fields, where they rest on the mixing alone [I].
-# wmh: 1240 / 115 ms, remembered 1100-1400 / 100-150 [M].
-# tumour: glioma, solid, no contrast agent: 1320 / 125 ms, remembered 1200-1700 / 110-180 [M].
-# oedema: vasogenic: 1510 / 150 ms, remembered 1300-1700 / 130-250 [M].
+# A lesion is white matter with this fraction of free water in fast exchange: relaxation rates and proton density mix
+# linearly between wm and csf [I]. One number then gives T1, T2, T2* and PD at every field, never beyond those of CSF.
+# Chosen to give T1 / T2 at 3 T (wm 840 / 71 ms) near the quoted ranges [M]; other fields rely on the mixing alone [I].
+# wmh: 1240 / 115 ms, range 1100-1400 / 100-150 [M].
+# tumour: glioma, solid, no contrast agent: 1320 / 125 ms, range 1200-1700 / 110-180 [M].
+# oedema: vasogenic: 1510 / 150 ms, range 1300-1700 / 130-250 [M].
 # infarct: chronic, a cavity with some gliosis, so close to CSF: 3050 / 507 ms [I].
 _FREE_WATER = {"wmh": 0.40, "tumour": 0.45, "oedema": 0.55, "infarct": 0.90}
 
-# Relative half-widths of the jitter between subjects: T1 +-10 % at 64 mT, +-15-20 % advised over methods [I]; CSF is
+# Relative half-widths of the variation between subjects: T1 +-10 % at 64 mT, +-15-20 % between methods [I]; CSF is
 # water and hardly varies.
 JITTER = {"t1_ms": 0.10, "t2_ms": 0.06, "t2star_ms": 0.06, "pd": 0.03}
 CSF_JITTER_SCALE = 0.3
@@ -95,12 +94,12 @@ def _at(values: Sequence[float], b0_t: float) -> float:
 def tissues_at(
     b0_t: float, jitter: dict[str, dict[str, float]] | None = None, names: Sequence[str] = TISSUES
 ) -> dict[str, Tissue]:
-    """Parameters of the tissues `names`, lesions among them or not, at `b0_t` tesla.
+    """Parameters of the tissues `names`, which may include lesions, at `b0_t` tesla.
 
-    `jitter[tissue][parameter]` are factors around 1. A lesion follows those of wm and csf, and then its own if given.
+    `jitter[tissue][parameter]` are factors around 1. Lesions inherit those of wm and csf, times their own if given.
 
     Raises:
-        UserError: an unknown tissue, or a field strength outside the anchors, where nothing measured supports values.
+        UserError: an unknown tissue, or a field strength outside the range of measured values.
     """
     for name in names:
         if name not in TISSUES + LESIONS:
@@ -118,14 +117,14 @@ def tissues_at(
     return {name: found[name] for name in names}
 
 
-def _mixed(tissue: Tissue, water: Tissue, share: float) -> dict[str, float]:
-    """Parameters when `share` of the tissue's water is free: relaxation rates and proton density mix linearly."""
-    times = {key: 1 / ((1 - share) / getattr(tissue, key) + share / getattr(water, key)) for key in _BY_FIELD}
-    return times | {"pd": (1 - share) * tissue.pd + share * water.pd}
+def _mixed(tissue: Tissue, water: Tissue, free: float) -> dict[str, float]:
+    """Parameters of a tissue with a fraction `free` of free water: relaxation rates and proton density mix linearly."""
+    times = {key: 1 / ((1 - free) / getattr(tissue, key) + free / getattr(water, key)) for key in _BY_FIELD}
+    return times | {"pd": (1 - free) * tissue.pd + free * water.pd}
 
 
 def draw_jitter(rng: np.random.Generator) -> dict[str, dict[str, float]]:
-    """One subject's factors, uniform within `JITTER`; the same at every field, since they belong to the subject."""
+    """One subject's factors, uniform within `JITTER` and the same at every field strength."""
     drawn: dict[str, dict[str, float]] = {}
     for name in TISSUES:
         scale = CSF_JITTER_SCALE if name == "csf" else 1.0

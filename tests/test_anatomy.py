@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simulation.anatomy import HEAD_CENTRE_MM, LABELS, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
-from simulation.atrophy import lateral_ventricles, widened
+from simulation.atrophy import lateral_ventricles, with_atrophy
 from simulation.deformation import MAX_AMOUNT, draw_shape
 from simulation.geometry import draw_geometry, slice_head
 from simulation.label_maps import SCALP, SKULL, from_labels, read_anatomy
@@ -134,8 +134,8 @@ def test_label_maps_that_are_none(tmp_path: Path) -> None:
             read_anatomy(path)
         assert str(path) in str(error.value)
 
-    refused("unknown", np.where(labels == WHITE, 999, labels).astype(np.int16), "999 among its labels")
-    refused("half", np.where(labels == WHITE, 2.5, labels).astype(np.float32), "2.5 among its labels")
+    refused("unknown", np.where(labels == WHITE, 999, labels).astype(np.int16), "unknown labels 999")
+    refused("half", np.where(labels == WHITE, 2.5, labels).astype(np.float32), "labels 2.5")
     refused("nan", np.where(labels == WHITE, np.nan, labels).astype(np.float32), "NaN")
     refused("infinite", np.where(labels == WHITE, np.inf, labels).astype(np.float32), "NaN or infinite")
     refused("fluid", np.where(labels > 0, VENTRICLE, 0).astype(np.int16), "no label of grey or white matter")
@@ -166,8 +166,8 @@ def test_fraction_maps_that_are_none(tmp_path: Path, coarse: Anatomy) -> None:
     values = np.moveaxis(coarse.fractions, 0, -1)[::2, ::2, ::2]
     affine = coarse.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
     for name, wrong, match in (
-        ("more", values * 1.5, "adding up to 1.5"),
-        ("less", values - 0.1, "fractions from -0.1"),
+        ("more", values * 1.5, "largest sum in a voxel 1.5"),
+        ("less", values - 0.1, "smallest fraction -0.1"),
         ("nan", np.where(values > 0.9, np.nan, values), "NaN"),
         ("seven", np.concatenate([values, values[..., :1] * 0], -1), "need labels"),
         ("no brain", values * [1, 0, 0, 1, 1, 1], "litres of grey and white matter"),
@@ -187,7 +187,7 @@ def test_centre_of_the_embedded_head_is_the_rule_for_others(coarse: Anatomy) -> 
 
 
 def test_centre_needs_a_brain(coarse: Anatomy) -> None:
-    with pytest.raises(UserError, match="no known centre"):
+    with pytest.raises(UserError, match="centre of its head is unknown"):
         _ = Anatomy(np.zeros_like(coarse.fractions), coarse.affine).centre_mm
 
 
@@ -246,7 +246,7 @@ def test_lateral_ventricles_are_the_two_in_the_white_matter(coarse: Anatomy) -> 
 def test_ventricles_grow_with_the_amount_and_the_skull_stays(coarse: Anatomy) -> None:
     volumes = [float(lateral_ventricles(coarse).sum())]
     for amount in (1.5, 2.0, 3.0):
-        wide = widened(coarse, ventricles=amount)
+        wide = with_atrophy(coarse, ventricles=amount)
         volumes.append(float(lateral_ventricles(wide).sum()))
         assert volumes[-1] / volumes[0] == pytest.approx(amount, rel=0.25)
         assert wide.fractions.min() >= 0 and wide.fractions.sum(0).max() <= 1 + 1e-5
@@ -258,7 +258,7 @@ def test_ventricles_grow_with_the_amount_and_the_skull_stays(coarse: Anatomy) ->
 def test_sulci_widen_at_the_cortex_cost(coarse: Anatomy) -> None:
     fluid = []
     for amount in (0.2, 0.5, 1.0):
-        wide = widened(coarse, sulci_mm=amount)
+        wide = with_atrophy(coarse, sulci_mm=amount)
         gain = wide.fraction("csf") - coarse.fraction("csf")
         assert gain.min() >= 0 and np.allclose(gain, coarse.fraction("gm") - wide.fraction("gm"), atol=1e-6)
         assert not gain[lateral_ventricles(coarse)].any(), "deep grey keeps its surface"
@@ -269,10 +269,10 @@ def test_sulci_widen_at_the_cortex_cost(coarse: Anatomy) -> None:
 
 
 def test_atrophy_default_and_limits(coarse: Anatomy) -> None:
-    assert widened(coarse) is coarse
+    assert with_atrophy(coarse) is coarse
     for wrong in ({"ventricles": 0.5}, {"ventricles": 9.0}, {"sulci_mm": -0.1}, {"sulci_mm": float("nan")}):
         with pytest.raises(UserError, match=next(iter(wrong))):
-            widened(coarse, **wrong)
+            with_atrophy(coarse, **wrong)
 
 
 def test_lesion_names_are_no_tissues() -> None:

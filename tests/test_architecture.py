@@ -69,6 +69,11 @@ def test_models_know_no_more_of_data_than_the_batch() -> None:
         assert {name for name in imported(path) if name.startswith("data")} <= {"data.batch"}, path
 
 
+def test_a_data_folder_knows_nothing_of_its_cache() -> None:
+    for path in files("data/folder"):
+        assert not {name for name in imported(path) if name.startswith("data.cache")}, path
+
+
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_entry_points_are_wiring(name: str) -> None:
     assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= 110

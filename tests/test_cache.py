@@ -43,8 +43,8 @@ def the_same(slices: PackedSlices, folder: SliceFolder) -> None:
     """Every slice, mask and position is what the files say, bit for bit."""
     assert names(slices) == [path.name for path in folder.files]
     assert slices.p.tolist() == folder.p.tolist() and slices.index.tolist() == folder.index.tolist()
-    people = slices.pack.people
-    assert [people.subjects[k] for k in people.subject] == folder.subjects
+    table = slices.pack.subjects
+    assert [table.subjects[k] for k in table.subject] == folder.subjects
     for i in range(len(slices)):
         image, mask = slices.image(i), slices.mask(i)
         assert image.dtype == np.float32 and mask.dtype == np.bool_ and slices.shape(i) == image.shape
@@ -205,17 +205,17 @@ def test_slices_can_be_left_out(phantom: Path) -> None:
     slices = open_a(phantom)
     before = slices.fingerprint()
     bad = [data.cache.slice_cache.Problem(phantom / "trainA" / f"trainA0_00{i}.png", "x") for i in (2, 4)]
-    slices.leave_out([*bad, data.cache.slice_cache.Problem(phantom / "trainB/trainA0_000.png", "elsewhere")])
+    slices.exclude([*bad, data.cache.slice_cache.Problem(phantom / "trainB/trainA0_000.png", "elsewhere")])
     assert [name[-5] for name in names(slices)[:4]] == ["0", "1", "3", "5"] and slices.fingerprint() != before
     np.testing.assert_array_equal(slices.image(2), read_image(phantom / "trainA/trainA0_003.png"))
     assert slices.volume.tolist() == [0] * 4 + [1] * 6 and slices.shapes.shape == (10, 2)
-    slices.keep_first(3)
+    slices.truncate(3)
     assert [name[-5] for name in names(slices)] == ["0", "1", "3"]
-    slices.keep_first(None)
-    slices.keep_first(5)
+    slices.truncate(None)
+    slices.truncate(5)
     assert len(slices) == 3
     with pytest.raises(UserError, match="no slice can be used"):
-        slices.leave_out([data.cache.slice_cache.Problem(phantom / "trainA" / name, "x") for name in names(slices)])
+        slices.exclude([data.cache.slice_cache.Problem(phantom / "trainA" / name, "x") for name in names(slices)])
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_hindrance(phantom: Path, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_where_it_cannot_be_written_is_told(phantom: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("program", ["train", "test"])
 def test_no_run_may_bear_its_name(phantom: Path, program: str) -> None:
     main = {"train": train.main, "test": __import__("test").main}[program]
-    with pytest.raises(UserError, match=r"--name is '.cache', which is where the cache lies"):
+    with pytest.raises(UserError, match=r"--name is '.cache', which is the name of the cache folder"):
         main([f"--dataroot={phantom}", f"--name={CACHE_NAME}"])
 
 
@@ -326,7 +326,7 @@ def test_texts_come_back() -> None:
     texts = ["", "a", "ä头", "x" * 1000, "\udcff", ""]
     kept = Texts.of(texts)
     assert list(kept) == texts and kept[-2] == "\udcff" and kept[1:3] == texts[1:3]
-    assert list(Texts.within(kept.columns("x"), "x")) == texts
+    assert list(Texts.from_columns(kept.columns("x"), "x")) == texts
     assert list(Texts.of([])) == []
     with pytest.raises(IndexError):
         kept[6]

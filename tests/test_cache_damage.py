@@ -104,11 +104,11 @@ def test_tables_that_lead_nowhere_are_refused(phantom: Path, kind: str) -> None:
     """Bounds are looked at although the checksums are right: whoever writes a table can write its checksum."""
     slices = open_a(phantom)
     found = slices.store.read(COLUMNS)
-    assert found is not None and Pack.within(found[1], found[2], phantom) is not None
+    assert found is not None and Pack.from_columns(found[1], found[2], phantom) is not None
     columns = {name: column.copy() for name, column in found[1].items()}
     name, change = WRONG[kind]
     change(columns[name])
-    assert Pack.within(columns, found[2], phantom) is None
+    assert Pack.from_columns(columns, found[2], phantom) is None
 
 
 def test_columns_of_different_length_are_refused(phantom: Path) -> None:
@@ -119,7 +119,7 @@ def test_columns_of_different_length_are_refused(phantom: Path) -> None:
             short = {**found[1], name: found[1][name][:-1]}
             if name.startswith("bad_"):
                 short[name] = np.zeros(1, np.int64)
-            assert Pack.within(short, found[2], phantom) is None, name
+            assert Pack.from_columns(short, found[2], phantom) is None, name
 
 
 def test_python_objects_are_not_loaded(phantom: Path, builds: list[str]) -> None:
@@ -182,7 +182,7 @@ def test_an_old_pack_can_be_read_on_while_a_new_one_is_built(phantom: Path) -> N
     new = open_a(phantom, revalidate=True)
     np.testing.assert_array_equal(old.image(0), wanted)
     assert (new.image(0) == read_image(phantom / "trainA/trainA0_000.png")).all()
-    with pytest.raises(UserError, match="another run has built the cache anew"):
+    with pytest.raises(UserError, match="another run has rebuilt the cache"):
         pickle.loads(pickle.dumps(old))
     assert len(pickle.dumps(new)) < 2000, "no slice travels"
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(new)).image(3), new.image(3))

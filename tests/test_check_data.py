@@ -19,7 +19,7 @@ from test_testing import make_run, run_test
 import test as test_program
 import train
 from data.cache.packed_slices import PackedSlices
-from data.folder.check import check_data, find_problems, settle, subjects_in_two_splits
+from data.folder.check import check_data, find_problems, refuse_or_exclude, subjects_in_two_splits
 from data.folder.manifest import MANIFEST_NAME, read_manifest
 from data.folder.slice_folder import SliceFolder
 from data.folder.slices import write_image, write_mask
@@ -64,18 +64,18 @@ def spoil_everything(root: Path) -> dict[str, str]:
         "testA/two\nlines_1.png": "its name holds characters that cannot be printed",
         f"testA/{'ü' * 120}.png": "its name is longer than 240 bytes",
         "testA_truth/nobody_000.png": "a truth without image in ",
-        "testA_truth/testA0_000.png": "cannot be read as a PNG, it is cut off",
+        "testA_truth/testA0_000.png": "cannot be read as a PNG, it is truncated",
         "testB/trainA0_009.png": "subject 'trainA0' is in trainA too",
         "trainA/trainA0_001.png": "cannot be read as a PNG, the file is empty",
         "trainA/trainA0_002.png": "no mask trainA0_002.png in ",
         "trainA_mask/trainA0_003.png": "a mask without image in ",
         "trainB_mask/trainB1_004.png": "8x9 pixels, its slice has 32x32",
-        "trainB_mask/trainB1_005.png": "cannot be read as a PNG, its content is something else",
+        "trainB_mask/trainB1_005.png": "cannot be read as a PNG, it is another kind of file",
         "valA/VALA1_000.PNG": "no mask VALA1_000.PNG in ",
         "valA/folder.png": "a folder, pipe or device",
         "valA/valA0_000.npy": "values of type object",
-        "valA/valA0_000.png": "the same name as valA0_000.npy but for its suffix",
-        "valA/valA1_000.png": "the same name as VALA1_000.PNG but for",
+        "valA/valA0_000.png": "its name differs from valA0_000.npy only in suffix",
+        "valA/valA1_000.png": "its name differs from VALA1_000.PNG only in suffix",
         "valB/pipe_1.png": "a folder, pipe or device",
     }
 
@@ -153,7 +153,7 @@ def test_files_and_manifest_must_agree(heads: Path) -> None:
     (heads / "testB/sub-2_003.png").unlink()
     problems = {str(problem.path.relative_to(heads)): problem.reason for problem in check_data(heads)}
     assert problems["testA/sub-1_090.png"].startswith(f"not in {heads / MANIFEST_NAME}")
-    assert problems["testB/sub-2_003.png"] == f"in {heads / MANIFEST_NAME}, but not there"
+    assert problems["testB/sub-2_003.png"] == f"in {heads / MANIFEST_NAME}, but the file is missing"
     (heads / MANIFEST_NAME).write_text("{")
     problems = {str(problem.path.relative_to(heads)): problem.reason for problem in check_data(heads)}
     assert problems[MANIFEST_NAME].startswith("not JSON")
@@ -231,7 +231,7 @@ def test_positions_do_not_move_when_slices_are_left_out(phantom: Path) -> None:
     levels = folder.pixels(7)
     (phantom / "trainA/trainA0_005.png").write_bytes(b"x")
     (phantom / "trainA_mask/trainA1_000.png").write_bytes(b"x")
-    settle(find_problems([SliceFolder(phantom, "train", "A")]), [folder], table_in=phantom, skip_bad=True)
+    refuse_or_exclude(find_problems([SliceFolder(phantom, "train", "A")]), [folder], table_in=phantom, skip_bad=True)
     assert len(folder) == len(folder.subjects) == len(folder.index) == len(before) - 2
     assert dict(zip(folder.files, folder.p.tolist(), strict=True)).items() <= before.items()
     assert folder.pixels(5) is levels and folder.files[5].stem == "trainA1_001"

@@ -11,7 +11,7 @@ import torch
 
 from data import sampling
 from data.cache.slice_cache import SliceCache
-from data.folder.check import find_problems, settle
+from data.folder.check import find_problems, refuse_or_exclude
 from data.folder.slice_folder import SliceFolder
 from data.folder.slices import write_image, write_mask
 from data.registry import DATASETS
@@ -77,9 +77,13 @@ def test_masks_are_computed_where_there_are_none(phantom: Path) -> None:
 def test_bad_files_are_named(phantom: Path, spoil, message: str) -> None:
     spoil(phantom)
     with pytest.raises(UserError, match=message):
-        settle(find_problems([SliceFolder(phantom, "train", d) for d in "AB"]), [], table_in=phantom, skip_bad=False)
+        refuse_or_exclude(
+            find_problems([SliceFolder(phantom, "train", d) for d in "AB"]), [], table_in=phantom, skip_bad=False
+        )
     with pytest.raises(UserError, match=message):
-        settle([p for part in dataset(phantom).folders for p in part.problems], [], table_in=phantom, skip_bad=False)
+        refuse_or_exclude(
+            [p for part in dataset(phantom).folders for p in part.problems], [], table_in=phantom, skip_bad=False
+        )
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
@@ -126,7 +130,7 @@ def test_batches_are_cut_as_lists_are(phantom: Path) -> None:
         assert len(batches[cut]) == len(as_list[cut])
     with pytest.raises(IndexError):
         batches[4]
-    with pytest.raises(ValueError, match="in a row"):
+    with pytest.raises(ValueError, match="step 2"):
         batches[::2]
 
 

@@ -154,7 +154,7 @@ def test_a_run_goes_on_with_another_number_of_processes_and_says_so(data: Path, 
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 3), (2, 3), (0, 2), (7, 7), (100, 1)])
-def test_shares_are_all_of_a_batch_and_nearly_equal(count: int, size: int) -> None:
+def test_parts_are_all_of_a_batch_and_nearly_equal(count: int, size: int) -> None:
     parts = [list(range(count))[Processes(rank, size).part(count)] for rank in range(size)]
     assert [item for part in parts for item in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1

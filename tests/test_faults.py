@@ -21,14 +21,14 @@ from simulation.faults import (
     ZIPPER_LEVEL,
     banding,
     check_faults,
+    contrast_loss,
     distortion,
     draw_poses,
     draw_severities,
     extra_noise,
-    flattened,
     grade,
     line_times,
-    misplaced,
+    mispositioned,
     motion,
     moving_kspace,
     zipper,
@@ -102,7 +102,7 @@ def test_unknown_faults_and_severities_are_refused(bad: dict[str, float]) -> Non
 
 def test_every_fault_refuses_a_severity_outside_its_range() -> None:
     calls: list[Callable[[float], object]] = [lambda s, f=f: f(s, 0) for f in IMAGE_FAULTS.values()]
-    calls += [lambda s: flattened(SIGNALS, s), lambda s: misplaced(STRAIGHT, s, rng())]
+    calls += [lambda s: contrast_loss(SIGNALS, s), lambda s: mispositioned(STRAIGHT, s, rng())]
     for call in calls:
         for severity in (0.0, -0.1, 1.5, float("nan")):
             with pytest.raises(UserError, match="severity"):
@@ -290,22 +290,22 @@ def test_distortion_nowhere_folds(seed: int) -> None:
     assert 0.5 < ones.min() < 1 < ones.max() < 1.5
 
 
-def test_flattened_keeps_the_mean_of_the_three_and_all_else() -> None:
+def test_contrast_loss_keeps_the_mean_of_the_three_and_all_else() -> None:
     brain = ("gm", "wm", "csf")
     for severity in (0.01, 0.5, 1.0):
-        flat = flattened(SIGNALS, severity)
+        flat = contrast_loss(SIGNALS, severity)
         assert sum(flat[n] for n in brain) == pytest.approx(sum(SIGNALS[n] for n in brain))
         left = 1 - CONTRAST_LOST * severity
         assert flat["csf"] - flat["wm"] == pytest.approx(left * (SIGNALS["csf"] - SIGNALS["wm"]))
         assert {n: flat[n] for n in ("fat", "bone", "soft")} == {n: SIGNALS[n] for n in ("fat", "bone", "soft")}
-    inverted = flattened({**SIGNALS, "csf": -0.6}, 1.0)
-    assert inverted["csf"] == pytest.approx(-flattened(SIGNALS, 1.0)["csf"])
-    arrays = flattened({name: np.array([value, 2 * value]) for name, value in SIGNALS.items()}, 0.5)
-    for name, value in flattened(SIGNALS, 0.5).items():
+    inverted = contrast_loss({**SIGNALS, "csf": -0.6}, 1.0)
+    assert inverted["csf"] == pytest.approx(-contrast_loss(SIGNALS, 1.0)["csf"])
+    arrays = contrast_loss({name: np.array([value, 2 * value]) for name, value in SIGNALS.items()}, 0.5)
+    for name, value in contrast_loss(SIGNALS, 0.5).items():
         np.testing.assert_allclose(arrays[name], [value, 2 * value])
 
 
-def share_outside(pose: Pose) -> float:
+def fraction_outside(pose: Pose) -> float:
     """How much of the embedded head lies outside the field of view."""
     anatomy = load_anatomy()
     index = np.argwhere(anatomy.fractions[:, ::8, ::8, ::8].sum(0) > 0.5).T * 8
@@ -314,16 +314,16 @@ def share_outside(pose: Pose) -> float:
     return float((np.abs(scan[:2]) > FOV_MM / 2).any(0).mean())
 
 
-def test_misplaced_head_leaves_the_field_of_view() -> None:
-    assert share_outside(STRAIGHT) == 0
+def test_mispositioned_head_leaves_the_field_of_view() -> None:
+    assert fraction_outside(STRAIGHT) == 0
     for seed in range(8):
-        shares = [share_outside(misplaced(STRAIGHT, s, rng(seed))) for s in (0.01, 0.3, 1.0)]
+        shares = [fraction_outside(mispositioned(STRAIGHT, s, rng(seed))) for s in (0.01, 0.3, 1.0)]
         assert shares[0] == 0 and shares[1] < 0.01 and 0.001 < shares[2] < 0.15, shares
 
 
-def test_misplaced_adds_to_the_pose_in_proportion() -> None:
+def test_mispositioned_adds_to_the_pose_in_proportion() -> None:
     pose = Pose(np.array([1.0, -2.0, 3.0]), np.array([-4.0, 5.0, 6.0]))
-    full, half = misplaced(pose, 1.0, rng()), misplaced(pose, 0.5, rng())
+    full, half = mispositioned(pose, 1.0, rng()), mispositioned(pose, 0.5, rng())
     np.testing.assert_allclose(half.angles_deg - pose.angles_deg, 0.5 * (full.angles_deg - pose.angles_deg))
     np.testing.assert_allclose(half.shift_mm - pose.shift_mm, 0.5 * (full.shift_mm - pose.shift_mm))
     assert (np.abs(full.shift_mm - pose.shift_mm) > 10).all()

@@ -109,7 +109,7 @@ def test_refusals(coarse: Anatomy) -> None:
         with pytest.raises(UserError, match="must be between 0 and"):
             drawn(coarse, "wmh", count)
     empty = coarse.changed(coarse.fractions * np.float32([1, 0, 1, 1, 1, 1]).reshape(6, 1, 1, 1))
-    with pytest.raises(UserError, match="no place"):
+    with pytest.raises(UserError, match="no possible position"):
         drawn(empty, "infarct", 1)
 
 

@@ -33,9 +33,9 @@ from simulation.presets import (
     PRESETS,
     ULTRA_T1W,
     Protocol,
-    acquired,
-    adapted,
     find_preset,
+    with_acquisition,
+    with_timings,
 )
 from simulation.sequences import SpinEcho
 from simulation.subject import Scan, Scanner, draw_head, simulate_scan
@@ -144,25 +144,25 @@ def test_flair_and_grey_white_contrast_by_field() -> None:
 
 
 def test_timings_by_option_and_what_a_sequence_cannot_take() -> None:
-    slower = adapted(HIGH_T1W, "--ti_B", ti_ms=900.0, tr_ms=None)
+    slower = with_timings(HIGH_T1W, "--ti_B", ti_ms=900.0, tr_ms=None)
     assert slower.sequence == replace(HIGH_T1W.sequence, ti_ms=900.0) and slower.name == "3T-T1w[ti=900]"
-    assert adapted(LOW_T2W, "", tr_ms=None) is LOW_T2W
+    assert with_timings(LOW_T2W, "", tr_ms=None) is LOW_T2W
     with pytest.raises(UserError, match="T1w is a SpinEcho, which has no ti_ms"):
-        adapted(M4RAW_T1W, "--ti_A", ti_ms=300.0)
+        with_timings(M4RAW_T1W, "--ti_A", ti_ms=300.0)
     with pytest.raises(UserError, match="--tr_A: spin echo: tr_ms = 0, must be a positive number"):
-        adapted(M4RAW_T1W, "--tr_A", tr_ms=0)
+        with_timings(M4RAW_T1W, "--tr_A", tr_ms=0)
     with pytest.raises(UserError, match="do not fit"):
-        adapted(LOW_T1W, "--ti_A", ti_ms=1450.0)
+        with_timings(LOW_T1W, "--ti_A", ti_ms=1450.0)
     with pytest.raises(UserError, match="must be below tr_ms"):
-        adapted(LOW_T1W, "--ti_A", ti_ms=3000.0)
+        with_timings(LOW_T1W, "--ti_A", ti_ms=3000.0)
 
 
 def test_thickness_partial_fourier_and_snr_by_option() -> None:
-    thin = acquired(HIGH_T1W, thickness_mm=1.0, partial_fourier=0.75, snr_wm=None)
+    thin = with_acquisition(HIGH_T1W, thickness_mm=1.0, partial_fourier=0.75, snr_wm=None)
     assert thin.name == "3T-T1w[thickness=1,partial=0.75]" and thin.partial_fourier == 0.75
     assert thin.snr_wm == pytest.approx(HIGH_T1W.snr_wm / 5), "a fifth of the voxel"
-    assert acquired(HIGH_T1W, thickness_mm=1.0, snr_wm=40.0).snr_wm == 40
-    assert acquired(HIGH_T1W, thickness_mm=None) is HIGH_T1W
+    assert with_acquisition(HIGH_T1W, thickness_mm=1.0, snr_wm=40.0).snr_wm == 40
+    assert with_acquisition(HIGH_T1W, thickness_mm=None) is HIGH_T1W
 
 
 def test_truth_has_the_high_field_slice_profile_at_the_low_field_places(anatomy: Anatomy) -> None:

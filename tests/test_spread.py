@@ -144,7 +144,8 @@ def test_one_process_is_a_world_that_waits_for_nobody(tmp_path: Path) -> None:
         raise UserError("no")
 
     assert ALONE.alone(lambda: 1) == ALONE.together(lambda: 1) == 1
-    assert ALONE.collected("x") == ["x"] and list(ALONE.drawn(3)) == list(ALONE.unless_failed(range(3))) == [0, 1, 2]
+    assert ALONE.collected("x") == ["x"]
+    assert list(ALONE.work_queue(3)) == list(ALONE.until_failure(range(3))) == [0, 1, 2]
     for call in (ALONE.alone, ALONE.together):
         with pytest.raises(UserError, match="no"):
             call(refuse)

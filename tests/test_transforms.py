@@ -23,10 +23,10 @@ def levels_of(dtype: type, n: int, shape: tuple[int, int] = SHAPE) -> np.ndarray
     return RNG.integers(0, np.iinfo(dtype).max + 1, (n, *shape)).astype(dtype)
 
 
-def group_of(levels: np.ndarray, masks: np.ndarray, places: np.ndarray) -> RawGroup:
+def group_of(levels: np.ndarray, masks: np.ndarray, crops: np.ndarray) -> RawGroup:
     bits = np.stack([np.packbits(mask) for mask in masks])
     signed = levels.view(np.int16) if levels.dtype == np.uint16 else levels
-    return RawGroup(*map(torch.from_numpy, (np.arange(len(levels)), signed, bits, places)))
+    return RawGroup(*map(torch.from_numpy, (np.arange(len(levels)), signed, bits, crops)))
 
 
 def one_by_one(
@@ -55,11 +55,11 @@ def one_by_one(
 def test_a_batch_is_what_its_slices_are_one_by_one(dtype: type, preprocess: str, crop: int) -> None:
     levels, masks = levels_of(dtype, 6), RNG.random((6, *SHAPE)) < 0.5
     transform = TrainTransform(preprocess=preprocess, load_size=48, crop_size=crop, flip=True)
-    places = transform.places(np.arange(6) * 7919, SHAPE, 0)
-    assert set(places[:, FLIP].tolist()) == {0, 1}
-    image, mask = transform(group_of(levels, masks, places))
+    crops = transform.draw_crops(np.arange(6) * 7919, SHAPE, 0)
+    assert set(crops[:, FLIP].tolist()) == {0, 1}
+    image, mask = transform(group_of(levels, masks, crops))
     for i in range(6):
-        wanted, foreground = one_by_one(levels[i], masks[i], places[i], preprocess, 48, crop)
+        wanted, foreground = one_by_one(levels[i], masks[i], crops[i], preprocess, 48, crop)
         torch.testing.assert_close(image[i], wanted, rtol=0, atol=1e-6)
         assert torch.equal(mask[i], foreground)
 
@@ -68,10 +68,10 @@ def test_the_batch_around_a_slice_changes_no_bit_of_it() -> None:
     levels, masks = levels_of(np.uint16, 5), RNG.random((5, *SHAPE)) < 0.5
     transform = TrainTransform(preprocess="resize_and_crop", load_size=64, crop_size=40, flip=True)
     keys = RNG.integers(2**62, size=5)
-    image, mask = transform(group_of(levels, masks, transform.places(keys, SHAPE, 1)))
+    image, mask = transform(group_of(levels, masks, transform.draw_crops(keys, SHAPE, 1)))
     for i in range(5):
         only = slice(i, i + 1)
-        alone = transform(group_of(levels[only], masks[only], transform.places(keys[only], SHAPE, 1)))
+        alone = transform(group_of(levels[only], masks[only], transform.draw_crops(keys[only], SHAPE, 1)))
         assert torch.equal(alone[0], image[only]) and torch.equal(alone[1], mask[only])
 
 
@@ -81,7 +81,7 @@ def test_the_batch_around_a_slice_changes_no_bit_of_it() -> None:
 def test_a_gpu_prepares_the_same(dtype: type) -> None:
     levels, masks = levels_of(dtype, 4), RNG.random((4, *SHAPE)) < 0.5
     transform = TrainTransform(preprocess="resize_and_crop", load_size=64, crop_size=40, flip=True)
-    group = group_of(levels, masks, transform.places(np.arange(4), SHAPE, 0))
+    group = group_of(levels, masks, transform.draw_crops(np.arange(4), SHAPE, 0))
     there = transform(group.each(lambda tensor: tensor.cuda()))
     for found, wanted in zip(there, transform(group), strict=True):
         torch.testing.assert_close(found.cpu(), wanted, rtol=0, atol=1e-5)
@@ -99,20 +99,22 @@ def test_chance_is_even_and_streams_are_independent() -> None:
 
 def test_every_place_of_a_crop_is_reached_and_domains_differ() -> None:
     transform = TrainTransform(preprocess="crop", load_size=0, crop_size=48, flip=True)
-    a, b = (transform.places(np.arange(2000), (50, 40), domain) for domain in (0, 1))
+    a, b = (transform.draw_crops(np.arange(2000), (50, 40), domain) for domain in (0, 1))
     assert set(a[:, TOP].tolist()) == {0, 1, 2}
     assert set(a[:, LEFT].tolist()) == set(range(9))  # padded by 8 at both ends
     assert set(a[:, FLIP].tolist()) == {0, 1}
     assert (a != b).any(axis=1).mean() > 0.8
     still = TrainTransform(preprocess="resize", load_size=32, crop_size=32, flip=False)
-    assert not still.places(np.arange(9), (50, 40), 0).any()
+    assert not still.draw_crops(np.arange(9), (50, 40), 0).any()
 
 
 def test_no_global_generator_is_touched() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     transform = TrainTransform(preprocess="crop", load_size=8, crop_size=8, flip=True)
-    transform(group_of(levels_of(np.uint8, 2), np.ones((2, *SHAPE), bool), transform.places(np.arange(2), SHAPE, 0)))
+    transform(
+        group_of(levels_of(np.uint8, 2), np.ones((2, *SHAPE), bool), transform.draw_crops(np.arange(2), SHAPE, 0))
+    )
     assert torch.equal(before, torch.get_rng_state())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data.cache.slice_cache import SliceCache
-from data.folder.check import ordered, settle
+from data.folder.check import refuse_or_exclude, sort_problems
 from data.folder.manifest import DOMAINS
 from data.registry import DATASETS
 from data.unaligned_dataset import UnalignedMaskDataset
@@ -22,8 +22,8 @@ def open_data(
     They come out of the cache, which is built where there is none yet. Of several processes the first one comes first:
     it alone validates anew, where that is asked for, and lists what is bad.
 
-    Raises: UserError: a bad file and no --skip_bad, see `settle`; slices that cannot be put into one batch; a cache
-        that cannot be written.
+    Raises: UserError: a bad file and no --skip_bad, see `refuse_or_exclude`; slices that cannot be put into one batch;
+        a cache that cannot be written.
     """
     train, dataset_class = run.train, DATASETS[run.dataset_mode]
     again = train.revalidate and processes.first
@@ -33,12 +33,12 @@ def open_data(
     unseen = dataset_class(cache, run.data, split="val", seed=train.seed) if has_unseen else None
     parts = [part for part in (dataset, unseen) if part is not None]
     folders = [folder for part in parts for folder in part.folders]
-    problems = ordered(problem for folder in folders for problem in folder.problems) + cache.shared_subjects()
+    problems = sort_problems(problem for folder in folders for problem in folder.problems) + cache.shared_subjects()
     if processes.first:
-        settle(problems, folders, table_in=run.run_dir, skip_bad=train.skip_bad)
+        refuse_or_exclude(problems, folders, table_in=run.run_dir, skip_bad=train.skip_bad)
     else:
         for folder in folders:
-            folder.leave_out(problems)
+            folder.exclude(problems)
     for part in parts:
         part.check_sizes()
     return dataset, unseen, problems

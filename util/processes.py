@@ -39,7 +39,7 @@ class Processes:
     """This process' place among `size` processes; `local_rank` counts the `local_size` ones on its own machine.
 
     Messages are plain Python values of our own processes. They travel between CPUs (gloo), so no device is waited for.
-    All processes must ask for the same in the same order, but for `unless_failed` and `announced`, which ask the store
+    All processes must ask for the same in the same order, but for `until_failure` and `announced`, which ask the store
     that torchrun keeps. One that has lost another, which was killed, ends too.
     """
 
@@ -49,7 +49,7 @@ class Processes:
     messages: dist.ProcessGroup | None = None
     local_size: int = 1
     store: dist.Store | None = None
-    _draws: Iterator[int] = field(default_factory=itertools.count, repr=False, compare=False)
+    _queues: Iterator[int] = field(default_factory=itertools.count, repr=False, compare=False)
 
     @property
     def first(self) -> bool:
@@ -189,19 +189,19 @@ class Processes:
             raise error
         raise ToldElsewhere(USER_ERROR_STATUS)
 
-    def unless_failed(self, items: Iterable[T]) -> Iterator[T]:
+    def until_failure(self, items: Iterable[T]) -> Iterator[T]:
         """`items`, as long as no process has failed: `together` has the last word then."""
         for item in items:
             if self.announced(FAILED):
                 return
             yield item
 
-    def drawn(self, count: int) -> Iterator[int]:
-        """Numbers below `count` in ascending order, each in one process, whichever asks first; none after a failure."""
+    def work_queue(self, count: int) -> Iterator[int]:
+        """Ascending numbers below `count`, each given to the first process that asks; none after a failure."""
         if self.store is None:
             yield from range(count)
             return
-        counter = f"drawn {next(self._draws)}"
+        counter = f"queue {next(self._queues)}"
         while not self.announced(FAILED):
             with self.talking():
                 number = self.store.add(counter, 1) - 1

@@ -1,6 +1,6 @@
-"""All slices of one folder in one memory-mapped file: pixels in their own type, masks as bits, and tables beside it.
+"""All slices of one folder in one memory-mapped file, with tables: pixels in their own type, masks as bits.
 
-Nothing is decoded when a slice is read from it: a slice is a view of the map, a mask one unpacking of bits.
+Reading decodes nothing: a slice is a view of the map, and a mask is unpacked bits.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from rich.console import Console
 from rich.progress import track
 
 from data.cache.store import DATA_NAME, Columns, Texts
-from data.folder.check import check_slice, in_order, ordered, problems_of_folder, siblings_of
+from data.cache.subject_columns import SUBJECT_COLUMNS, subject_columns, subjects_from
+from data.folder.check import check_slice, problems_of_folder, siblings_of, sort_problems, threaded_map
 from data.folder.decoding import MAX_SIDE
 from data.folder.masks import head_mask_slice
 from data.folder.slice_folder import SliceFolder
 from data.folder.slices import as_image
-from data.folder.subjects import COLUMNS as SUBJECT_COLUMNS
 from data.folder.subjects import SubjectTable
 from util.problems import Problem
 
 KINDS = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
-ALIGNED = 8  # bytes: where slices begin
+ALIGNED = 8  # bytes; every slice begins at a multiple
 COLUMNS: dict[str, type[np.generic]] = {
     **SUBJECT_COLUMNS,
     "offset": np.int64,
@@ -48,14 +48,14 @@ COLUMNS: dict[str, type[np.generic]] = {
 
 @dataclass(frozen=True)
 class Pack:
-    """N slices of one folder, those that can be used, in file-name order.
+    """The N usable slices of one folder, sorted by file name.
 
-    people: names and subjects. index, p: as in `SliceFolder`. level_mm: NaN where unknown.
-    offset, height, width, kind: where a slice lies in `data`, (bytes,) uint8, its size, and which of `KINDS` it is.
-    problems: what is wrong with the others, and by names alone.
+    subjects: file names and subjects. index, p: as in `SliceFolder`. level_mm: NaN if unknown.
+    offset, height, width, kind: first byte of a slice in `data`, (bytes,) uint8; its size; its type's index in `KINDS`.
+    problems: of the folder and of the slices left out.
     """
 
-    people: SubjectTable
+    subjects: SubjectTable
     offset: NDArray[np.int64]
     height: NDArray[np.uint16]
     width: NDArray[np.uint16]
@@ -67,20 +67,20 @@ class Pack:
     data: NDArray[np.uint8]
 
     @classmethod
-    def within(cls, columns: Columns, data: NDArray[np.uint8], dataroot: Path) -> Pack | None:
-        """The pack that `columns` describe; None if they contradict each other, or lead out of `data`."""
-        people = SubjectTable.within(columns)
-        paths, reasons = (Texts.within(columns, name) for name in ("bad_paths", "bad_reasons"))
-        if people is None or len(paths) != len(reasons):
+    def from_columns(cls, columns: Columns, data: NDArray[np.uint8], dataroot: Path) -> Pack | None:
+        """The pack that `columns` describe; None if they contradict each other or point outside `data`."""
+        subjects = subjects_from(columns)
+        paths, reasons = (Texts.from_columns(columns, name) for name in ("bad_paths", "bad_reasons"))
+        if subjects is None or len(paths) != len(reasons):
             return None
-        of_each = {name: columns[name] for name in ("offset", "height", "width", "kind", "index", "p", "level_mm")}
-        if {len(column) for column in of_each.values()} != {len(people.names)}:
+        per_slice = {name: columns[name] for name in ("offset", "height", "width", "kind", "index", "p", "level_mm")}
+        if {len(column) for column in per_slice.values()} != {len(subjects.names)}:
             return None
         problems = [Problem(dataroot / path, reason) for path, reason in zip(paths, reasons, strict=True)]
-        pack = cls(people=people, problems=problems, data=data, **of_each)
-        return pack if pack._fits() else None
+        pack = cls(subjects=subjects, problems=problems, data=data, **per_slice)
+        return pack if pack._consistent() else None
 
-    def _fits(self) -> bool:
+    def _consistent(self) -> bool:
         if not len(self.p):
             return True
         pixels = self.height.astype(np.int64) * self.width
@@ -88,18 +88,18 @@ class Pack:
             return False
         itemsize = np.array([kind.itemsize for kind in KINDS])[self.kind]
         end = self.offset + pixels * itemsize + -(-pixels // 8)
-        within = 0 <= self.offset.min() <= self.offset.max() <= len(self.data)  # or `end` could overflow
-        lies = within and (self.offset % ALIGNED == 0).all() and end.max() <= len(self.data)
-        return bool(lies and self.p.min() >= 0 and self.p.max() <= 1)
+        inside = 0 <= self.offset.min() <= self.offset.max() <= len(self.data)  # otherwise `end` may have overflowed
+        inside = inside and (self.offset % ALIGNED == 0).all() and end.max() <= len(self.data)
+        return bool(inside and self.p.min() >= 0 and self.p.max() <= 1)
 
     def pixels(self, i: int) -> NDArray:
-        """Levels (H, W) of slice i, a view of the map."""
+        """Pixels (H, W) of slice i, a view of the map."""
         shape, kind = (int(self.height[i]), int(self.width[i])), KINDS[self.kind[i]]
         start = int(self.offset[i])
         return self.data[start : start + shape[0] * shape[1] * kind.itemsize].view(kind).reshape(shape)
 
     def bits(self, i: int) -> NDArray[np.uint8]:
-        """The mask of slice i, (ceil(H W / 8),) uint8, as `np.packbits` makes it; a view of the map."""
+        """The mask of slice i packed by `np.packbits`, (ceil(H W / 8),) uint8; a view of the map."""
         pixels = int(self.height[i]) * int(self.width[i])
         start = int(self.offset[i]) + pixels * KINDS[self.kind[i]].itemsize
         return self.data[start : start - (-pixels // 8)]
@@ -112,7 +112,7 @@ class Pack:
 
 @dataclass
 class SliceWriter:
-    """Appends slices to the large file of a pack, and notes where each lies."""
+    """Appends slices to a pack's large file and records their offsets."""
 
     file: BinaryIO
     offset: array[int] = field(default_factory=lambda: array("q"))
@@ -121,7 +121,7 @@ class SliceWriter:
     end: int = 0
 
     def add(self, pixels: NDArray, mask: NDArray[np.bool_]) -> None:
-        """Write one slice: (H, W) of one of `KINDS`, and its mask (H, W)."""
+        """Append one slice: pixels (H, W) of a type in `KINDS`, mask (H, W)."""
         content = pixels.tobytes() + np.packbits(mask).tobytes()
         self.offset.append(self.end)
         self.shapes.extend(pixels.shape)
@@ -142,14 +142,14 @@ class SliceWriter:
 
 
 def pack_folder(folder: SliceFolder, part: Path) -> tuple[dict[str, NDArray], str]:
-    """Check and decode all slices of `folder` and its masks, computed where there are none, into `part`.
+    """Check and decode the slices of `folder` and their masks into `part`; without mask folder, compute the masks.
 
-    Memory does not grow with the slices but for their names. Returns the columns, and a SHA-256 over names and content.
+    Only file names are kept in memory. Returns the columns, and a SHA-256 over names and content.
     Raises: OSError.
     """
-    digest, rows, siblings = hashlib.sha256(), array("q"), siblings_of(folder, ("mask",))
+    digest, kept, siblings = hashlib.sha256(), array("q"), siblings_of(folder, ("mask",))
     problems = problems_of_folder(folder, siblings)
-    refused = {problem.path.stem for problem in problems}  # also the namesakes of what is refused
+    refused = {problem.path.stem for problem in problems}  # and other files of the same stem
 
     def decoded(i: int) -> tuple[NDArray | None, NDArray | None, list[Problem]]:
         checked = check_slice(folder, siblings, i)
@@ -159,44 +159,44 @@ def pack_folder(folder: SliceFolder, part: Path) -> tuple[dict[str, NDArray], st
 
     with (part / DATA_NAME).open("wb", buffering=2**20) as file:
         writer = SliceWriter(file)
-        for i, (pixels, mask, found) in enumerate(_shown(in_order(decoded, len(folder)), folder)):
+        for i, (pixels, mask, found) in enumerate(_with_progress(threaded_map(decoded, len(folder)), folder)):
             problems += found
             if pixels is None or mask is None:
                 continue
             writer.add(pixels, mask)
-            rows.append(i)
+            kept.append(i)
             digest.update(f"{folder.files[i].name}:{pixels.shape}:{pixels.dtype}\n".encode("utf-8", "surrogatepass"))
             digest.update(pixels.tobytes())
             digest.update(np.packbits(mask).tobytes())
         file.flush()
         os.fsync(file.fileno())
-    positions = _positions(folder, rows)
+    positions = _positions(folder, kept)
     digest.update(positions["p"].tobytes())
-    bad = problem_columns(ordered(problems), folder.dataroot)
-    return {**writer.columns(), **positions, **_people(folder, rows), **bad}, digest.hexdigest()
+    bad = problem_columns(sort_problems(problems), folder.dataroot)
+    return {**writer.columns(), **positions, **_subjects(folder, kept), **bad}, digest.hexdigest()
 
 
-def _shown(results: Iterator, folder: SliceFolder) -> Iterable:
-    """With a progress bar on a terminal."""
+def _with_progress(results: Iterator, folder: SliceFolder) -> Iterable:
+    """`results` with a progress bar if stderr is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         return results
     return track(results, f"packing {folder.folder.name}", len(folder), console=console, transient=True)
 
 
-def _positions(folder: SliceFolder, rows: Sequence[int]) -> dict[str, NDArray]:
-    which = np.array(rows, dtype=np.int64)
+def _positions(folder: SliceFolder, kept: Sequence[int]) -> dict[str, NDArray]:
+    indices = np.array(kept, dtype=np.int64)
     unknown = np.full(len(folder), np.nan, dtype=np.float32)
     level_mm = unknown if folder.level_mm is None else folder.level_mm
-    return {"index": folder.index[which], "p": folder.p[which], "level_mm": level_mm[which]}
+    return {"index": folder.index[indices], "p": folder.p[indices], "level_mm": level_mm[indices]}
 
 
-def _people(folder: SliceFolder, rows: Sequence[int]) -> dict[str, NDArray]:
-    return SubjectTable.of([folder.files[i].name for i in rows], [folder.subjects[i] for i in rows]).columns()
+def _subjects(folder: SliceFolder, kept: Sequence[int]) -> dict[str, NDArray]:
+    return subject_columns(SubjectTable.of([folder.files[i].name for i in kept], [folder.subjects[i] for i in kept]))
 
 
 def problem_columns(problems: Sequence[Problem], dataroot: Path) -> dict[str, NDArray]:
-    """Problems as columns, paths counted from `dataroot`."""
+    """Problems as columns, with paths relative to `dataroot`."""
     paths = Texts.of([str(problem.path.relative_to(dataroot)) for problem in problems])
     reasons = Texts.of([problem.reason for problem in problems])
     return {**paths.columns("bad_paths"), **reasons.columns("bad_reasons")}

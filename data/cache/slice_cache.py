@@ -1,6 +1,6 @@
-"""The cache of a data folder: packs of its slices, built once, trusted as long as the folder's times and counts say so.
+"""The cache of a data folder: packs of its slices, built once and valid until the folder's times or counts change.
 
-A cache is a folder that may be deleted at any time. It is never written into the data folder.
+The cache is a folder of its own, never within the data folder, and may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from data.cache.pack import COLUMNS, Pack, pack_folder
 from data.cache.packed_slices import PackedSlices
 from data.cache.store import Columns, Store
-from data.folder.check import ordered
+from data.cache.subject_columns import SUBJECT_COLUMNS, subject_columns, subjects_from
+from data.folder.check import sort_problems
 from data.folder.manifest import DOMAINS, MANIFEST_NAME, SPLITS, forget_manifest
 from data.folder.slice_folder import SliceFolder, find_folder
-from data.folder.subjects import COLUMNS as SUBJECT_COLUMNS
-from data.folder.subjects import FolderSubjects, SubjectTable, shared_subjects
+from data.folder.subjects import FolderSubjects, shared_subjects
 from util.errors import UserError, warn
 from util.problems import Problem
 from util.structure import structured
@@ -31,25 +31,25 @@ CACHE_NAME = ".cache"  # in --checkpoints_dir, unless --cache_dir says otherwise
 
 
 def cache_folder(given: str | None, checkpoints_dir: str) -> Path:
-    """Where --cache_dir puts caches."""
+    """The folder of caches: --cache_dir, or one in --checkpoints_dir."""
     return Path(checkpoints_dir) / CACHE_NAME if given is None else Path(given)
 
 
 def check_name(name: str) -> None:
-    """Raise UserError unless `name` can be that of a run, which lies beside the cache."""
+    """Raise UserError unless `name` is allowed for a run folder, which lies beside the cache."""
     if Path(name).name != name or name in ("", ".", ".."):
         raise UserError(f"--name is '{name}', it must be a plain folder name")
     if name == CACHE_NAME:
-        raise UserError(f"--name is '{name}', which is where the cache lies; give another one")
+        raise UserError(f"--name is '{name}', which is the name of the cache folder; choose another one")
 
 
 class CacheNotWritable(UserError):
-    """The cache cannot be written where it should be."""
+    """The cache folder is not writable."""
 
 
 @dataclass(frozen=True)
 class FolderState:
-    """A folder as it was listed: a file added, removed or renamed changes its time. changed: nanoseconds."""
+    """A folder's modification time (ns), which changes when files are added, removed or renamed, and file count."""
 
     path: str
     changed: str
@@ -69,7 +69,7 @@ class FolderState:
 
 @dataclass(frozen=True)
 class FileState:
-    """A file's time in nanoseconds and size."""
+    """A file's modification time (ns) and size (bytes)."""
 
     changed: str
     size: int
@@ -85,7 +85,7 @@ class FileState:
 
 @dataclass(frozen=True)
 class Source:
-    """What tables were made from, by what can be looked up at every start. masks: None where they are computed."""
+    """The state of the files that tables were built from, cheap to look up at every start. masks: None if computed."""
 
     slices: FolderState | None
     masks: FolderState | None
@@ -94,7 +94,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a header tells besides: the source, a SHA-256 over the content, whether a manifest names the subjects."""
+    """`Header.facts`: the source, a SHA-256 over the content, whether the subjects come from a manifest."""
 
     source: Source
     digest: str
@@ -103,7 +103,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class NewTables:
-    """Tables that are being made, in the folder `part`; calling it with their columns completes them."""
+    """Tables being built in the folder `part`; a call with their columns publishes them."""
 
     store: Store
     part: Path
@@ -115,23 +115,23 @@ class NewTables:
 
 
 class SliceCache:
-    """Slices of one data folder, out of packs in a folder of `place`, which are built where they are not valid.
+    """Slices of one data folder from packs in a folder of `place`; packs that are missing or invalid are built.
 
     Args:
-        place: cache folder; those of several data folders may share it.
-        skip_bad: a pack whose folder had bad files will do; without it, such a folder is checked anew at every start,
-            for somebody may have mended a file in place.
-        revalidate: build all packs anew, once.
+        place: cache folder, may be shared by several data folders.
+        skip_bad: accept packs of folders with bad files; otherwise these folders are checked again at every start, as
+            a file may have been repaired in place.
+        revalidate: rebuild all packs once.
     """
 
     def __init__(self, dataroot: Path, place: Path, *, skip_bad: bool = False, revalidate: bool = False) -> None:
         self.dataroot, self.place, self.skip_bad, self.revalidate = dataroot, place, skip_bad, revalidate
         real = os.path.realpath(dataroot)
         self.root = place / hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
-        self._people: dict[tuple[str, str], FolderSubjects] = {}
+        self._opened: dict[tuple[str, str], FolderSubjects] = {}
 
     def has(self, split: str, domain: str) -> bool:
-        """Whether there is a folder of such slices."""
+        """Whether the slice folder exists."""
         return find_folder(self.dataroot, split, domain) is not None
 
     def open(self, split: str, domain: str) -> PackedSlices:
@@ -141,26 +141,25 @@ class SliceCache:
         """
         folder = find_folder(self.dataroot, split, domain)
         if folder is None:
-            SliceFolder(self.dataroot, split, domain)  # says what is missing
-            raise AssertionError("a folder that is not there was opened")
+            SliceFolder(self.dataroot, split, domain)  # raises UserError
+            raise AssertionError("opened a missing folder")
         slices = self._packed(Store(self.root, f"{split}{domain}"), folder, split, domain)
-        people = FolderSubjects(folder, split, slices.pack.people, slices.has_manifest)
-        self._people[split, domain] = people
+        self._opened[split, domain] = FolderSubjects(folder, split, slices.pack.subjects, slices.has_manifest)
         return slices
 
     def shared_subjects(self) -> list[Problem]:
-        """Slices for validation or testing whose subject is in an earlier split too; by names alone, of all folders."""
+        """Slices of validation and test whose subject is in an earlier split too. Only names are read."""
         every = ((split, domain) for split in SPLITS for domain in DOMAINS if self.has(split, domain))
-        found = [people for key in every if (people := self._subjects(*key)) is not None]
-        forget_manifest()  # of a million slices it takes 300 MB
-        return ordered(shared_subjects(found))
+        found = [subjects for key in every if (subjects := self._subjects(*key)) is not None]
+        forget_manifest()  # 300 MB for a million slices
+        return sort_problems(shared_subjects(found))
 
     def _packed(self, store: Store, folder: Path, split: str, domain: str) -> PackedSlices:
         source = self._source(folder, split, domain)
 
         def valid() -> PackedSlices | None:
             found = _still_valid(store, COLUMNS, source)
-            pack = None if found is None else Pack.within(found.columns, found.data, self.dataroot)
+            pack = None if found is None else Pack.from_columns(found.columns, found.data, self.dataroot)
             if found is None or pack is None:
                 return None
             facts = found.facts
@@ -179,31 +178,31 @@ class SliceCache:
             tables(columns, digest=digest, has_manifest=bool(opened.entries))
         slices = valid()
         if slices is None:
-            raise CacheNotWritable(f"--cache_dir {self.place}: what was written to {store.root} cannot be read again")
+            raise CacheNotWritable(f"--cache_dir {self.place}: what was written to {store.root} cannot be read back")
         return slices
 
     def _subjects(self, split: str, domain: str) -> FolderSubjects | None:
-        """Who is in a folder, opened or not; None if it is empty or cannot be read."""
-        if (split, domain) in self._people:
-            return self._people[split, domain]
+        """The subjects of a folder, opened or not; None if it is empty or cannot be read."""
+        if (split, domain) in self._opened:
+            return self._opened[split, domain]
         folder, store = find_folder(self.dataroot, split, domain), Store(self.root, f"{split}{domain}.names")
         if folder is None:
             return None
         try:
             source = Source(FolderState.of(folder), None, FileState.of(self.dataroot / MANIFEST_NAME))
             found = None if self.revalidate else _still_valid(store, SUBJECT_COLUMNS, source)
-            table = None if found is None else SubjectTable.within(found.columns)
+            table = None if found is None else subjects_from(found.columns)
             if found is not None and table is not None:
                 return FolderSubjects(folder, split, table, found.facts.has_manifest)
-            people = SliceFolder(self.dataroot, split, domain).people
+            subjects = SliceFolder(self.dataroot, split, domain).folder_subjects
         except UserError:
             return None
         with self._building(store, source) as tables:
-            tables(people.table.columns(), digest="", has_manifest=people.known)
-        return people
+            tables(subject_columns(subjects.table), digest="", has_manifest=subjects.in_manifest)
+        return subjects
 
     def building(self, split: str, domain: str) -> AbstractContextManager[NewTables]:
-        """To write the pack of a split and domain by other means than `open`."""
+        """Context to write the pack of a split and domain without decoding its files."""
         folder = find_folder(self.dataroot, split, domain)
         return self._building(Store(self.root, f"{split}{domain}"), self._source(folder, split, domain))
 
@@ -213,14 +212,14 @@ class SliceCache:
 
     @contextmanager
     def _building(self, store: Store, source: Source) -> Iterator[NewTables]:
-        """New tables made from `source`, while no other process builds the same; what is left over is removed."""
+        """New tables built from `source`, under a lock; remains of interrupted builds are removed."""
         try:
             store.root.mkdir(parents=True, exist_ok=True)
             with (store.root / f"{store.name}.lock").open("a") as lock:
-                alone = _locked(lock.fileno(), store)
+                locked = _locked(lock.fileno(), store)
                 with store.building() as part:
                     yield NewTables(store, part, source)
-                if alone:
+                if locked:
                     store.tidy()
         except OSError as error:
             path = error.filename or store.root
@@ -239,7 +238,7 @@ class _Found:
 
 
 def _still_valid(store: Store, columns: Mapping[str, Any], source: Source) -> _Found | None:
-    """Tables made from `source` as it is now."""
+    """The tables of `store` if they were built from `source`, else None."""
     found = store.read(columns)
     if found is None:
         return None
@@ -252,7 +251,7 @@ def _still_valid(store: Store, columns: Mapping[str, Any], source: Source) -> _F
 
 
 def _current(store: Store) -> bytes:
-    """The header as it is, to see whether another process replaces it."""
+    """The current header, which shows whether another process has replaced the tables."""
     try:
         return (store.root / f"{store.name}.json").read_bytes()
     except OSError:
@@ -260,7 +259,7 @@ def _current(store: Store) -> bytes:
 
 
 def _locked(descriptor: int, store: Store) -> bool:
-    """Wait until no other process builds these tables; False where the file system has no locks."""
+    """Wait for the lock on these tables; False if the file system has no locks."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True

@@ -1,8 +1,7 @@
-"""Tables on disk that are whole or not there: columns as `.npy` files, read through memory maps, and one large file.
+"""Tables on disk, replaced atomically: columns as memory-mapped `.npy` files, and one large binary file.
 
-`NAME.json` names the folder `NAME-TOKEN` that holds them. A folder is written under a temporary name, synced, renamed,
-and never changed afterwards; the header then takes the place of the one before. Whoever reads meanwhile sees either
-the old tables or the new ones.
+`NAME.json` names the folder `NAME-TOKEN` of the tables. A folder is written under a temporary name, synced, renamed,
+and never changed afterwards; then the new header replaces the old one. Readers see the old tables or the new ones.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ Columns = Mapping[str, NDArray]
 
 
 class Texts(Sequence[str]):
-    """Texts end to end in one array, decoded one at a time: a million names are no million Python objects.
+    """Concatenated strings in one array, decoded one at a time: a million names without a million Python objects.
 
-    data: (bytes,) uint8, UTF-8. ends: (N,) int64, where each text ends.
+    data: (bytes,) uint8, UTF-8. ends: (N,) int64 end of each string.
     """
 
     def __init__(self, data: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
@@ -50,13 +49,18 @@ class Texts(Sequence[str]):
         return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
 
     @classmethod
-    def within(cls, columns: Columns, name: str) -> Texts:
-        """The texts that `columns` keeps under `name`."""
+    def from_columns(cls, columns: Columns, name: str) -> Texts:
+        """The inverse of `columns`."""
         return cls(columns[name], columns[f"{name}_end"])
 
     def columns(self, name: str) -> dict[str, NDArray]:
-        """As columns of a table."""
+        """Columns `NAME` and `NAME_end` of a table."""
         return {name: self.data, f"{name}_end": self.ends}
+
+    def contiguous(self) -> bool:
+        """Whether the strings follow each other and fill their array."""
+        ends = self.ends
+        return bool(not len(ends) or (ends[0] >= 0 and (np.diff(ends) >= 0).all() and ends[-1] == len(self.data)))
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -76,7 +80,7 @@ class Texts(Sequence[str]):
 
 @dataclass(frozen=True)
 class Header:
-    """`NAME.json`. checksums: CRC-32 of each column. facts: what the tables were made from, see `slice_cache`."""
+    """`NAME.json`. checksums: CRC-32 of each column. facts: the source of the tables, see `slice_cache`."""
 
     format: int
     byteorder: str
@@ -88,15 +92,15 @@ class Header:
 
 @dataclass(frozen=True)
 class Store:
-    """The tables called `name` in the folder `root`."""
+    """The tables named `name` in the folder `root`."""
 
     root: Path
     name: str
 
     def read(self, dtypes: Mapping[str, type[np.generic]]) -> tuple[Header, Columns, NDArray[np.uint8]] | None:
-        """Header, columns and large file as (bytes,) uint8, mapped; None if absent, damaged or of another format.
+        """Header, columns and large file (bytes,) uint8, memory-mapped; None if absent, damaged or of another format.
 
-        Args: dtypes: the columns there must be, each of one dimension.
+        Args: dtypes: the required columns, each of one dimension.
         """
         path = self.root / f"{self.name}.json"
         try:
@@ -109,7 +113,7 @@ class Store:
             columns = {name: _mapped(folder / f"{name}.npy") for name in dtypes}
             data = _mapped_bytes(folder / DATA_NAME, header.data_bytes)
         except (UserError, OSError, ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError):
-            return None  # whatever the damage is, what was there is made anew
+            return None  # damaged in any way: the tables are rebuilt
         for name, dtype in dtypes.items():
             column = columns[name]
             if column.dtype != dtype or column.ndim != 1 or header.checksums.get(name) != _checksum(column):
@@ -118,7 +122,7 @@ class Store:
 
     @contextmanager
     def building(self) -> Iterator[Path]:
-        """A new folder for `publish`; removed if it is not published. Raises OSError."""
+        """A new folder for `publish`, removed unless it is published. Raises OSError."""
         self.root.mkdir(parents=True, exist_ok=True)
         part = self.root / f"{self.name}-{secrets.token_hex(4)}{PART}"
         part.mkdir()
@@ -128,7 +132,7 @@ class Store:
             shutil.rmtree(part, ignore_errors=True)
 
     def publish(self, part: Path, columns: Columns, facts: Mapping[str, Any]) -> None:
-        """Write `columns` beside the large file, if any, in `part`, and make it what `read` reads. Raises OSError."""
+        """Write `columns` beside the large file in `part`, and make this folder the current one. Raises OSError."""
         data = part / DATA_NAME
         if not data.exists():
             data.touch()
@@ -146,7 +150,7 @@ class Store:
             json.dump(dataclasses.asdict(header), text, indent=1)
 
     def tidy(self) -> None:
-        """Remove every folder of these tables but the one in use. Only while nobody else builds."""
+        """Remove all folders of these tables except the current one. Only safe while no other process builds."""
         try:
             used = structured(Header, read_json(self.root / f"{self.name}.json"), "").folder
         except (UserError, ValueError):

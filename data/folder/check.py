@@ -1,4 +1,4 @@
-"""All that is wrong with a data folder, found at once: nothing is trained or tested on a part of it by accident."""
+"""Check a data folder and find all problems at once, so nobody trains or tests on part of the data by accident."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from util.errors import USER_ERROR_STATUS, UserError
 from util.problems import BAD_FILES_NAME, Problem, write_problems
 from util.processes import ALONE, Processes
 
-THREADS = 2  # that decode at once: it halves the time, and takes less than 1 GB whatever the slices
-SHOWN = 100  # problems printed; the table has them all
+THREADS = 2  # decode in parallel: half the time, and less than 1 GB for slices of any size
+SHOWN = 100  # problems that are printed; the table lists all of them
 
 Result = TypeVar("Result")
 
 
-class Reducible(Protocol):
-    """Slices of which some can be left out."""
+class SupportsExclude(Protocol):
+    """A collection of slices from which bad ones can be excluded."""
 
-    def leave_out(self, problems: Iterable[Problem]) -> None: ...
+    def exclude(self, problems: Iterable[Problem]) -> None: ...
 
 
 def check_data(dataroot: Path) -> list[Problem]:
-    """Everything wrong with a data folder: every split and domain, all kinds of files, the manifest.
+    """All problems of a data folder: every split and domain, all kinds of files, the manifest.
 
-    Raises: UserError if there is no such folder, or no slice folder in it.
+    Raises: UserError if the folder does not exist or contains no slice folder.
     """
     if not dataroot.is_dir():
         raise UserError(f"--dataroot {dataroot}: no such folder")
@@ -48,46 +48,48 @@ def check_data(dataroot: Path) -> list[Problem]:
         raise UserError(f"--dataroot {dataroot}: no folder {SPLITS[0]}{DOMAINS[0]} or any other of slices in it")
     for folder in folders:
         problems += find_problems([folder], READERS)
-        folder.forget()
-    return ordered([*problems, *unusable, *shared_subjects([folder.people for folder in folders])])
+        folder.clear_memory()
+    return sort_problems([*problems, *unusable, *shared_subjects([folder.folder_subjects for folder in folders])])
 
 
 def find_problems(
     folders: Iterable[SliceFolder], kinds: Collection[str] = ("mask",), *, processes: Processes = ALONE
 ) -> list[Problem]:
-    """Decode every slice, and its files of `kinds` where there are folders of them: all that cannot be used.
+    """Decode every slice and its files of `kinds`, if there are folders of them, and return all problems.
 
-    That is what cannot be read, a file that a slice lacks, one without slice, one of another size than its slice, a
-    slice that the manifest does not know, and one that it names and that is not there. Each of `processes` decodes a
-    part of the slices, and all know all problems in the end.
+    Problems are unreadable files, masks (and other kinds) that are missing, have no slice or differ from it in size,
+    slices missing from the manifest, and slices of the manifest that are missing. Each of `processes` decodes its part
+    of the slices; the problems are returned in every process.
     """
-    return ordered(chain.from_iterable(_problems_in(folder, kinds, processes) for folder in folders))
+    return sort_problems(chain.from_iterable(_problems_in(folder, kinds, processes) for folder in folders))
 
 
 def subjects_in_two_splits(dataroot: Path) -> list[Problem]:
-    """Slices for validation or testing whose subject is in an earlier split too, of either domain; by names alone."""
-    return ordered(shared_subjects([folder.people for folder in _open_folders(dataroot)[0]]))
+    """Slices of validation and test whose subject is in an earlier split too, in either domain. Only names are read."""
+    return sort_problems(shared_subjects([folder.folder_subjects for folder in _open_folders(dataroot)[0]]))
 
 
-def settle(problems: Sequence[Problem], folders: Iterable[Reducible], *, table_in: Path, skip_bad: bool) -> None:
-    """Refuse to go on with problems, or with `skip_bad` go on without them; `bad_files.csv` lists them in `table_in`.
+def refuse_or_exclude(
+    problems: Sequence[Problem], folders: Iterable[SupportsExclude], *, table_in: Path, skip_bad: bool
+) -> None:
+    """Raise UserError for problems or, with `skip_bad`, exclude them; `bad_files.csv` in `table_in` lists them.
 
-    Raises: UserError: there are problems and not `skip_bad`, no slice is left in a folder, the table cannot be written.
+    Raises: UserError: problems without `skip_bad`, a folder without usable slices, a table that cannot be written.
     """
     _write_table(table_in, problems)
     if problems and not skip_bad:
-        raise UserError(f"{told(problems, table_in)}; mend or remove them, or go on without them by --skip_bad")
+        raise UserError(f"{summary(problems, table_in)}; repair or remove them, or leave them out with --skip_bad")
     for folder in folders:
-        folder.leave_out(problems)
+        folder.exclude(problems)
 
 
-def told(problems: Sequence[Problem], table_in: Path) -> str:
-    """How many problems there are, the first, and where all are listed, in one sentence."""
+def summary(problems: Sequence[Problem], table_in: Path) -> str:
+    """One sentence: the number of problems, the first one, and the table that lists all."""
     return f"{_count(problems)}, the first is {problems[0]}; all are listed in {table_in / BAD_FILES_NAME}"
 
 
 def print_problems(problems: Sequence[Problem], *, table_in: Path) -> int:
-    """Print all problems and list them in `table_in`: what `--check_data` does. Returns the exit status."""
+    """`--check_data`: print the problems and write `bad_files.csv` to `table_in`. Returns the exit status."""
     for problem in problems[:SHOWN]:
         print(problem)
     if len(problems) > SHOWN:
@@ -101,13 +103,13 @@ def _count(problems: Sequence[Problem]) -> str:
     return f"{len(problems)} bad file" + "s" * (len(problems) > 1)
 
 
-def ordered(problems: Iterable[Problem]) -> list[Problem]:
-    """Problems as they are told: by path."""
+def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
+    """Problems in the order of their paths."""
     return sorted(problems, key=lambda problem: (str(problem.path), problem.reason))
 
 
 def _write_table(folder: Path, problems: Sequence[Problem]) -> Path:
-    """Write `bad_files.csv`; without problems, remove that of an earlier check."""
+    """Write `bad_files.csv`, or remove an earlier one if there are no problems."""
     table = folder / BAD_FILES_NAME
     try:
         if problems:
@@ -121,7 +123,7 @@ def _write_table(folder: Path, problems: Sequence[Problem]) -> Path:
 
 
 def _open_folders(dataroot: Path, *, use_manifest: bool = True) -> tuple[list[SliceFolder], list[Problem]]:
-    """All slice folders there are, and those that are empty or cannot be listed."""
+    """All slice folders, and a problem for each one that is empty or cannot be listed."""
     opened: list[SliceFolder] = []
     problems = []
     for split in SPLITS:
@@ -138,29 +140,29 @@ def _open_folders(dataroot: Path, *, use_manifest: bool = True) -> tuple[list[Sl
 
 def _problems_in(folder: SliceFolder, kinds: Collection[str], processes: Processes = ALONE) -> list[Problem]:
     siblings = siblings_of(folder, kinds)
-    mine = processes.part(len(folder))
-    found = in_order(lambda i: check_slice(folder, siblings, mine.start + i).problems, mine.stop - mine.start)
+    part = processes.part(len(folder))
+    found = threaded_map(lambda i: check_slice(folder, siblings, part.start + i).problems, part.stop - part.start)
     parts = processes.gathered(list(chain.from_iterable(found)))
     return [*chain.from_iterable(parts), *problems_of_folder(folder, siblings)]
 
 
 def siblings_of(folder: SliceFolder, kinds: Collection[str]) -> dict[str, SiblingFolder]:
-    """The folders beside `folder` that there are."""
+    """The existing folders of `kinds` beside `folder`."""
     return {kind: sibling for kind in kinds if (sibling := folder.sibling(kind)) is not None}
 
 
 def problems_of_folder(folder: SliceFolder, siblings: Mapping[str, SiblingFolder]) -> list[Problem]:
-    """What is wrong by names alone: with a folder, those beside it, and the manifest."""
-    found = [folder.listing.problems, _disagreements(folder)]
+    """Problems that file names alone show: in the folder, its siblings and the manifest."""
+    found = [folder.listing.problems, _manifest_mismatches(folder)]
     for kind, sibling in siblings.items():
-        alone = (path for path in sibling.listing.files if path.stem not in folder.listing.stems)
+        unmatched = (path for path in sibling.listing.files if path.stem not in folder.listing.stems)
         found.append(sibling.listing.problems)
-        found.append([Problem(path, f"a {kind} without image in {folder.folder}") for path in alone])
+        found.append([Problem(path, f"a {kind} without image in {folder.folder}") for path in unmatched])
     return list(chain.from_iterable(found))
 
 
-def in_order(work: Callable[[int], Result], count: int) -> Iterator[Result]:
-    """`work` of 0, 1, ..., by `THREADS` threads that run a few ahead: results of all would fill the memory."""
+def threaded_map(work: Callable[[int], Result], count: int) -> Iterator[Result]:
+    """`work(0), work(1), ...` in order. The threads run only a few items ahead, to bound memory."""
     with ThreadPoolExecutor(THREADS) as pool:
         ahead: deque[Future[Result]] = deque()
         for i in range(count):
@@ -172,16 +174,16 @@ def in_order(work: Callable[[int], Result], count: int) -> Iterator[Result]:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """One slice: its pixels and mask, None where they cannot be read or there is no file, and what is wrong."""
+class CheckedSlice:
+    """A decoded slice and its problems; `pixels` and `mask` are None if missing or unreadable."""
 
     pixels: NDArray | None
     mask: NDArray | None
     problems: list[Problem] = field(default_factory=list)
 
 
-def check_slice(folder: SliceFolder, siblings: Mapping[str, SiblingFolder], i: int) -> Checked:
-    """Decode slice i and what belongs to it."""
+def check_slice(folder: SliceFolder, siblings: Mapping[str, SiblingFolder], i: int) -> CheckedSlice:
+    """Decode slice i and its files in `siblings`."""
     problems: list[Problem] = []
     pixels = mask = None
     try:
@@ -202,18 +204,18 @@ def check_slice(folder: SliceFolder, siblings: Mapping[str, SiblingFolder], i: i
                 size = "{}x{} pixels, its slice has {}x{}".format(*found.shape, *pixels.shape)
                 problems.append(Problem(path, size))
             mask = found if kind == "mask" else mask
-    return Checked(pixels, mask, problems)
+    return CheckedSlice(pixels, mask, problems)
 
 
-def _disagreements(folder: SliceFolder) -> list[Problem]:
-    """Where the files and the manifest differ."""
+def _manifest_mismatches(folder: SliceFolder) -> list[Problem]:
+    """Files missing from the manifest, and files of the manifest missing from the folder."""
     if not folder.entries:
         return []
-    manifest, here = folder.dataroot / MANIFEST_NAME, {path.name for path in folder.listing.files}
-    here |= {path.name for path in folder.listing.refused}
-    strangers = (path for path in folder.listing.files if path.name not in folder.entries)
-    missing = (folder.folder / name for name in folder.entries if name not in here)
+    manifest, present = folder.dataroot / MANIFEST_NAME, {path.name for path in folder.listing.files}
+    present |= {path.name for path in folder.listing.refused}
+    unlisted = (path for path in folder.listing.files if path.name not in folder.entries)
+    missing = (folder.folder / name for name in folder.entries if name not in present)
     return [
-        *(Problem(path, f"not in {manifest}; remove the file or the manifest") for path in strangers),
-        *(Problem(path, f"in {manifest}, but not there") for path in missing),
+        *(Problem(path, f"not in {manifest}; remove the file or the manifest") for path in unlisted),
+        *(Problem(path, f"in {manifest}, but the file is missing") for path in missing),
     ]

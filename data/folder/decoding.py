@@ -1,7 +1,7 @@
-"""Bytes of a PNG or .npy file, which anybody may have written, as pixel values: bounds first, then decoding.
+"""Decode untrusted PNG and .npy files; sizes are checked before anything is decoded.
 
-Of a PNG only the chunks that make the picture reach the decoder (PNG specification: the critical ones); texts, colour
-profiles, animations and transparency are dropped unread. Of .npy files only arrays of numbers are read.
+Only the critical chunks of a PNG (PNG specification) reach the decoder; texts, colour profiles, animations and
+transparency are dropped unread. Only arrays of numbers are read from .npy files.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MAX_SIDE = 4096  # pixels; larger slices are refused before anything is decoded
-MAX_BYTES = 4 * MAX_SIDE**2 + 2**20  # a float32 slice of that size and its header
-MAX_CHUNKS = 2**14  # a PNG of MAX_BYTES has some 8000 of the usual size
+MAX_SIDE = 4096  # pixels; larger slices are refused before decoding
+MAX_BYTES = 4 * MAX_SIDE**2 + 2**20  # a float32 slice of that size, and its header
+MAX_CHUNKS = 2**14  # a PNG of MAX_BYTES has about 8000 chunks of the usual size
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PICTURE_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 
 def decode_png(content: bytes) -> NDArray:
-    """(H, W) or, in colour, (H, W, 3) pixels as stored.
+    """Pixels as stored: (H, W), or (H, W, 3) in colour.
 
-    Raises: ValueError saying what is wrong.
+    Raises: ValueError with the reason if the content is not a PNG of allowed size.
     """
     picture = _picture_chunks(content)
     width, height = struct.unpack_from(">II", picture, len(PNG_SIGNATURE) + 8)
@@ -37,15 +37,15 @@ def decode_png(content: bytes) -> NDArray:
             if image.mode in ("P", "PA", "RGBA"):
                 return np.asarray(image.convert("RGB"))
             return np.asarray(image)
-    except Exception as error:  # whatever a decoder trips over, it is the file that is bad
+    except Exception as error:  # any exception of the decoder means a bad file
         raise ValueError(f"cannot be read as a PNG ({type(error).__name__})") from error
 
 
 def _picture_chunks(content: bytes) -> bytes:
-    """The PNG without its ancillary chunks. Raises ValueError if it is none, or ends before its end."""
+    """The PNG without its ancillary chunks. Raises ValueError if it is no PNG or truncated."""
     if not content.startswith(PNG_SIGNATURE):
-        something = "its content is something else" if content else "the file is empty"
-        raise ValueError(f"cannot be read as a PNG, {something}")
+        reason = "it is another kind of file" if content else "the file is empty"
+        raise ValueError(f"cannot be read as a PNG, {reason}")
     start = len(PNG_SIGNATURE)
     chunks: list[tuple[bytes, int, int]] = []  # name, first byte, byte after the last one
     while not chunks or chunks[-1][0] != b"IEND":
@@ -54,7 +54,7 @@ def _picture_chunks(content: bytes) -> bytes:
         length, name = struct.unpack_from(">I4s", content, start) if start + 8 <= len(content) else (0, b"")
         end = start + 12 + length  # length, name, content, checksum
         if not name or end > len(content):
-            raise ValueError("cannot be read as a PNG, it is cut off")
+            raise ValueError("cannot be read as a PNG, it is truncated")
         chunks.append((name, start, end))
         start = end
     names = [name for name, _, _ in chunks]
@@ -66,31 +66,31 @@ def _picture_chunks(content: bytes) -> bytes:
 
 
 def decode_npy(content: bytes) -> NDArray:
-    """The array of a .npy file: booleans, integers or floats of two dimensions, or (H, W, 3).
+    """The array of a .npy file: booleans, integers or floats of shape (H, W) or (H, W, 3).
 
-    Raises: ValueError saying what is wrong.
+    Raises: ValueError with the reason if the content is not such an array of allowed size.
     """
     file = io.BytesIO(content)
     try:
         version = np.lib.format.read_magic(file)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = read_header[version](file)
-    except Exception as error:  # whatever a parser trips over, it is the file that is bad
+    except Exception as error:  # any exception of the parser means a bad file
         why = f"{type(error).__name__} in its header" if content else "the file is empty"
         raise ValueError(f"cannot be read as a .npy array, {why}") from error
     if dtype.kind not in "biuf":
         kind = "structured records" if dtype.names else dtype.name
         raise ValueError(f"values of type {kind}, allowed are uint8, uint16 and floats in [0, 1]")
-    if len(shape) not in (2, 3) or not all(type(n) is int and n > 0 for n in shape):  # numpy lets (True, True) pass
+    if len(shape) not in (2, 3) or not all(type(n) is int and n > 0 for n in shape):  # numpy accepts (True, True)
         raise ValueError(f"shape {shape}, need one grey plane (H, W)")
     _check_size(shape)
     count = math.prod(shape)
     if len(content) - file.tell() < count * dtype.itemsize:
-        raise ValueError(f"cannot be read, it is cut off: shape {shape} needs {count * dtype.itemsize} bytes")
+        raise ValueError(f"cannot be read, it is truncated: shape {shape} needs {count * dtype.itemsize} bytes")
     values = np.frombuffer(content, dtype, count, file.tell()).reshape(shape, order="F" if fortran else "C")
     return values.astype(dtype.newbyteorder("="), copy=False)
 
 
 def _check_size(shape: tuple[int, ...]) -> None:
     if max(shape) > MAX_SIDE:
-        raise ValueError(f"{shape[0]}x{shape[1]} pixels, at most {MAX_SIDE}x{MAX_SIDE} are read")
+        raise ValueError(f"{shape[0]}x{shape[1]} pixels, at most {MAX_SIDE}x{MAX_SIDE} are allowed")

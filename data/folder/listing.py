@@ -1,4 +1,4 @@
-"""Which files of a folder are slices: told from names and links alone, before anything is opened."""
+"""Which files of a folder are slices, decided by names and links before any file is opened."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from util.errors import UserError
 from util.problems import Problem
 from util.reading import lies_in
 
-MAX_NAME_BYTES = 240  # of 255: `_fake_B.png` takes the suffix's place
+MAX_NAME_BYTES = 240  # file systems allow 255, and results are named `NAME_fake_B.png`
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Slices of one folder.
+    """The slices of one folder.
 
-    files: in file-name order; no two differ in their suffix, or in upper and lower case, alone.
-    problems: what is named like a slice and cannot be one.
+    files: sorted by name; no two names differ only in suffix or in case.
+    problems: entries named like a slice that cannot be used as one.
     """
 
     folder: Path
@@ -34,19 +34,19 @@ class Listing:
 
     @cached_property
     def stems(self) -> frozenset[str]:
-        """Names without suffix of all that is named like a slice."""
+        """Stems of all entries named like a slice, refused ones included."""
         return frozenset(path.stem for path in (*self.files, *self.refused))
 
 
 def list_slices(folder: Path, dataroot: Path) -> Listing:
-    """List `folder`, which belongs to `dataroot`. Other suffixes, and hidden files, are no slices.
+    """List the slices in `folder`, a folder of `dataroot`; hidden files and other suffixes are ignored.
 
-    The folder itself may be a link to anywhere; files in it may be links that stay in it or in `dataroot`.
+    The folder may be a link to anywhere. Its files may be links only within the folder or `dataroot`.
     Raises: UserError if the folder cannot be listed.
     """
     files: list[Path] = []
     problems: list[Problem] = []
-    owners: dict[str, str] = {}  # name without suffix, in lower case -> file
+    owners: dict[str, str] = {}  # stem in lower case -> file name
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -58,7 +58,7 @@ def list_slices(folder: Path, dataroot: Path) -> Listing:
             continue
         reason = _refusal(entry, path, dataroot)
         if reason is None and (other := owners.setdefault(path.stem.casefold(), entry.name)) != entry.name:
-            reason = f"the same name as {other} but for its suffix or for upper and lower case, keep one of them"
+            reason = f"its name differs from {other} only in suffix or case, keep one of them"
         if reason is None:
             files.append(path)
         else:
@@ -67,16 +67,16 @@ def list_slices(folder: Path, dataroot: Path) -> Listing:
 
 
 def _refusal(entry: os.DirEntry[str], path: Path, dataroot: Path) -> str | None:
-    """Why an entry named like a slice is none."""
+    """The reason why an entry named like a slice cannot be used, or None."""
     if len(os.fsencode(entry.name)) > MAX_NAME_BYTES:
-        return f"its name is longer than {MAX_NAME_BYTES} bytes, results could not be named after it"
+        return f"its name is longer than {MAX_NAME_BYTES} bytes, rename it"
     if not entry.name.isprintable():
         return "its name holds characters that cannot be printed, rename it"
     if not entry.is_symlink():
-        return None if entry.is_file() else "a folder, pipe or device, need a file"
+        return None if entry.is_file() else "a folder, pipe or device, need a regular file"
     if not (lies_in(path, dataroot) or lies_in(path, path.parent)):
         return "a link that leads out of the data folder; copy the file, or let the whole folder be a link"
     try:
         return None if entry.is_file() else "a link that leads to no file"
-    except OSError:  # a circle
+    except OSError:  # links in a circle
         return "a link that leads to no file"

@@ -1,7 +1,7 @@
-"""`DATA/manifest.json`: where every slice came from, so that slices can be put together again as a volume.
+"""`DATA/manifest.json`: the source volume of every slice, from which slices are reassembled into volumes.
 
-Slice axes are numbered in RAS orientation (0 towards right, 1 towards anterior, 2 towards superior), whatever the
-orientation of the source file; `shape`, `affine`, `sform` and `qform` are those of the source file.
+Slice axes are numbered in RAS orientation (0 towards right, 1 anterior, 2 superior) for any orientation of the source
+file; `shape`, `affine`, `sform` and `qform` are those of the source file.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FORMAT = 1
 SPLITS = ("train", "val", "test")
 DOMAINS = ("A", "B")
 ORIGINS = ("nifti", "simulated")
-MAX_NAME = 230  # characters of a subject's name: with index, kind of picture and suffix it must be a file name
-MAX_VOXELS = 2**26  # of a volume: putting together more takes more than 1 GB
-MAX_MM = 1e6  # nothing in an affine is larger
+MAX_NAME = 230  # characters of a subject's name; file names add index, kind of image and suffix
+MAX_VOXELS = 2**26  # of a volume; reassembling a larger one takes more than 1 GB
+MAX_MM = 1e6  # largest value allowed in an affine
 MAX_BYTES = 256 * 2**20  # of the file: a million slices take some 140 MB,
 MAX_VALUES = 6_000_000  # and five values each
 
@@ -39,7 +39,7 @@ Matrix = list[list[float]]
 
 @dataclass(frozen=True, slots=True)
 class SliceEntry:
-    """One kept slice. `index` counts along the slice axis in RAS; `level_mm` is its template level, if simulated."""
+    """One slice. `index` counts along the slice axis in RAS; `level_mm` is its template level if simulated."""
 
     index: int
     file: str
@@ -75,7 +75,7 @@ class VolumeEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole file. `origin` is `nifti` or `simulated`; `settings` repeats the options that made the folder."""
+    """The whole file. `origin` is `nifti` or `simulated`; `settings` holds the options that made the folder."""
 
     origin: str
     volumes: list[VolumeEntry]
@@ -83,7 +83,7 @@ class Manifest:
 
 
 def write_manifest(dataroot: Path, manifest: Manifest) -> None:
-    """Write `manifest.json` with volumes in (split, domain, subject) order, so equal content gives equal bytes."""
+    """Write `manifest.json` with volumes sorted by (split, domain, subject), so equal content gives equal bytes."""
     ordered = sorted(manifest.volumes, key=lambda v: (v.split, v.domain, v.subject))
     content = {"format": FORMAT, **dataclasses.asdict(dataclasses.replace(manifest, volumes=ordered))}
     (dataroot / MANIFEST_NAME).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -93,8 +93,8 @@ def read_manifest(dataroot: Path) -> Manifest | None:
     """Read and check the manifest; None if the folder has none (slices made by hand).
 
     Raises:
-        UserError: no JSON of this format; a field that is missing, unknown, of another type or out of its range; a file
-            name that is no plain name; a volume, a file or a slice index given twice. It names the field's place.
+        UserError naming the field: not JSON of this format; a field that is missing, unknown, of another type or out of
+            range; a file name with a path; a duplicate volume, file or slice index.
     """
     path = dataroot / MANIFEST_NAME
     try:
@@ -108,9 +108,9 @@ def read_manifest(dataroot: Path) -> Manifest | None:
 
 @lru_cache(maxsize=1)
 def _read(path: Path, version: tuple[int, ...]) -> Manifest:
-    """The manifest at `path`, parsed once for all slice folders; a file that was changed has another `version`."""
+    """The manifest at `path`, parsed once for all slice folders; `version` changes with the file."""
     if not lies_in(path, path.parent):
-        raise UserError(f"{path}: leads out of the data folder, need the file itself")
+        raise UserError(f"{path}: a link out of the data folder, need the file itself")
     content = read_json(path, most_bytes=MAX_BYTES, most_values=MAX_VALUES, object_hook=_slice_entry)
     try:
         if not isinstance(content, dict):
@@ -125,7 +125,7 @@ def _read(path: Path, version: tuple[int, ...]) -> Manifest:
 
 
 def forget_manifest() -> None:
-    """Give back the memory of the manifest that was read last."""
+    """Free the memory of the manifest read last."""
     _read.cache_clear()
 
 
@@ -142,7 +142,7 @@ def _slice_entry(value: dict[str, Any]) -> Any:
 
 
 def _check(manifest: Manifest) -> None:
-    """Raise ValueError for the first value that no manifest of ours can have."""
+    """Raise ValueError for the first value that is not allowed."""
     _need(manifest.origin in ORIGINS, "origin", manifest.origin, " or ".join(ORIGINS))
     known: set[tuple[str, str]] = set()
     for i, volume in enumerate(manifest.volumes):
@@ -195,7 +195,7 @@ def _check_slices(volume: VolumeEntry, place: str) -> None:
 
 
 def _is_plain(file: str) -> bool:
-    """Whether it is the name of a slice file, and nothing else of a path."""
+    """Whether `file` is the name of a slice file without any folder."""
     plain = file.isprintable() and "/" not in file and "\\" not in file and not file.startswith(".")
     return plain and file.lower().endswith(SLICE_SUFFIXES)
 

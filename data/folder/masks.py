@@ -1,10 +1,10 @@
-"""Foreground masks: which pixels show the head, scalp and skull included, and not air. No network, no GPU.
+"""Foreground masks: the head, with scalp and skull, against air. No network, no GPU.
 
-1. Work on block means of at most about 128 pixels a side. 2. A rough head by Otsu's threshold (Otsu, IEEE Trans. SMC
-1979) on square roots of the smoothed image, which evens out bright fat and coil shading. 3. Level and noise of the
-air around it, for at 0.05 T air is a bright Rayleigh haze; the threshold comes down to just above it, with no more
-smoothing than the noise asks for, so that the outline stays in place. 4. Opening against specks, closing across the
-dark skull, the largest component, holes filled in every plane, opening against spikes, closing of thin channels.
+1. Downsample to block means with sides of about 128 pixels. 2. Find a rough head by Otsu's threshold (Otsu, IEEE Trans.
+SMC 1979) on the square root of the smoothed image, which reduces the effect of bright fat and coil shading. 3. Measure
+mean level and noise of the surrounding air, which at 0.05 T is a bright Rayleigh background, and lower the threshold to
+just above it. Smooth only as much as the noise requires, to keep the outline in place. 4. Open to remove specks, close
+across the dark skull, keep the largest component, fill holes in every plane, open to remove spikes, close channels.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from skimage.filters import threshold_otsu
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
 
-WORKING_SIZE = 128  # pixels a side of the working grid, at most 1.5 times that; all lengths below are its pixels
-THIN = 4  # an axis this many times shorter than the longest one holds thick slices: its planes stay separate
+WORKING_SIZE = 128  # pixels per side of the working grid, at most 1.5 times that; lengths below are in its pixels
+THIN = 4  # an axis this many times shorter than the longest one has thick slices; its planes stay separate
 ROUGH_SIGMA = 1.5  # smoothing before Otsu's threshold
 SIGMA_RANGE = (0.5, 2.0)  # smoothing before the final threshold
-MARGIN = 8  # dilation of the rough head before the rest counts as air
+MARGIN = 8  # dilation of the rough head; the rest is air
 SPECK = 1  # radius of the first opening,
 SKULL = 6  # of the closing,
 SPIKE = 2  # of the last opening,
 CHANNEL = 1  # and of the last closing
-EDGE_SHIFT = 1.0  # how far a blurred outline moves outwards, in units of the blur's sigma (1.3 at a tenth of an edge)
-MIN_AIR = 0.02  # fraction of the volume that must be air for its level to be trusted
+EDGE_SHIFT = 1.0  # outward shift of a blurred outline in units of the blur's sigma (1.3 at a tenth of an edge)
+MIN_AIR = 0.02  # smallest fraction of air in the volume for a reliable air level
 AIR_SIGMAS = 4.0  # the threshold lies this many standard deviations of smoothed air above air,
-AIR_TO_HEAD = 0.10  # and at least this far on the way from air to the head's median
-SLAB = 16  # planes that are enlarged at once
+AIR_TO_HEAD = 0.10  # and at least this fraction of the way from air to the head's median
+SLAB = 16  # planes that are upsampled at once
 MAD_TO_SIGMA = 1.4826  # median absolute deviation to standard deviation, normal distribution
 
 
@@ -45,21 +45,21 @@ def head_mask_volume(volume: FloatArray) -> BoolArray:
     factors = [max(1, round(n / WORKING_SIZE)) if is_fine else 1 for n, is_fine in zip(volume.shape, fine, strict=True)]
     coarse = (_block_means(volume, factors) - np.float32(low)) / np.float32(high - low)
     bright, blur = _above_air(coarse, fine)
-    head = _shrunk(_clean(bright, fine), blur, fine)
-    return _enlarge(head, factors, volume.shape)
+    head = _undo_blur(_clean(bright, fine), blur, fine)
+    return _upsample(head, factors, volume.shape)
 
 
 def head_mask_slice(image: FloatArray) -> BoolArray:
-    """The head in a lone slice (H, W); False everywhere if the slice is constant."""
+    """The head in a single slice (H, W); False everywhere if the slice is constant."""
     return head_mask_volume(image[..., None])[..., 0]
 
 
 def _above_air(coarse: FloatArray, fine: list[bool]) -> tuple[BoolArray, float]:
     """Steps 2 and 3: everything clearly brighter than air.
 
-    Args:    coarse: (X, Y, Z) in [0, 1]; fine: for each axis, whether it is sampled finely, not in thick slices.
-    Returns: (X, Y, Z) with holes and specks, and the sigma in pixels of the smoothing that moved its outline; the
-        rough head and 0 if there is too little air to measure.
+    Args:    coarse: (X, Y, Z) in [0, 1]; fine: for each axis, False if it has thick slices.
+    Returns: mask (X, Y, Z) with holes and specks, and the sigma in pixels of the smoothing that shifted its outline;
+        the rough head and 0 if there is too little air to measure.
     """
     smooth = _smoothed(coarse, ROUGH_SIGMA, fine)
     otsu = float(threshold_otsu(np.sqrt(smooth).ravel())) ** 2
@@ -70,7 +70,7 @@ def _above_air(coarse: FloatArray, fine: list[bool]) -> tuple[BoolArray, float]:
     if not contrast > 0:
         return rough, 0.0
     noise = MAD_TO_SIGMA * float(np.median(np.abs(coarse[air] - level)))
-    # smoothing by s pixels divides the noise in a plane by sqrt(4 pi) s; this s makes the two bounds below equal
+    # smoothing by s pixels divides the noise in a plane by sqrt(4 pi) s; this s equates the two bounds below
     sigma = float(np.clip(AIR_SIGMAS * noise / (AIR_TO_HEAD * contrast * math.sqrt(4 * math.pi)), *SIGMA_RANGE))
     smooth = _smoothed(coarse, sigma, fine)
     noise = MAD_TO_SIGMA * float(np.median(np.abs(smooth[air] - level)))
@@ -85,35 +85,35 @@ def _clean(bright: BoolArray, fine: list[bool]) -> BoolArray:
     return _fill_planes(_closed(mask, CHANNEL, fine), fine)
 
 
-def _shrunk(mask: BoolArray, blur: float, fine: list[bool]) -> BoolArray:
-    """Take back what smoothing by `blur` pixels added outside: a threshold far below half an edge's height moves it."""
+def _undo_blur(mask: BoolArray, blur: float, fine: list[bool]) -> BoolArray:
+    """Erode what smoothing by `blur` pixels added: a threshold far below half an edge's height shifts it outwards."""
     steps = int(EDGE_SHIFT * blur)
     return _eroded(mask, steps, fine)
 
 
 def _closed(mask: BoolArray, radius: int, fine: list[bool]) -> BoolArray:
-    """Closing by `radius` pixels; air is added around first, so that nothing is closed against the border."""
-    room = [radius if is_fine else 0 for is_fine in fine]
-    padded = np.pad(mask, [(width, width) for width in room])
+    """Closing by `radius` pixels, padded with air so that nothing is closed against the border."""
+    padding = [radius if is_fine else 0 for is_fine in fine]
+    padded = np.pad(mask, [(width, width) for width in padding])
     closed = _eroded(_dilated(padded, radius, fine), radius, fine, outside=False)
-    return closed[tuple(slice(width, -width or None) for width in room)] | mask
+    return closed[tuple(slice(width, -width or None) for width in padding)] | mask
 
 
 def _dilated(mask: BoolArray, steps: int, fine: list[bool]) -> BoolArray:
     """Dilation by `_ball`, `steps` times.
 
-    The volume is one number whose bits are its voxels, so that a neighbour is a shift: a twentieth of ndimage's time.
-    An empty plane behind each axis takes up what is shifted out of it.
+    The volume is one integer whose bits are its voxels, so shifts reach the neighbours: a twentieth of ndimage's time.
+    An empty plane at the end of each axis catches what is shifted over its border.
     """
     padding = [(0, int(is_fine)) for is_fine in fine]
     padded = np.pad(mask, padding)
     bits, inside = _as_number(padded), _as_number(np.pad(np.ones_like(mask), padding))
     shifts = [math.prod(padded.shape[axis + 1 :]) for axis, is_fine in enumerate(fine) if is_fine]
     for _ in range(steps):
-        grown = bits
+        dilated = bits
         for shift in shifts:
-            grown |= (bits << shift) | (bits >> shift)
-        bits = grown & inside
+            dilated |= (bits << shift) | (bits >> shift)
+        bits = dilated & inside
     content = np.frombuffer(bits.to_bytes(-(-padded.size // 8), "little"), dtype=np.uint8)
     voxels = np.unpackbits(content, count=padded.size, bitorder="little").reshape(padded.shape).view(np.bool_)
     return voxels[tuple(slice(n) for n in mask.shape)]
@@ -124,11 +124,13 @@ def _as_number(mask: BoolArray) -> int:
 
 
 def _eroded(mask: BoolArray, steps: int, fine: list[bool], *, outside: bool = True) -> BoolArray:
-    """Erosion by `_ball`, `steps` times; `outside`: what lies beyond the border."""
-    room = 0 if outside else 1
-    padded = np.pad(mask, [(room * is_fine, room * is_fine) for is_fine in fine])
-    less = ~_dilated(~padded, steps, fine)
-    return less[tuple(slice(room * is_fine, room * is_fine + n) for is_fine, n in zip(fine, mask.shape, strict=True))]
+    """Erosion by `_ball`, `steps` times; `outside` is the mask's value beyond the border."""
+    width = 0 if outside else 1
+    padded = np.pad(mask, [(width * is_fine, width * is_fine) for is_fine in fine])
+    eroded = ~_dilated(~padded, steps, fine)
+    return eroded[
+        tuple(slice(width * is_fine, width * is_fine + n) for is_fine, n in zip(fine, mask.shape, strict=True))
+    ]
 
 
 def _ball(fine: list[bool]) -> BoolArray:
@@ -152,7 +154,7 @@ def _largest_component(mask: BoolArray) -> BoolArray:
 
 
 def _fill_planes(mask: BoolArray, fine: list[bool]) -> BoolArray:
-    """Fill what is enclosed within a plane: planes of thick slices, or those across each of the three axes in turn."""
+    """Fill holes within planes: within thick slices, or else in the planes across each of the three axes in turn."""
     box = _box(mask)  # air around it reaches the border of every plane
     filled = mask[box]
     for axis in range(3):
@@ -165,8 +167,8 @@ def _fill_planes(mask: BoolArray, fine: list[bool]) -> BoolArray:
 
 def _box(mask: BoolArray) -> tuple[slice, ...]:
     """The smallest box that holds the mask; everything if it is empty."""
-    shown = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    return tuple(slice(places[0], places[-1] + 1) if len(places) else slice(None) for places in shown)
+    planes = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+    return tuple(slice(found[0], found[-1] + 1) if len(found) else slice(None) for found in planes)
 
 
 def _filled(mask: BoolArray, axis: int) -> BoolArray:
@@ -181,7 +183,7 @@ def _filled(mask: BoolArray, axis: int) -> BoolArray:
 
 
 def _block_means(volume: FloatArray, factors: list[int]) -> FloatArray:
-    """Means of blocks of `factors` voxels; the far edges are repeated to complete the last blocks."""
+    """Means of blocks of `factors` voxels; the last planes are repeated to fill incomplete blocks."""
     padding = [(0, -n % f) for n, f in zip(volume.shape, factors, strict=True)]
     padded = np.pad(volume, padding, mode="edge") if any(p for _, p in padding) else volume
     for axis, factor in enumerate(factors):
@@ -191,25 +193,25 @@ def _block_means(volume: FloatArray, factors: list[int]) -> FloatArray:
     return np.ascontiguousarray(padded, dtype=np.float32)
 
 
-def _enlarge(mask: BoolArray, factors: list[int], shape: tuple[int, ...]) -> BoolArray:
-    """A mask of blocks back on the full grid: linear interpolation between block centres, threshold one half."""
+def _upsample(mask: BoolArray, factors: list[int], shape: tuple[int, ...]) -> BoolArray:
+    """A mask of blocks on the full grid: linear interpolation between block centres, threshold one half."""
     soft = mask.astype(np.float32)
     for axis in (0, 1):
-        soft = _stretched(soft, axis, factors[axis], np.arange(shape[axis]))
+        soft = _interpolated(soft, axis, factors[axis], np.arange(shape[axis]))
     if factors[2] == 1:
         return soft > 0.5
     head = np.empty(shape, dtype=bool)
-    for start in range(0, shape[2], SLAB):  # here a volume would peak in memory
+    for start in range(0, shape[2], SLAB):  # whole volumes would peak in memory here
         planes = np.arange(start, min(start + SLAB, shape[2]))
-        head[..., planes] = _stretched(soft, 2, factors[2], planes) > 0.5
+        head[..., planes] = _interpolated(soft, 2, factors[2], planes) > 0.5
     return head
 
 
-def _stretched(soft: FloatArray, axis: int, factor: int, places: NDArray[np.intp]) -> FloatArray:
-    """Voxels `places` along an axis of blocks of `factor` voxels, between the blocks' centres linear."""
+def _interpolated(soft: FloatArray, axis: int, factor: int, planes: NDArray[np.intp]) -> FloatArray:
+    """The voxel planes `planes` of an axis with blocks of `factor` voxels, by linear interpolation of block centres."""
     if factor == 1:
-        return soft.take(places, axis)
-    position = np.clip((places + 0.5) / factor - 0.5, 0, soft.shape[axis] - 1)
+        return soft.take(planes, axis)
+    position = np.clip((planes + 0.5) / factor - 0.5, 0, soft.shape[axis] - 1)
     lower = np.minimum(position.astype(int), max(soft.shape[axis] - 2, 0))
     upper = np.minimum(lower + 1, soft.shape[axis] - 1)
     weight = (position - lower).astype(np.float32).reshape([-1 if k == axis else 1 for k in range(3)])

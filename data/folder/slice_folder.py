@@ -1,7 +1,7 @@
-"""The slices of one split and domain on disk: `DATA/trainA/*.png`, what lies beside them, and their positions.
+"""The slices of one split and domain on disk: `DATA/trainA/*.png`, their masks and other files, their positions.
 
-Folders made by hand work too: without masks, masks are computed; without a manifest, positions are taken from the index
-in the file name. The older layout `train_A`, `train_maskA` is recognised.
+Folders made by hand work too: missing masks are computed, and without a manifest positions come from the index in the
+file name. The older layout `train_A`, `train_maskA` is recognised.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from data.folder.subjects import FolderSubjects, SubjectTable
 from util.errors import UserError
 from util.problems import Problem
 
-KEEP_BYTES = 256 * 2**20  # a folder keeps so much of what it decoded; what is more is read from disk every time
-READERS: Mapping[str, Callable[[Path], NDArray]] = {  # kinds of files that lie beside slices
+KEEP_BYTES = 256 * 2**20  # decoded slices a folder keeps in memory; others are read from disk every time
+READERS: Mapping[str, Callable[[Path], NDArray]] = {  # kinds of files beside the slices
     "mask": read_mask,
     "truth": read_image,
     "truth_mask": read_mask,
@@ -32,23 +32,23 @@ READERS: Mapping[str, Callable[[Path], NDArray]] = {  # kinds of files that lie 
 
 
 class SliceFolder:
-    """Slices of `split` (train, val, test) and `domain` (A, B), in file-name order.
+    """Slices of `split` (train, val, test) and `domain` (A, B), sorted by file name.
 
-    What is no slice by its name, or unknown to the manifest, is left out from the start; `check` tells of it.
+    Files whose names are not allowed or not in the manifest are ignored here; `check` reports them.
 
     Attributes:
         files: paths of the slices.
-        listing: all that the folder holds; entries: subject and entry of each file that the manifest names in it.
-        subjects: subject name a slice.
+        listing: contents of the folder; entries: subject and manifest entry by file name.
+        subjects: subject name of each slice.
         index: (N,) int64 slice number within its volume.
         p: (N,) float32 relative level in [0, 1] (docs/method.md, notation).
-        level_mm: (N,) float32 template level where the simulator knew it, else None. Never read in training.
+        level_mm: (N,) float32 template level of simulated slices, else None. Never read in training.
 
     Args:
-        use_manifest: False for positions from names alone.
-        keep_bytes: so much of what is decoded is kept for the next time.
+        use_manifest: False to take positions from file names alone.
+        keep_bytes: memory for decoded slices.
     Raises:
-        UserError: the folder is missing or empty, or there is a manifest that cannot be read.
+        UserError: the folder is missing or empty, or its manifest cannot be read.
     """
 
     def __init__(
@@ -71,82 +71,82 @@ class SliceFolder:
         self.subjects, self.index, self.p, self.level_mm = self._positions()
         self._siblings: dict[str, SiblingFolder | None] = {}
         self._memory: dict[tuple[str, Path], NDArray] = {}
-        self._keep_bytes = self._room = keep_bytes
+        self._keep_bytes = self._free_bytes = keep_bytes
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
     def mask_folder(self) -> Path | None:
-        """Where masks are stored, if they are."""
+        """The folder of masks, if there is one."""
         masks = self.sibling("mask")
         return None if masks is None else masks.folder
 
     def pixels(self, i: int) -> NDArray:
-        """Slice i, (H, W) uint8, uint16 or float32, see `read_native`; not to be written to."""
-        return self._kept("pixels", i, lambda: read_native(self.files[i]))
+        """Slice i, (H, W) uint8, uint16 or float32, see `read_native`; read-only by convention."""
+        return self._memoized("pixels", i, lambda: read_native(self.files[i]))
 
     def image(self, i: int) -> NDArray[np.float32]:
-        """Slice i, (H, W) in [0, 1]; not to be written to."""
+        """Slice i, (H, W) in [0, 1]; read-only by convention."""
         return as_image(self.pixels(i))
 
     def mask(self, i: int) -> NDArray[np.bool_]:
-        """Foreground of slice i, (H, W): from the mask folder, computed where there is none; not to be written to."""
+        """Foreground of slice i, (H, W): from the mask folder or, without one, computed; read-only by convention."""
         masks = self.sibling("mask")
         if masks is None:
-            return self._kept("mask", i, lambda: head_mask_slice(self.image(i)))
-        return self._kept("mask", i, lambda: masks.read(i))
+            return self._memoized("mask", i, lambda: head_mask_slice(self.image(i)))
+        return self._memoized("mask", i, lambda: masks.read(i))
 
     @cached_property
-    def people(self) -> FolderSubjects:
-        """Who is in the folder, as it was opened."""
+    def folder_subjects(self) -> FolderSubjects:
+        """The subjects of the folder, as first asked for."""
         table = SubjectTable.of([path.name for path in self.files], self.subjects)
         return FolderSubjects(self.folder, self.split, table, bool(self.entries))
 
-    def _kept(self, kind: str, i: int, read: Callable[[], NDArray]) -> NDArray:
-        """Decoding a PNG takes as long as a small network's step: once is enough while memory lasts.
+    def _memoized(self, kind: str, i: int, read: Callable[[], NDArray]) -> NDArray:
+        """`read()`, kept in memory up to the limit: decoding a PNG takes as long as a small network's step.
 
-        Threads that see the last room at once may keep a slice too many each, no more.
+        Threads may exceed the limit by one slice each.
         """
         key = (kind, self.files[i])
         if key in self._memory:
             return self._memory[key]
         slice_ = read()
-        if slice_.nbytes <= self._room:
-            self._room -= slice_.nbytes
+        if slice_.nbytes <= self._free_bytes:
+            self._free_bytes -= slice_.nbytes
             self._memory[key] = slice_
         return slice_
 
     def sibling(self, kind: str) -> SiblingFolder | None:
-        """The folder beside this one that holds `kind` (see `READERS`) under the same names, if any."""
+        """The folder beside this one with the files of `kind` (see `READERS`), if any."""
         if kind not in self._siblings:
             folder = find_folder(self.dataroot, self.split, self.domain, kind)
             listing = None if folder is None else list_slices(folder, self.dataroot)
             self._siblings[kind] = None if listing is None else SiblingFolder(kind, listing, self.files)
         return self._siblings[kind]
 
-    def forget(self) -> None:
-        """Give back the memory of what was decoded."""
+    def clear_memory(self) -> None:
+        """Free the memory of decoded slices."""
         self._memory.clear()
-        self._room = self._keep_bytes
+        self._free_bytes = self._keep_bytes
 
-    def leave_out(self, problems: Iterable[Problem]) -> None:
-        """Go on without every slice that has a problem itself, or whose file in a folder beside has one.
+    def exclude(self, problems: Iterable[Problem]) -> None:
+        """Drop every slice that has a problem itself or in one of its files in the folders beside.
 
-        Raises: UserError if none is left.
+        Raises: UserError if no slice is left.
         """
         bad = {(problem.path.parent, problem.path.stem) for problem in problems}
         folders = [self.folder, *(s.folder for kind in READERS if (s := self.sibling(kind)) is not None)]
-        rows = [i for i, path in enumerate(self.files) if not any((folder, path.stem) in bad for folder in folders)]
-        if not rows:
+        kept = [i for i, path in enumerate(self.files) if not any((folder, path.stem) in bad for folder in folders)]
+        if not kept:
             raise UserError(f"{self.folder}: no slice can be used, need at least one")
-        self.files, self.subjects = [self.files[i] for i in rows], [self.subjects[i] for i in rows]
-        self.index, self.p = self.index[rows], self.p[rows]
-        self.level_mm = None if self.level_mm is None else self.level_mm[rows]
+        self.files, self.subjects = [self.files[i] for i in kept], [self.subjects[i] for i in kept]
+        self.index, self.p = self.index[kept], self.p[kept]
+        self.level_mm = None if self.level_mm is None else self.level_mm[kept]
         self._siblings.clear()
 
     def _manifest_entries(self) -> dict[str, tuple[str, SliceEntry]]:
-        """Subject and entry of every file that the manifest names in this folder."""
+        """Subject and manifest entry of each file of this folder, by file name."""
         manifest = read_manifest(self.dataroot)
         return {
             entry.file: (volume.subject, entry)
@@ -160,21 +160,21 @@ class SliceFolder:
             parsed = [parse_name(path.stem) for path in self.files]
             subjects, numbers = [subject for subject, _ in parsed], np.array([n for _, n in parsed], dtype=np.int64)
             return subjects, numbers, _relative_levels(subjects, numbers), None
-        rows = [self.entries[path.name] for path in self.files]
-        levels = [entry.level_mm for _, entry in rows]
+        entries = [self.entries[path.name] for path in self.files]
+        levels = [entry.level_mm for _, entry in entries]
         given = [level for level in levels if level is not None]
         return (
-            [subject for subject, _ in rows],
-            np.array([entry.index for _, entry in rows], dtype=np.int64),
-            np.array([entry.p for _, entry in rows], dtype=np.float32),
+            [subject for subject, _ in entries],
+            np.array([entry.index for _, entry in entries], dtype=np.int64),
+            np.array([entry.p for _, entry in entries], dtype=np.float32),
             np.array(given, dtype=np.float32) if len(given) == len(levels) else None,
         )
 
 
 class SiblingFolder:
-    """Files of one kind that belong to given slices, found by name without suffix.
+    """Files of one kind for given slices, matched by stem.
 
-    files: one a slice; where it is missing, the path that it should have.
+    files: one per slice; the expected path if the file is missing.
     """
 
     def __init__(self, kind: str, listing: Listing, slices: list[Path]) -> None:
@@ -184,25 +184,25 @@ class SiblingFolder:
         self.files = [found.get(path.stem, listing.folder / path.name) for path in slices]
 
     def read(self, i: int) -> NDArray:
-        """What belongs to slice i: (H, W) of the kind's type."""
+        """The file of slice i: (H, W) of the kind's type."""
         return self._read(self.files[i])
 
 
 def find_folder(dataroot: Path, split: str, domain: str, kind: str = "") -> Path | None:
     """`DATA/trainA_mask` (or the older `train_maskA`, `train_A`) if it exists."""
-    ours = f"{split}{domain}_{kind}" if kind else f"{split}{domain}"
-    for name in (ours, f"{split}_{kind}{domain}"):
+    current = f"{split}{domain}_{kind}" if kind else f"{split}{domain}"
+    for name in (current, f"{split}_{kind}{domain}"):
         if (dataroot / name).is_dir():
             return dataroot / name
     return None
 
 
 def _relative_levels(subjects: list[str], index: NDArray[np.int64]) -> NDArray[np.float32]:
-    """p from slice numbers alone: a slice's centre over the outer faces of its subject's first and last slice."""
+    """p from slice numbers alone: a slice's centre between the outer faces of its subject's first and last slice."""
     if not subjects:
         return np.empty(0, dtype=np.float32)
-    names, whose = np.unique(np.array(subjects), return_inverse=True)
+    names, subject = np.unique(np.array(subjects), return_inverse=True)
     first, last = np.full(len(names), index.max()), np.full(len(names), index.min())
-    np.minimum.at(first, whose, index)
-    np.maximum.at(last, whose, index)
-    return ((index - first[whose] + 0.5) / (last - first + 1)[whose]).astype(np.float32)
+    np.minimum.at(first, subject, index)
+    np.maximum.at(last, subject, index)
+    return ((index - first[subject] + 0.5) / (last - first + 1)[subject]).astype(np.float32)

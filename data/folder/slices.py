@@ -1,7 +1,7 @@
-"""Slice files: grey images in [0, 1] and foreground masks on disk, their names, and how a plane becomes an image.
+"""Slice files: grey images in [0, 1] and foreground masks on disk, their names and orientation.
 
-A plane of a RAS volume with axes (i, j), i < j, is shown with i increasing to the right and j increasing upwards, so
-that anterior or superior is on top: `image = flipud(plane.T)`.
+A plane of a RAS volume with axes (i, j), i < j, is shown with i to the right and j upwards, so anterior or superior is
+on top: `image = flipud(plane.T)`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BoolImage = NDArray[np.bool_]
 
 SLICE_SUFFIXES = (".png", ".npy")
 SUBJECT_WITHOUT_NAME = "subject"
-INDEX_DIGITS = 15  # more of them belong to the name, not to the index
+INDEX_DIGITS = 15  # at most; further digits belong to the name
 
 
 def to_image(ras_plane: NDArray) -> NDArray:
@@ -31,12 +31,12 @@ def to_image(ras_plane: NDArray) -> NDArray:
 
 
 def from_image(image: NDArray) -> NDArray:
-    """The inverse of `to_image`: an image (H, W) as a RAS plane (W, H)."""
+    """Inverse of `to_image`: an image (H, W) as a RAS plane (W, H)."""
     return np.flipud(image).T
 
 
 def clean_subject(name: str) -> str:
-    """`name` with every character outside [A-Za-z0-9._-] replaced by '-', never starting with a dot."""
+    """`name` with '-' for every character outside [A-Za-z0-9._-] and for a dot at the start."""
     cleaned = re.sub(r"[^A-Za-z0-9._-]", "-", name)
     return "-" + cleaned[1:] if cleaned.startswith(".") else cleaned
 
@@ -49,8 +49,8 @@ def slice_name(subject: str, index: int) -> str:
 def parse_name(stem: str) -> tuple[str, int]:
     """Subject and slice index of a file name without suffix: `sub_01_003` gives (`sub_01`, 3).
 
-    Names made by hand: trailing digits are the index also without an underscore (`case7` gives (`case`, 7)); digits
-    alone belong to the one subject `subject`; a name without trailing digits is a subject of one slice, index 0.
+    Names given by hand: the underscore is optional (`case7` gives (`case`, 7)); digits alone belong to a subject named
+    `subject`; a name without trailing digits is a subject with one slice, index 0.
     """
     match = re.fullmatch(rf"(.*?)_?([0-9]{{1,{INDEX_DIGITS}}})", stem)
     if match is None:
@@ -59,7 +59,7 @@ def parse_name(stem: str) -> tuple[str, int]:
 
 
 def has_subject(stem: str) -> bool:
-    """Whether a file name says whose slice it is: digits alone do not."""
+    """Whether a file name contains a subject; digits alone do not."""
     return re.fullmatch("_?[0-9]+", stem) is None
 
 
@@ -68,8 +68,8 @@ def write_image(path: Path, image: NDArray, bits: int) -> None:
 
     Args:
         image: (H, W) float in [0, 1].
-        bits: 8 or 16; the value is stored as round(image * (2^bits - 1)).
-    Raises: ValueError for another shape, another depth, or values outside [0, 1] (NaN included).
+        bits: 8 or 16; values are stored as round(image * (2^bits - 1)).
+    Raises: ValueError for another shape or depth, or values outside [0, 1] (NaN included).
     """
     if image.ndim != 2 or bits not in (8, 16):
         raise ValueError(f"{path}: shape {image.shape} and {bits} bits, need (H, W) and 8 or 16 bits")
@@ -81,7 +81,7 @@ def write_image(path: Path, image: NDArray, bits: int) -> None:
 
 
 def write_pixels(path: Path, pixels: NDArray) -> None:
-    """Write (H, W) uint8 or uint16 as they are: masks, class labels, quantised intensities."""
+    """Write pixels (H, W) uint8 or uint16 unchanged: masks, class labels, quantised intensities."""
     path.write_bytes(encode_png(pixels))
 
 
@@ -91,14 +91,14 @@ def write_mask(path: Path, mask: BoolImage) -> None:
 
 
 def read_pixels(path: Path) -> NDArray:
-    """Read (H, W) pixel values as stored, integer or float, from a PNG or .npy file, whoever wrote it.
+    """Read pixels (H, W) as stored, integer or float, from an untrusted PNG or .npy file.
 
     Colour PNGs with equal channels count as grey; transparency is ignored.
-    Raises: UserError naming the file: no regular file, too large, not readable, or no single grey plane.
+    Raises: UserError naming the file: not a regular file, too large, unreadable, or not one grey plane.
     """
     suffix = path.suffix.lower()
     if suffix not in SLICE_SUFFIXES:
-        raise UserError(f"{path}: slices are read from {' or '.join(SLICE_SUFFIXES)} files")
+        raise UserError(f"{path}: slices must be {' or '.join(SLICE_SUFFIXES)} files")
     content = read_bounded(path, MAX_BYTES)
     try:
         pixels = decode_npy(content) if suffix == ".npy" else decode_png(content)
@@ -113,16 +113,16 @@ def read_pixels(path: Path) -> NDArray:
 
 
 def read_native(path: Path) -> NDArray:
-    """Read a slice's pixels (H, W) as they are kept: uint8, uint16, or float32 in [0, 1]. See `as_image`.
+    """Read a slice's pixels (H, W) in their own type: uint8, uint16, or float32 in [0, 1]. See `as_image`.
 
-    Raises: UserError naming the file, see `read_pixels`; also for another type, and for floats outside [0, 1].
+    Raises: UserError naming the file, see `read_pixels`; also for other types and for floats outside [0, 1].
     """
     pixels = read_pixels(path)
     if pixels.dtype == np.bool_:
         return pixels.astype(np.float32)
     if pixels.dtype in (np.uint8, np.uint16):
         return pixels
-    if pixels.dtype.kind == "i" and pixels.min() >= 0 and pixels.max() <= 65535:  # 16-bit PNG as old Pillow gives it
+    if pixels.dtype.kind == "i" and pixels.min() >= 0 and pixels.max() <= 65535:  # a 16-bit PNG as read by old Pillow
         return pixels.astype(np.uint16)
     if pixels.dtype.kind != "f":
         raise UserError(f"{path}: values of type {pixels.dtype}, allowed are uint8, uint16 and floats in [0, 1]")
@@ -132,7 +132,7 @@ def read_native(path: Path) -> NDArray:
 
 
 def as_image(pixels: NDArray) -> FloatImage:
-    """Levels as `read_native` gives them, in float32 [0, 1]: integers are divided by their type's largest value."""
+    """Pixels of `read_native` as float32 in [0, 1]: integers are divided by their type's largest value."""
     if pixels.dtype.kind == "f":
         return pixels.astype(np.float32)
     return pixels.astype(np.float32) * np.float32(1 / np.iinfo(pixels.dtype).max)
@@ -148,11 +148,11 @@ def read_image(path: Path) -> FloatImage:
 
 
 def read_mask(path: Path) -> BoolImage:
-    """Read a foreground mask as (H, W) bool: everything that is not 0 is foreground, so 0/1 and 0/255 both work.
+    """Read a foreground mask as (H, W) bool: every value but 0 is foreground, so 0/1 and 0/255 both work.
 
     Raises: UserError naming the file, see `read_pixels`; also for NaN.
     """
     pixels = read_pixels(path)
     if pixels.dtype.kind == "f" and np.isnan(pixels).any():
-        raise UserError(f"{path}: holds NaN, a mask is 0 in air and another number in the head")
+        raise UserError(f"{path}: holds NaN, a mask needs 0 for air and another number for the head")
     return pixels != 0
