@@ -1,6 +1,6 @@
-"""How fast training, inference, loading and preprocessing are on this machine, beside what the machine can do.
+"""How fast training, inference, preprocessing, loading and simulation are here, beside what the machine can do.
 
-python scripts/benchmark_speed.py [--cases train,infer,load,preprocess,start,growth] [--size 224] [--batch 4] [--json]
+python scripts/benchmark_speed.py [--cases train,infer,load,preprocess,simulate,start,growth] [--size 224] [--batch 4]
 
 `load` builds a data folder's cache (cold) and reads from it (warm). `start` is what train.py does before its first step
 with `--slices` in the data folder. `growth` repeats `start` for 1000 slices and ever ten times more, and `train` for
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.compute import Case, infer_case, train_case
-from benchmarks.data import load_case, preprocess_case
+from benchmarks.data import load_case, preprocess_case, simulate_case
 from benchmarks.start import start_case
 from models import MODELS
 from util.device import AMP
@@ -41,6 +41,7 @@ CASES: dict[str, Measure] = {
     "infer": infer_case,
     "load": load_case,
     "preprocess": preprocess_case,
+    "simulate": simulate_case,
     "start": start_case,
 }
 GROWTH = "growth"

@@ -92,7 +92,7 @@ def test_every_case_reports_what_interface_md_asks_for(tmp_path: Path) -> None:
     done = run(*arguments, "--json", "--", *SMALL)
     assert done.returncode == 0, done.stderr
     found = {row["case"]: row for row in map(json.loads, done.stdout.splitlines())}
-    assert found.keys() == {"train", "infer", "load", "preprocess", "start"}
+    assert found.keys() == {"train", "infer", "load", "preprocess", "simulate", "start"}
     for row in (found["train"], found["infer"]):
         assert row["images_per_s"] == pytest.approx(row["batch"] / row["s_per_step"])
         assert row["fraction_of_conv_rate"] == pytest.approx(
@@ -101,6 +101,7 @@ def test_every_case_reports_what_interface_md_asks_for(tmp_path: Path) -> None:
         assert row["parameters_G"] > 1000 and row["peak_mb"] > 100 and row["device"] == "cpu"
     assert found["train"]["s_per_step"] > found["infer"]["s_per_step"]
     assert found["load"]["slices_per_s_warm"] > found["load"]["slices_per_s_cold"] > 0
+    assert found["simulate"]["slices"] > 200 and found["simulate"]["s_per_subject"] > 0
     assert found["start"]["slices"] == 3000 and 0 < found["start"]["sampling_s"] < found["start"]["start_s"] < 60
     old = tmp_path / "old.jsonl"
     old.write_text(done.stdout, encoding="utf-8")
