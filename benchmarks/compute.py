@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.floors import floors
 from benchmarks.machine import conv_rate, copy_rate
+from benchmarks.operations import operations
 from data.batch import Batch
 from models import MODELS
 from models.base_model import BaseModel
@@ -46,7 +46,7 @@ class Case:
     seconds: float = 20.0  # each timing takes about so long
     train_args: tuple[str, ...] = ()
     slices: int = 10**6  # in the largest data folder
-    floors: bool = False
+    profile: bool = False
 
 
 class Bench:
@@ -140,7 +140,7 @@ def train_case(case: Case) -> Result:
     found = bench.described("train", median_seconds(bench.step, bench.device, case.seconds))
     found |= _against_machine(bench, found["s_per_step"], flop(bench.step))
     found["flop_of"] = flop_by_term(bench)
-    return found | (floors(bench.step, bench.device, found["s_per_step"]) if case.floors else {})
+    return found | (operations(bench.step, bench.device) if case.profile else {})
 
 
 def infer_case(case: Case) -> Result:
@@ -150,7 +150,7 @@ def infer_case(case: Case) -> Result:
         raise UserError(f"--cases infer: --model {case.model} does not synthesise")
     found = bench.described("infer", median_seconds(bench.infer, bench.device, case.seconds))
     found |= _against_machine(bench, found["s_per_step"], flop(bench.infer))
-    return found | (floors(bench.infer, bench.device, found["s_per_step"]) if case.floors else {})
+    return found | (operations(bench.infer, bench.device) if case.profile else {})
 
 
 def flop(work: Callable[[], object]) -> int:

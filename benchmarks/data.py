@@ -1,4 +1,4 @@
-"""Speed of what feeds training: decoding and preparing slices, and making slices out of volumes."""
+"""Speed of what feeds training: simulating volumes, making slices out of them, decoding and preparing slices."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from options.train_options import parse
 from preprocessing.geometry import SourceGeometry
 from preprocessing.slicing import write_volume
 from simulation.benchmark import Benchmark, write_benchmark
-from simulation.presets import find_preset
+from simulation.presets import Preset, find_preset, with_acquisition
 from simulation.subject import simulate_scan
 from training.loader import load
 from util.device import choose_device
 
 SUBJECTS = 3  # training subjects a domain in the loaded folder
 PREPROCESS_MATRIX = 256
+THICKNESS_MM = 1.0  # of the simulated slices
 
 Result = dict[str, Any]
 
@@ -81,5 +82,28 @@ def preprocess_case(case: Case) -> Result:
         "case": "preprocess",
         "size": PREPROCESS_MATRIX,
         "slices_per_s": len(entry.slices) / seconds,
+        "peak_mb": peak_mb(choose_device("-1")),
+    }
+
+
+def simulate_case(case: Case) -> Result:
+    """One subject of the simulator in slices of 1 mm: both fields and the truth, one after the other, on one thread."""
+    torch.set_num_threads(1)
+    thick = find_preset("same-contrast")
+    preset = Preset(
+        thick.name, *(with_acquisition(scan, thickness_mm=THICKNESS_MM) for scan in (thick.low, thick.high))
+    )
+    slices: list[int] = []
+    times: list[float] = []
+    while len(times) < 2 or sum(times) < case.seconds:  # the first subject also pays for the anatomy
+        start = time.perf_counter()
+        scans = [simulate_scan(preset, 0, len(times), ab, matrix=case.size, with_truth=ab == "A") for ab in "AB"]
+        times.append(time.perf_counter() - start)
+        slices.append(sum(scan.image.shape[2] for scan in scans))
+    return {
+        "case": "simulate",
+        "size": case.size,
+        "slices": statistics.median(slices[1:]),
+        "s_per_subject": statistics.median(times[1:]),
         "peak_mb": peak_mb(choose_device("-1")),
     }

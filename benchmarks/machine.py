@@ -14,8 +14,8 @@ SECONDS = 1.0  # each rate is the best of what fits in this time
 BANDWIDTH_BYTES = 256 << 20
 
 
-def best_seconds(work: Callable[[], object], device: torch.device, seconds: float = SECONDS) -> float:
-    """The shortest of repeated calls of `work`, device finished, within about `seconds`; at least three after one."""
+def best_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The shortest of repeated calls of `work`, device finished, within about `SECONDS`; at least three after one."""
 
     def once() -> float:
         start = time.perf_counter()
@@ -26,7 +26,7 @@ def best_seconds(work: Callable[[], object], device: torch.device, seconds: floa
 
     once()
     times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
+    while len(times) < 3 or sum(times) < SECONDS:
         times.append(once())
     return min(times)
 

@@ -30,7 +30,8 @@ MEASURES = (*IN_HEAD, *WHOLE_SLICE)
 HIGHER_IS_BETTER = {name: name not in ("nrmse", "mae") for name in MEASURES}
 WHY_NONE = {
     "ms_ssim": f"MS-SSIM needs slices of at least {image.MS_SSIM_SIDE} px a side",
-    "ssim_full": f"SSIM needs slices of more than {2 * image.RADIUS} px a side",
+    "ssim": f"no head voxels in the truth, or slices of less than {image.WINDOW} px a side",
+    "ssim_full": f"SSIM needs slices of at least {image.WINDOW} px a side",
 }
 WHY_NONE_ELSE = "no head voxels in the truth, or no difference at all from it"
 

@@ -1,14 +1,14 @@
-"""How fast training, inference, loading and preprocessing are on this machine, beside what the machine can do.
+"""How fast training, inference, preprocessing, loading and simulation are here, beside what the machine can do.
 
-python scripts/benchmark_speed.py [--cases train,infer,load,preprocess,start,growth] [--size 224] [--batch 4] [--json]
+python scripts/benchmark_speed.py [--cases train,infer,load,preprocess,simulate,start,growth] [--size 224] [--batch 4]
 
 `load` builds a data folder's cache (cold) and reads from it (warm). `start` is what train.py does before its first step
 with `--slices` in the data folder. `growth` repeats `start` for 1000 slices and ever ten times more, and `train` for
 slices of 128 to 512 pixels a side; the largest take minutes on a CPU.
 
 Every case runs in a process of its own, so that its peak memory is its own. `--compare OLD.jsonl` puts an earlier run's
-figures (its `--json` output) beside these. `--floors` adds, for train and infer, what their convolutions, products and
-attention take alone and what their bytes take at the rate of a copy (see benchmarks/floors.py).
+figures (its `--json` output) beside these. `--profile` adds, for train and infer, the operations that take most time:
+seconds, their share, and the FLOP of products and convolutions (see benchmarks/operations.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.compute import Case, infer_case, train_case
-from benchmarks.data import load_case, preprocess_case
+from benchmarks.data import load_case, preprocess_case, simulate_case
 from benchmarks.start import start_case
 from models import MODELS
 from util.device import AMP
@@ -41,13 +41,14 @@ CASES: dict[str, Measure] = {
     "infer": infer_case,
     "load": load_case,
     "preprocess": preprocess_case,
+    "simulate": simulate_case,
     "start": start_case,
 }
 GROWTH = "growth"
 SIDES = (128, 256, 384, 512)  # pixels
 LEAST_SLICES = 1000
 NAMES = (*CASES, GROWTH)
-GIGA = ("flop_per_step", "flop_per_s", "conv_rate", "copy_rate", "bytes_per_step")  # shown in units of 10^9
+GIGA = ("flop_per_step", "flop_per_s", "conv_rate", "copy_rate", "flop_of", "operation_flop")  # shown in 10^9
 DESCRIBING = ("case", "model", "size", "batch", "micro_batch", "amp", "device", "parameters_G", "slices")  # no speeds
 
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--gpu_ids", default="auto", help="as for train.py [default: auto]")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long a timing takes [default: 20]")
     parser.add_argument("--slices", type=int, default=10**6, help="in the largest data folder [default: 1000000]")
-    parser.add_argument("--floors", action="store_true", help="for train and infer: what their operations take alone")
+    parser.add_argument("--profile", action="store_true", help="for train and infer: which operations take the time")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of tables")
     parser.add_argument("--compare", metavar="OLD.jsonl", help="figures of an earlier run, by --json")
     parser.add_argument("train_args", nargs="*", help="after --: further options of train.py, for the model")
@@ -78,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
     before = read_results(Path(options.compare)) if options.compare else {}
     case = Case(
         options.model, options.size, options.batch, options.amp, options.gpu_ids, options.seconds,
-        tuple(options.train_args), options.slices, options.floors,
+        tuple(options.train_args), options.slices, options.profile,
     )  # fmt: skip
     for name in names:
         for measure, one in parts(name, case):
@@ -137,7 +138,7 @@ def shown(name: str, value: float | None) -> str:
     """A number for the table; operations, bytes and their rates in 10^9."""
     if value is None:
         return ""
-    return f"{value / 1e9:.4g} G" if name in (*GIGA, "flop_of") else f"{value:.4g}"
+    return f"{value / 1e9:.4g} G" if name in GIGA else f"{value:.4g}"
 
 
 if __name__ == "__main__":

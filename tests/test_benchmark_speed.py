@@ -15,8 +15,9 @@ import torch
 from conftest import SMALL_NETWORKS, SMALL_SGP
 from torch import nn
 
-from benchmarks.compute import Bench, Case, flop, flop_by_term, head_batch, train_case
+from benchmarks.compute import Bench, Case, flop, flop_by_term, head_batch, infer_case, train_case
 from benchmarks.machine import conv_rate
+from benchmarks.operations import MOST, operations
 from benchmarks.start import make_data, measure, start_case
 from data.cache.slice_cache import SliceCache
 from data.folder.slice_folder import SliceFolder
@@ -37,6 +38,34 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_flop_of_a_convolution() -> None:
     layer = nn.Conv2d(3, 5, 3, padding=1, bias=False)
     assert flop(lambda: layer(torch.zeros(2, 3, 8, 8))) == 2 * 2 * 64 * 3 * 5 * 9
+
+
+def test_operations_of_a_small_network() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(320, 7))
+    x = torch.randn(2, 3, 8, 8)
+    found = operations(lambda: network(x).square().mean().backward(), torch.device("cpu"))
+    convolution, linear = 2 * 2 * 64 * 3 * 5 * 9, 2 * 2 * 320 * 7
+    assert found["operation_flop"] == {
+        "aten::convolution": convolution,
+        "aten::convolution_backward": convolution,  # no gradient of x is needed
+        "aten::addmm": linear,
+        "aten::mm": 2 * linear,
+    }
+    seconds, shares = found["operation_s"], found["operation_share"]
+    assert list(seconds) == sorted(seconds, key=lambda name: -seconds[name]) == list(shares) and len(seconds) == MOST
+    assert "aten::addmm" in seconds and 0.5 < sum(shares.values()) <= 1 and min(seconds.values()) >= 0
+
+
+def test_the_cases_report_operations_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rates of the machine, which take seconds, are made up here."""
+    for name in ("conv_rate", "copy_rate"):
+        monkeypatch.setattr(f"benchmarks.compute.{name}", lambda *what: 1e9)
+    monkeypatch.setattr("benchmarks.compute.flop_by_term", lambda bench: {})
+    for case in (train_case, infer_case):
+        assert "operation_s" not in case(LITTLE)
+        found = case(replace(LITTLE, profile=True))
+        assert sum(found["operation_flop"].values()) == found["flop_per_step"]
+        assert 0 < sum(found["operation_s"].values()) < 20 * found["s_per_step"]
 
 
 def test_terms_of_the_loss_share_the_step() -> None:
@@ -63,7 +92,7 @@ def test_every_case_reports_what_interface_md_asks_for(tmp_path: Path) -> None:
     done = run(*arguments, "--json", "--", *SMALL)
     assert done.returncode == 0, done.stderr
     found = {row["case"]: row for row in map(json.loads, done.stdout.splitlines())}
-    assert found.keys() == {"train", "infer", "load", "preprocess", "start"}
+    assert found.keys() == {"train", "infer", "load", "preprocess", "simulate", "start"}
     for row in (found["train"], found["infer"]):
         assert row["images_per_s"] == pytest.approx(row["batch"] / row["s_per_step"])
         assert row["fraction_of_conv_rate"] == pytest.approx(
@@ -72,6 +101,7 @@ def test_every_case_reports_what_interface_md_asks_for(tmp_path: Path) -> None:
         assert row["parameters_G"] > 1000 and row["peak_mb"] > 100 and row["device"] == "cpu"
     assert found["train"]["s_per_step"] > found["infer"]["s_per_step"]
     assert found["load"]["slices_per_s_warm"] > found["load"]["slices_per_s_cold"] > 0
+    assert found["simulate"]["slices"] > 200 and found["simulate"]["s_per_subject"] > 0
     assert found["start"]["slices"] == 3000 and 0 < found["start"]["sampling_s"] < found["start"]["start_s"] < 60
     old = tmp_path / "old.jsonl"
     old.write_text(done.stdout, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Checkpoints with a right checksum over a wrong state: one sentence that names the file, whatever is wrong with it."""
+"""Checkpoints of another run or version, whole and with a right checksum: one sentence that names the file."""
 
 from __future__ import annotations
 
@@ -55,10 +55,6 @@ def moments(name: str, value: Any, parameter: int = 1) -> Callable[[Content], No
     return with_value(value, "training", "optimisers", "D", "state", parameter, name)
 
 
-def setting(name: str, value: Any) -> Callable[[Content], None]:
-    return with_value(value, "training", "optimisers", "G", "param_groups", 0, name)
-
-
 def schedule(name: str, value: Any) -> Callable[[Content], None]:
     return with_value(value, "training", "schedulers", "G", name)
 
@@ -70,8 +66,7 @@ def pooled(image: Any) -> Callable[[Content], None]:
 def another_kind(content: Content) -> None:
     """A schedule by steps, as --lr_policy step has it."""
     parameter = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=2e-4)
-    state = torch.optim.lr_scheduler.StepLR(parameter, 5).state_dict()
-    content["training"]["schedulers"]["G"] = state
+    content["training"]["schedulers"]["G"] = torch.optim.lr_scheduler.StepLR(parameter, 5).state_dict()
 
 
 NOWHERE = "it does not say where the training stood"
@@ -79,92 +74,46 @@ ANOTHER = r"it is not a state of this run \("
 UNFIT = {
     "no position": (without("position"), NOWHERE),
     "no step": (without("position", "step"), NOWHERE),
-    "a negative epoch": (with_value(-1, "position", "epoch"), NOWHERE),
     "half a batch": (with_value(0.5, "position", "batch"), NOWHERE),
-    "a list for a position": (with_value([0], "position"), NOWHERE),
     "no networks": (without("model"), ANOTHER),
     "a network's part": (without("model", "D_A.layers.0.weight"), ANOTHER),
-    "a list for the networks": (with_value([1], "model"), ANOTHER),
     "a weight of another shape": (with_value(torch.zeros(2), "model", "D_A.layers.0.weight"), ANOTHER),
     "no training state": (without("training"), ANOTHER),
     "no optimisers": (without("training", "optimisers"), ANOTHER),
     "text for an optimiser": (with_value("adam", "training", "optimisers", "G"), ANOTHER),
-    "fewer groups": (with_value([], "training", "optimisers", "G", "param_groups"), ANOTHER),
+    "fewer groups": (with_value([], "training", "optimisers", "G", "param_groups"), "other groups of parameters"),
+    "other parameters": (
+        with_value([0], "training", "optimisers", "G", "param_groups", 0, "params"),
+        "other groups of parameters",
+    ),
+    "no learning rate": (without("training", "optimisers", "G", "param_groups", 0, "lr"), ANOTHER),
     "moments of another shape": (moments("exp_avg", torch.zeros(2)), "D, parameter 1, exp_avg is .*2,.* need"),
-    "squares of another shape": (moments("exp_avg_sq", torch.zeros(4, 1)), "exp_avg_sq is"),
-    "moments of another type": (moments("exp_avg", torch.zeros(4).double()), "torch.float64, need .* torch.float32"),
-    "whole numbers for moments": (moments("exp_avg_sq", torch.zeros(4).long()), "torch.int64, need"),
-    "a list for moments": (moments("exp_avg", [0.0] * 4), "exp_avg is no tensor"),
-    "moments that are not numbers": (moments("exp_avg", torch.full((4,), torch.nan)), "exp_avg is not finite"),
-    "squares below zero": (moments("exp_avg_sq", torch.full((4,), -1.0)), "a value that is no square"),
+    "moments of another type": (moments("exp_avg_sq", torch.zeros(4).double()), "float64, need .* torch.float32"),
+    "several counts of updates": (moments("step", torch.ones(4)), "step is .*4,"),
     "no squares": (without("training", "optimisers", "D", "state", 1, "exp_avg_sq"), "other moments than Adam's"),
     "moments of a third order": (moments("max_exp_avg_sq", torch.zeros(4)), "other moments than Adam's"),
-    "updated NaN times": (moments("step", torch.tensor(torch.nan)), "updated nan times"),
-    "updated half a time": (moments("step", torch.tensor(0.5)), "updated 0.5 times"),
-    "updated minus one time": (moments("step", torch.tensor(-1.0)), "updated -1.0 times"),
-    "several counts of updates": (moments("step", torch.ones(4)), "does not say how often"),
-    "a plain count of updates": (moments("step", 3), "does not say how often"),
     "moments of one parameter too many": (
         with_value({}, "training", "optimisers", "D", "state", 1000),
         "moments of parameter 1000",
     ),
-    "moments by name": (
-        with_value({}, "training", "optimisers", "D", "state", "weight"),
-        "moments of parameter 'weight'",
-    ),
-    "a list of moments": (with_value([], "training", "optimisers", "D", "state"), "no moments by parameter"),
-    "text for a group": (with_value(["lr"], "training", "optimisers", "G", "param_groups"), "no learning rate"),
-    "text for the learning rate": (setting("lr", "fast"), "no learning rate"),
-    "an infinite learning rate": (setting("lr", float("inf")), "no learning rate"),
-    "a learning rate below zero": (setting("lr", -1e-4), "no learning rate"),
-    "a tensor for the learning rate": (setting("lr", torch.ones(3)), "no learning rate"),
-    "other betas": (setting("betas", (0.9, 2.0)), "another betas"),
-    "one beta": (setting("betas", 0.5), "another betas"),
-    "ascent": (setting("maximize", True), "another maximize"),
-    "third moments wanted": (setting("amsgrad", True), "another amsgrad"),
-    "another first learning rate": (setting("initial_lr", 1.0), "another initial_lr"),
-    "other parameters": (setting("params", [0]), "another params"),
-    "no parameters": (without("training", "optimisers", "G", "param_groups", 0, "params"), "another params"),
     "a schedule of another kind": (another_kind, "scheduler G is of another kind"),
     "text for a schedule": (with_value("linear", "training", "schedulers", "G"), "scheduler G is of another kind"),
-    "a method in a schedule": (schedule("step", 3), "scheduler G is of another kind"),
-    "an epoch that is text": (schedule("last_epoch", "2"), "last_epoch is no count"),
-    "an epoch before the first": (schedule("last_epoch", -3), "last_epoch is no count"),
-    "an epoch beyond all": (schedule("last_epoch", 10**400), "last_epoch is no count"),
-    "no last learning rate": (without("training", "schedulers", "G", "_last_lr"), "last learning rate"),
-    "other first learning rates": (schedule("base_lrs", [1.0]), "another base_lrs"),
-    "more first learning rates": (schedule("base_lrs", [2e-4, 2e-4]), "another base_lrs"),
-    "a function in a schedule": (schedule("lr_lambdas", ["eval"]), "another lr_lambdas"),
+    "an epoch that is text": (schedule("last_epoch", "2"), "last_epoch is '2', no count"),
+    "half an update": (with_value(0.5, "training", "updates"), "updates is 0.5, no count"),
     "pooled images of another size": (pooled(torch.zeros(1, 16, 16)), "pool B, image 0 is .*16, 16"),
-    "pooled images of two channels": (pooled(torch.zeros(2, 32, 32)), "pool B, image 0 is"),
     "pooled images of bytes": (pooled(torch.zeros(1, 32, 32).byte()), "pool B, image 0 is .*uint8"),
-    "pooled images that are not numbers": (pooled(torch.full((1, 32, 32), torch.nan)), "image 0 is not finite"),
     "a number for a pooled image": (pooled(3), "pool B, image 0 is no tensor"),
     "more pooled images than a pool takes": (
         with_value([torch.zeros(1, 32, 32)] * 3, "processes", 0, "pools", "A", "images"),
-        "at most 2 images",
+        "at most 2",
     ),
-    "text for pooled images": (with_value("none", "processes", 0, "pools", "A", "images"), "at most 2 images"),
-    "half an update": (with_value(0.5, "training", "updates"), "updates is no count"),
-    "minus ten updates": (with_value(-10, "training", "updates"), "updates is no count"),
     "no pool": (without("processes", 0, "pools", "A"), ANOTHER),
     "no generators": (without("processes", 0, "generators"), ANOTHER),
     "a short state of torch's generator": (
         with_value(torch.zeros(3).byte(), "processes", 0, "generators", "torch"),
         ANOTHER,
     ),
-    "numbers for a generator's bytes": (with_value(torch.zeros(3), "processes", 0, "generators", "torch"), ANOTHER),
     "no processes": (with_value([], "processes"), ANOTHER),
-    "text for a process": (with_value(["first"], "processes"), ANOTHER),
-    "a short state of Python's generator": (
-        with_value((3, (1,), None), "processes", 0, "generators", "python"),
-        ANOTHER,
-    ),
-    "a huge number in it": (with_value((3, (2**80,) * 625, None), "processes", 0, "generators", "python"), ANOTHER),
-    "another kind of NumPy generator": (
-        with_value("eval", "processes", 0, "generators", "numpy", "bit_generator"),
-        ANOTHER,
-    ),
     "a stage that does not exist": (with_value(7, "position", "stage"), "refine, has begun"),
 }
 

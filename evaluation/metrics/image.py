@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from skimage.metrics import structural_similarity
 
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
-SIGMA = 1.5  # pixels, Gaussian window of SSIM (Wang et al. 2004)
-TRUNCATE = 3.5  # sigmas; gives the 11 x 11 window
-RADIUS = int(TRUNCATE * SIGMA + 0.5)
-C1, C2 = 0.01**2, 0.03**2  # SSIM's constants for data range 1
+WINDOW = 11  # pixels a side, Gaussian window of SSIM with sigma 1.5 (Wang et al. 2004)
+K1 = 0.01  # of SSIM's luminance factor
+NO_LUMINANCE = 1e6  # in its place leaves one, to 1e-12, for that factor: what stays is contrast and structure
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
-MS_SSIM_SIDE = (2 * RADIUS + 1) * 2 ** (len(SCALE_WEIGHTS) - 1)  # 176: the window must fit at the coarsest scale
+MS_SSIM_SIDE = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)  # 176: the window must fit at the coarsest scale
 
 
 def _inside(prediction: Floats, truth: Floats, mask: Mask) -> tuple[Floats, Floats]:
@@ -68,30 +67,27 @@ def mae(prediction: Floats, truth: Floats, mask: Mask) -> float | None:
     return float(np.mean(np.abs(p - t))) if p.size else None
 
 
-def _blur(stack: Floats) -> Floats:
-    return gaussian_filter(stack, sigma=(0.0, SIGMA, SIGMA), truncate=TRUNCATE)
+def _ssim_by_slice(prediction: Floats, truth: Floats, k1: float = K1) -> tuple[Floats, Floats]:
+    """scikit-image's SSIM, one 2-D map a slice: Gaussian weights, population covariance, data range 1.
 
-
-def _similarity(prediction: Floats, truth: Floats) -> tuple[Floats, Floats]:
-    """SSIM map and its contrast-structure factor, each (S, H, W) float64, one 2-D map a slice."""
-    p, t = prediction.astype(np.float64), truth.astype(np.float64)
-    mean_p, mean_t = _blur(p), _blur(t)
-    var_p, var_t = _blur(p * p) - mean_p**2, _blur(t * t) - mean_t**2
-    structure = (2 * (_blur(p * t) - mean_p * mean_t) + C2) / (var_p + var_t + C2)
-    luminance = (2 * mean_p * mean_t + C1) / (mean_p**2 + mean_t**2 + C1)
-    return luminance * structure, structure
-
-
-def ssim_map(prediction: Floats, truth: Floats) -> Floats:
-    """SSIM of every pixel: Gaussian weights of sigma 1.5, population covariance, data range 1; (S, H, W) float64."""
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction {prediction.shape}, truth {truth.shape}")
-    return _similarity(prediction, truth)[0]
+    Returns: (S,) float64 means over the pixels whose whole window lies in the slice, and the maps, (S, H, W) float64.
+    Raises: ValueError: shapes differ, or a side is under 11 px.
+    """
+    pairs = zip(prediction.astype(np.float64), truth.astype(np.float64), strict=True)
+    found = [
+        structural_similarity(
+            p, t, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, full=True, K1=k1
+        )
+        for p, t in pairs
+    ]
+    return np.array([mean for mean, _ in found]), np.stack([each for _, each in found])
 
 
 def ssim(prediction: Floats, truth: Floats, mask: Mask) -> float | None:
-    """Structural similarity: mean of the slices' SSIM maps over the head's voxels of the volume."""
-    return float(ssim_map(prediction, truth)[mask].mean()) if mask.any() else None
+    """Structural similarity: mean of the slices' SSIM maps over the head's voxels; None where a side is under 11 px."""
+    if not mask.any() or min(truth.shape[1:]) < WINDOW:
+        return None
+    return float(_ssim_by_slice(prediction, truth)[1][mask].mean())
 
 
 def psnr_full(prediction: Floats, truth: Floats) -> float | None:
@@ -99,14 +95,9 @@ def psnr_full(prediction: Floats, truth: Floats) -> float | None:
     return psnr(prediction, truth, np.ones(truth.shape, dtype=bool))
 
 
-def _valid(stack: Floats) -> Floats:
-    """The pixels whose whole window lies inside the slice."""
-    return stack[:, RADIUS:-RADIUS, RADIUS:-RADIUS]
-
-
 def ssim_full(prediction: Floats, truth: Floats) -> float | None:
-    """SSIM over the whole slices but for the 5-pixel rim that scikit-image leaves out too; None up to 10 px a side."""
-    return float(_valid(ssim_map(prediction, truth)).mean()) if min(truth.shape[1:]) > 2 * RADIUS else None
+    """SSIM over the whole slices but for their 5-pixel rim; None where a side is under 11 px."""
+    return float(_ssim_by_slice(prediction, truth)[0].mean()) if min(truth.shape[1:]) >= WINDOW else None
 
 
 def _halve(stack: Floats) -> Floats:
@@ -118,17 +109,15 @@ def _halve(stack: Floats) -> Floats:
 
 def ms_ssim_slices(prediction: Floats, truth: Floats) -> Floats | None:
     """Multi-scale SSIM (Wang et al. 2003) of each whole slice, (S,) float64; None where a side is under 176 px."""
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction {prediction.shape}, truth {truth.shape}")
     if min(truth.shape[1:]) < MS_SSIM_SIDE:
         return None
     p: Floats = prediction.astype(np.float64)
     t: Floats = truth.astype(np.float64)
     score = np.ones(len(p))
     for scale, weight in enumerate(SCALE_WEIGHTS):
-        both, structure = _similarity(p, t)
-        part = both if scale == len(SCALE_WEIGHTS) - 1 else structure
-        score *= np.maximum(_valid(part).mean(axis=(1, 2)), 0) ** weight
+        last = scale == len(SCALE_WEIGHTS) - 1  # luminance counts at the coarsest scale alone
+        mean, _ = _ssim_by_slice(p, t, K1 if last else NO_LUMINANCE)
+        score *= np.maximum(mean, 0) ** weight
         p, t = _halve(p), _halve(t)
     return score
 
