@@ -1,4 +1,4 @@
-"""Options that all models with two generators and two discriminators share, and the weights of their losses."""
+"""Options that all models with two generators and two discriminators share."""
 
 from __future__ import annotations
 
@@ -35,15 +35,3 @@ class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, LowFieldOptions
         group="loss",
         low=0,
     )
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The lambdas of one run, resolved."""
-
-    cycle: float
-    idt: float
-    adv: float
-    seg: float
-    syn: float = 0.0
-    syn_A: float = 0.0

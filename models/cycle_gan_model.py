@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.adversarial_options import AdversarialOptions, Weights
-from models.gan_stage import GANStage
+from models.adversarial_options import AdversarialOptions
+from models.gan_stage import GANStage, Weights
 from models.generator_pair import GeneratorPair
 from models.refinement import with_refinement
 from util.schema import flag

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from data.batch import Batch
 from models import losses
-from models.adversarial_options import Weights
 from models.base_model import adam, scheduler
 from models.chance import uniform
 from models.generator_pair import GeneratorPair
@@ -29,6 +29,18 @@ DIRECTIONS = (("A", "B"), ("B", "A"))  # from, to
 SYN = {"B": "syn", "A": "syn_A"}  # L_syn's name in the log, by the domain that is made; only the first is published
 
 ByDomain = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The lambdas of a run: what each term of the generators' loss is multiplied by. A term of weight 0 is left out."""
+
+    cycle: float = 0.0
+    adv: float = 0.0
+    seg: float = 0.0
+    syn: float = 0.0
+    syn_A: float = 0.0
+    idt: float = 0.0
 
 
 class GANStage(Stage):

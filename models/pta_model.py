@@ -7,7 +7,7 @@ L_syn; D_B judges an image together with what LSC makes of it, and the generator
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from data.batch import Batch
 from models import losses
-from models.adversarial_options import AdversarialOptions, Weights
+from models.adversarial_options import AdversarialOptions
 from models.chance import normal, uniform
-from models.gan_stage import ByDomain, GANStage
+from models.gan_stage import ByDomain, GANStage, Weights
 from models.generator_pair import GeneratorPair
 from models.lsc_model import LSC, LSCModel, LSCStage, LSCTraining
 from models.refinement import with_refinement
@@ -162,6 +162,5 @@ class PTAModel(GeneratorPair):
 
 def chosen_weights(o: PTAOptions) -> Weights:
     """The lambdas: those of --loss_preset, but for those that are given one by one."""
-    preset = LOSS_PRESETS[o.loss_preset]
-    given = {name: getattr(o, f"lambda_{name}") for name in ("syn", "syn_A", "idt", "cycle", "adv", "seg")}
-    return Weights(**{name: getattr(preset, name) if value is None else value for name, value in given.items()})
+    given = {field.name: getattr(o, f"lambda_{field.name}") for field in fields(Weights)}
+    return replace(LOSS_PRESETS[o.loss_preset], **{name: value for name, value in given.items() if value is not None})
