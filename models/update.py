@@ -42,12 +42,8 @@ class StepContext:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision if asked for; losses and reductions stay in float32 by autocast's own rules.
-
-        Weights are converted anew in every pass: a cached copy would outlive the graph that it belongs to.
-        """
-        enabled = self.amp_dtype is not None
-        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled, cache_enabled=False)
+        """Mixed precision if asked for; losses and reductions stay in float32 by autocast's own rules."""
+        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
 
     def float32(self) -> torch.autocast:
         """Within `autocast`, a block without it."""
