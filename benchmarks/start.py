@@ -8,10 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -80,7 +80,7 @@ def make_manifest(dataroot: Path, each: int) -> None:
     with (dataroot / MANIFEST_NAME).open("w", encoding="ascii") as file:
         file.write(f'{{"format": {FORMAT}, "origin": "simulated", "volumes": [\n')
         for i, (domain, number) in enumerate(volumes):
-            file.write((",\n" if i else "") + json.dumps(asdict(_volume(domain, number, each)), indent=1))
+            file.write((",\n" if i else "") + json.dumps(msgspec.to_builtins(_volume(domain, number, each)), indent=1))
         file.write("]}\n")
 
 

@@ -29,6 +29,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from types import FrameType
 
+import msgspec
 import nibabel
 import numpy as np
 import safetensors.torch
@@ -103,7 +104,7 @@ def _manifest(folder: Path, rng: np.random.Generator) -> list[bytes]:
     slices = [SliceEntry(index, f"s_{index:03d}.png", index / 8, None) for index in range(1, 7)]
     shape, sides, window = [12, 10, 8], [1.0, 1.0, 1.0], [0.0, 1.0]
     entry = VolumeEntry("s", "test", "A", "s.nii", shape, affine, sides, 2, window, slices, affine, None, 1, 0)
-    write_manifest(folder, Manifest("nifti", [entry, dataclasses.replace(entry, domain="B")], {"bits": 16}))
+    write_manifest(folder, Manifest("nifti", [entry, msgspec.structs.replace(entry, domain="B")], {"bits": 16}))
     return [(folder / MANIFEST_NAME).read_bytes()]
 
 

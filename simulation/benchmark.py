@@ -26,7 +26,7 @@ from simulation.label_maps import read_anatomy
 from simulation.lesions import draw_lesions, with_lesions
 from simulation.presets import Preset
 from simulation.subject import Scan, generator, simulate_scan
-from util.errors import UserError
+from util.errors import UserError, printable
 from util.processes import ALONE, Processes
 
 DRAWN_NAME = "simulation.json"
@@ -66,7 +66,9 @@ class Benchmark:
         """The settings that the manifest records."""
         chosen = {field.name: getattr(self, field.name) for field in fields(self)}
         protocols = [self.preset.low.name, self.preset.high.name]
-        return {**chosen, "preset": self.preset.name, "protocols": protocols, "faults": list(self.faults)}
+        anatomy = self.anatomy and printable(self.anatomy)  # a file's name need not be Unicode
+        written = {"preset": self.preset.name, "protocols": protocols, "faults": list(self.faults), "anatomy": anatomy}
+        return chosen | written
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from data.folder.slice_folder import SliceFolder, find_folder
 from data.folder.subjects import FolderSubjects, shared_subjects
 from util.errors import UserError, warn
 from util.problems import Problem
-from util.structure import structured
+from util.reading import structured
 
 CACHE_NAME = ".cache"  # in --checkpoints_dir, unless --cache_dir says otherwise
 
@@ -244,7 +244,7 @@ def _still_valid(store: Store, columns: Mapping[str, Any], source: Source) -> _F
         return None
     header, tables, data = found
     try:
-        facts = structured(Facts, header.facts, "")
+        facts = structured(Facts, header.facts)
     except ValueError:
         return None
     return _Found(tables, data, facts) if facts.source == source else None

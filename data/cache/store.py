@@ -6,7 +6,6 @@ and never changed afterwards; then the new header replaces the old one. Readers 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import secrets
@@ -19,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from util.errors import UserError
 from util.files import PART, replace_text, sync_folder
-from util.reading import read_json
-from util.structure import structured
+from util.reading import read_json, structured
 
 FORMAT = 1
 DATA_NAME = "slices.bin"
@@ -78,8 +77,7 @@ class Texts(Sequence[str]):
         return self.data[start : int(self.ends[i])].tobytes().decode("utf-8", "surrogatepass")
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`NAME.json`. checksums: CRC-32 of each column. facts: the source of the tables, see `slice_cache`."""
 
     format: int
@@ -104,7 +102,7 @@ class Store:
         """
         path = self.root / f"{self.name}.json"
         try:
-            header = structured(Header, read_json(path), "")
+            header = structured(Header, read_json(path))
             if (header.format, header.byteorder) != (FORMAT, sys.byteorder):
                 return None
             if Path(header.folder).name != header.folder or not header.folder.startswith(f"{self.name}-"):
@@ -147,12 +145,12 @@ class Store:
         header = Header(FORMAT, sys.byteorder, final.name, data.stat().st_size, checksums, dict(facts))
         part.rename(final)
         with replace_text(self.root / f"{self.name}.json") as text:
-            json.dump(dataclasses.asdict(header), text, indent=1)
+            json.dump(msgspec.to_builtins(header), text, indent=1)
 
     def tidy(self) -> None:
         """Remove all folders of these tables except the current one. Only safe while no other process builds."""
         try:
-            used = structured(Header, read_json(self.root / f"{self.name}.json"), "").folder
+            used = structured(Header, read_json(self.root / f"{self.name}.json")).folder
         except (UserError, ValueError):
             return
         for path in self.root.glob(f"{self.name}-*"):

@@ -6,66 +6,63 @@ file; `shape`, `affine`, `sform` and `qform` are those of the source file.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta, Struct
 
 from data.folder.slices import SLICE_SUFFIXES, clean_subject
 from util.errors import UserError
-from util.reading import lies_in, read_json
-from util.structure import MAX_INTEGER, structured
+from util.reading import lies_in, read_structure
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
 SPLITS = ("train", "val", "test")
 DOMAINS = ("A", "B")
-ORIGINS = ("nifti", "simulated")
 MAX_NAME = 230  # characters of a subject's name; file names add index, kind of image and suffix
 MAX_VOXELS = 2**26  # of a volume; reassembling a larger one takes more than 1 GB
 MAX_MM = 1e6  # largest value allowed in an affine
 MAX_BYTES = 256 * 2**20  # of the file: a million slices take some 140 MB,
 MAX_VALUES = 6_000_000  # and five values each
 
-_ENTRY, _ENTRY_NEEDS = {"index", "file", "p", "level_mm"}, {"index", "file", "p"}
+Window = Annotated[list[float], Meta(min_length=2, max_length=2)]
+Row = Annotated[list[Annotated[float, Meta(ge=-MAX_MM, le=MAX_MM)]], Meta(min_length=4, max_length=4)]
+Matrix = Annotated[list[Row], Meta(min_length=4, max_length=4)]
+Code = Annotated[int, Meta(ge=0, lt=2**15)]
 
-Matrix = list[list[float]]
 
-
-@dataclass(frozen=True, slots=True)
-class SliceEntry:
+class SliceEntry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """One slice. `index` counts along the slice axis in RAS; `level_mm` is its template level if simulated."""
 
     index: int
     file: str
-    p: float
+    p: Annotated[float, Meta(ge=0, le=1)]
     level_mm: float | None = None
 
 
-@dataclass(frozen=True)
-class VolumeEntry:
+class VolumeEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """One volume. `window` maps source intensity to [0, 1]: (value - window[0]) / (window[1] - window[0])."""
 
-    subject: str
-    split: str
-    domain: str
+    subject: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+    split: Annotated[str, Meta(pattern=rf"^({'|'.join(SPLITS)})\Z")]
+    domain: Annotated[str, Meta(pattern=r"^[AB]\Z")]
     source: str
-    shape: list[int]
+    shape: Annotated[list[Annotated[int, Meta(ge=1, le=MAX_VOXELS)]], Meta(min_length=3, max_length=3)]
     affine: Matrix
-    spacing_mm: list[float]
-    slice_axis: int
-    window: list[float]
+    spacing_mm: Annotated[list[Annotated[float, Meta(gt=0)]], Meta(min_length=3, max_length=3)]
+    slice_axis: Annotated[int, Meta(ge=0, le=2)]
+    window: Window
     slices: list[SliceEntry]
     sform: Matrix | None = None
     qform: Matrix | None = None
-    sform_code: int = 0
-    qform_code: int = 0
-    truth_window: list[float] | None = None
+    sform_code: Code = 0
+    qform_code: Code = 0
+    truth_window: Window | None = None
 
     @property
     def folder(self) -> str:
@@ -73,19 +70,22 @@ class VolumeEntry:
         return f"{self.split}{self.domain}"
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The whole file. `origin` is `nifti` or `simulated`; `settings` holds the options that made the folder."""
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file except for its format. `settings` holds the options that made the folder."""
 
-    origin: str
+    origin: Literal["nifti", "simulated"]
     volumes: list[VolumeEntry]
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = {}
+
+
+class _File(Manifest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    format: Literal[1]
 
 
 def write_manifest(dataroot: Path, manifest: Manifest) -> None:
     """Write `manifest.json` with volumes sorted by (split, domain, subject), so equal content gives equal bytes."""
     ordered = sorted(manifest.volumes, key=lambda v: (v.split, v.domain, v.subject))
-    content = {"format": FORMAT, **dataclasses.asdict(dataclasses.replace(manifest, volumes=ordered))}
+    content = {"format": FORMAT, **msgspec.to_builtins(msgspec.structs.replace(manifest, volumes=ordered))}
     (dataroot / MANIFEST_NAME).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -111,13 +111,8 @@ def _read(path: Path, version: tuple[int, ...]) -> Manifest:
     """The manifest at `path`, parsed once for all slice folders; `version` changes with the file."""
     if not lies_in(path, path.parent):
         raise UserError(f"{path}: a link out of the data folder, need the file itself")
-    content = read_json(path, most_bytes=MAX_BYTES, most_values=MAX_VALUES, object_hook=_slice_entry)
+    manifest = read_structure(path, _File, most_bytes=MAX_BYTES, most_values=MAX_VALUES)
     try:
-        if not isinstance(content, dict):
-            raise ValueError("the file holds no object")
-        if content.get("format") != FORMAT:
-            raise ValueError(f"format {str(content.get('format'))[:20]}, this version reads format {FORMAT}")
-        manifest = structured(Manifest, {name: value for name, value in content.items() if name != "format"}, "")
         _check(manifest)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
@@ -129,50 +124,26 @@ def forget_manifest() -> None:
     _read.cache_clear()
 
 
-def _slice_entry(value: dict[str, Any]) -> Any:
-    """A slice's entry as one at once, for a million dicts would take 500 MB; what is none is named by `structured`."""
-    if len(value) > 4 or value.keys() - _ENTRY or not value.keys() >= _ENTRY_NEEDS:
-        return value
-    index, file, p, level = value["index"], value["file"], value["p"], value.get("level_mm")
-    if type(index) is not int or abs(index) > MAX_INTEGER or type(file) is not str:
-        return value
-    if type(p) is not float or not math.isfinite(p) or not (level is None or type(level) is float):
-        return value
-    return SliceEntry(index, file, p, level) if level is None or math.isfinite(level) else value
-
-
 def _check(manifest: Manifest) -> None:
-    """Raise ValueError for the first value that is not allowed."""
-    _need(manifest.origin in ORIGINS, "origin", manifest.origin, " or ".join(ORIGINS))
+    """Raise ValueError for the first value whose type says too little about what it may be."""
     known: set[tuple[str, str]] = set()
     for i, volume in enumerate(manifest.volumes):
-        _check_volume(volume, f"volumes[{i}]")
+        place = f"volumes[{i}]"
+        _check_volume(volume, place)
         key = (volume.folder, clean_subject(volume.subject).casefold())
-        _need(
-            key not in known, f"volumes[{i}].subject", volume.subject, f"another name: {volume.folder} has it already"
-        )
+        _need(key not in known, f"{place}.subject", volume.subject, f"another name: {volume.folder} has it already")
         known.add(key)
 
 
 def _check_volume(volume: VolumeEntry, place: str) -> None:
-    subject = volume.subject
-    named = 0 < len(subject) <= MAX_NAME and subject.isprintable()
-    _need(named, f"{place}.subject", subject, f"1 to {MAX_NAME} printable characters")
-    _need(volume.split in SPLITS, f"{place}.split", volume.split, " or ".join(SPLITS))
-    _need(volume.domain in DOMAINS, f"{place}.domain", volume.domain, " or ".join(DOMAINS))
-    sized = len(volume.shape) == 3 and min(volume.shape) > 0 and math.prod(volume.shape) <= MAX_VOXELS
-    _need(sized, f"{place}.shape", volume.shape, f"3 positive numbers, at most {MAX_VOXELS} voxels")
-    _need(0 <= volume.slice_axis <= 2, f"{place}.slice_axis", volume.slice_axis, "0, 1 or 2")
-    spaced = len(volume.spacing_mm) == 3 and min(volume.spacing_mm) > 0
-    _need(spaced, f"{place}.spacing_mm", volume.spacing_mm, "3 positive numbers")
+    _need(volume.subject.isprintable(), f"{place}.subject", volume.subject, "printable characters")
+    _need(math.prod(volume.shape) <= MAX_VOXELS, f"{place}.shape", volume.shape, f"at most {MAX_VOXELS} voxels")
     for name in ("affine", "sform", "qform"):
         matrix = getattr(volume, name)
         _need(matrix is None or _is_affine(matrix), f"{place}.{name}", matrix, "a 4 x 4 affine that is not singular")
-    for name in ("sform_code", "qform_code"):
-        _need(0 <= getattr(volume, name) < 2**15, f"{place}.{name}", getattr(volume, name), "a NIfTI code")
     for name in ("window", "truth_window"):
         window = getattr(volume, name)
-        _need(window is None or (len(window) == 2 and window[0] < window[1]), f"{place}.{name}", window, "[low, high]")
+        _need(window is None or window[0] < window[1], f"{place}.{name}", window, "[low, high]")
     _check_slices(volume, place)
 
 
@@ -183,13 +154,12 @@ def _check_slices(volume: VolumeEntry, place: str) -> None:
     for i, entry in enumerate(volume.slices):
         index, file = entry.index, entry.file
         twice = file in files or index in indices
-        if twice or not (_is_plain(file) and 0 <= index < most and 0 <= entry.p <= 1):
+        if twice or not (_is_plain(file) and 0 <= index < most):
             here, suffixes = f"{place}.slices[{i}]", " or ".join(SLICE_SUFFIXES)
             _need(_is_plain(file), f"{here}.file", file, f"a plain file name that ends in {suffixes}")
             _need(file not in files, f"{here}.file", file, "another name: the volume has it already")
             _need(0 <= index < most, f"{here}.index", index, "a slice that the shape has")
             _need(index not in indices, f"{here}.index", index, "another number: the volume has it already")
-            _need(0 <= entry.p <= 1, f"{here}.p", entry.p, "between 0 and 1")
         files.add(file)
         indices.add(index)
 
@@ -201,9 +171,7 @@ def _is_plain(file: str) -> bool:
 
 
 def _is_affine(matrix: Matrix) -> bool:
-    if [len(row) for row in matrix] != [4] * 4 or matrix[3] != [0, 0, 0, 1]:
-        return False
-    if np.abs(matrix).max() > MAX_MM:
+    if matrix[3] != [0, 0, 0, 1]:
         return False
     linear = np.array(matrix)[:3, :3]
     lengths = np.linalg.norm(linear, axis=0)

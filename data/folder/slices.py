@@ -7,13 +7,14 @@ on top: `image = flipud(plane.T)`.
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from data.folder.decoding import MAX_BYTES, decode_npy, decode_png
-from data.folder.encoding import encode_png
 from util.errors import UserError
 from util.reading import read_bounded
 
@@ -81,8 +82,15 @@ def write_image(path: Path, image: NDArray, bits: int) -> None:
 
 
 def write_pixels(path: Path, pixels: NDArray) -> None:
-    """Write pixels (H, W) uint8 or uint16 unchanged: masks, class labels, quantised intensities."""
-    path.write_bytes(encode_png(pixels))
+    """Write pixels (H, W) uint8 or uint16 unchanged: masks, class labels, quantised intensities.
+
+    Noise hardly compresses: run lengths keep air and masks small in less time than a search for repeats takes.
+
+    Raises: ValueError: pixels of another type or shape.
+    """
+    if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{path}: {pixels.dtype} of shape {pixels.shape}, need (H, W) of uint8 or uint16")
+    Image.fromarray(pixels).save(path, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def write_mask(path: Path, mask: BoolImage) -> None:
