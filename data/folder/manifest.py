@@ -130,7 +130,7 @@ def forget_manifest() -> None:
 
 
 def _slice_entry(value: dict[str, Any]) -> Any:
-    """A slice's entry as one at once, for a million dicts would take 500 MB; what is none is named by `structured`."""
+    """A slice's entry while parsing: a million dicts would take 500 MB. `structured` reports what does not fit."""
     if len(value) > 4 or value.keys() - _ENTRY or not value.keys() >= _ENTRY_NEEDS:
         return value
     index, file, p, level = value["index"], value["file"], value["p"], value.get("level_mm")
