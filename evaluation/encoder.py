@@ -1,4 +1,4 @@
-"""E_eval: the encoder that measures distances between sets of slices and is part of no loss."""
+"""E_eval: an encoder for distances between sets of slices, which is part of no loss."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def load_encoder(folder: Path, tested: BaseModel, device: torch.device) -> Encod
     """Read E_eval from the run folder that --eval_encoder names.
 
     Raises:
-        UserError: no trained run, a run without SGP, or one of the tested run's seed, whose encoder may be the very one
-            that guided the training.
+        UserError: no trained run, a run without SGP, or the seed or encoder of the tested run, which may have guided
+            its training.
     """
     try:
         model = load_trained(folder, "latest", device)
@@ -44,11 +44,11 @@ def load_encoder(folder: Path, tested: BaseModel, device: torch.device) -> Encod
         raise UserError(f"--eval_encoder {folder}: a run of --model {model.run['model']} without SGP, need --model sgp")
     if model.run["seed"] == tested.run["seed"]:
         raise UserError(
-            f"--eval_encoder {folder}: trained with the tested run's own seed {model.run['seed']}, need another"
+            f"--eval_encoder {folder}: trained with the seed {model.run['seed']} of the tested run, need another seed"
         )
     own = getattr(tested, "sgp", None)
     if own is not None and _same_weights(own, sgp):
-        raise UserError(f"--eval_encoder {folder}: the very encoder that guided the tested run, need another")
+        raise UserError(f"--eval_encoder {folder}: the same encoder as that of the tested run, need another")
     return Encoder(sgp, grid_of(model))
 
 

@@ -1,4 +1,4 @@
-"""What is found of the subjects one by one, and how the processes' findings become those of all."""
+"""The findings for each subject, and how those of several processes are merged."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from evaluation.record import Scores
 from evaluation.unpaired import ROWS, SubjectSet
 
 T = TypeVar("T")
-Rows = dict[str, dict[str, T]]  # row -> subject -> what is known of it
+Rows = dict[str, dict[str, T]]  # row -> subject -> finding
 
 
 @dataclass
 class Findings:
-    """Of the subjects that a process has dealt with: numbers and embeddings, no images.
+    """Measures and embeddings of the subjects that a process has tested, without images.
 
-    scores: of the rows fake_B and the baselines. sets: of the rows fake_B, real_B and identity. levels: of the sides
-    low and high. n_volumes: volumes written.
+    scores: rows fake_B and the baselines. sets: rows fake_B, real_B and identity. levels: rows low and high (field).
+    n_volumes: number of volumes written.
     """
 
     scores: Rows[Scores] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Findings:
 
     @classmethod
     def merged(cls, parts: Sequence[Findings], order: Callable[[str], Iterable[str]]) -> Findings:
-        """All parts as one; a row's subjects are in `order(row)`, whoever found them."""
+        """The union of all parts; the subjects of a row are in the order `order(row)`."""
         return cls(
             _merged([part.scores for part in parts], order),
             _merged([part.sets for part in parts], order),

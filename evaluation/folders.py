@@ -1,4 +1,4 @@
-"""What lies in the data folder for a test, opened and checked before any work."""
+"""The data folder of a test, opened and checked before any work."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from util.processes import ALONE, Processes
 
 @dataclass(frozen=True)
 class TestData:
-    """Folders of a test; what is None is not there.
+    """Folders of a test; None if a folder does not exist.
 
-    source: slices to synthesise from. target: real slices of the domain synthesised, in general of other anatomy.
-    train_target: the same domain's training slices, of which baselines know the histogram.
+    source: slices to synthesise from. target: real slices of the target domain, generally of other subjects.
+    train_target: training slices of the target domain, whose histogram the baselines use.
     subjects: positions in `source` by subject. entries: manifest entries of the source volumes by subject.
     skipped: bad files that were left out.
     """
@@ -51,12 +51,12 @@ def _optional(dataroot: Path, split: str, domain: str) -> SliceFolder | None:
 def _training_slices(
     dataroot: Path, domain: str, cache: SliceCache | None
 ) -> tuple[SliceFolder | PackedSlices | None, list[Problem]]:
-    """Training slices of a domain, if there are any, and the slices of subjects in two splits."""
+    """Training slices of a domain, if any, and the problems of subjects in two splits."""
     if cache is not None:
         try:
             return (cache.open("train", domain) if cache.has("train", domain) else None), cache.shared_subjects()
         except CacheNotWritable:
-            pass  # somebody else's run
+            pass  # the run folder may belong to another user
     return _optional(dataroot, "train", domain), subjects_in_two_splits(dataroot)
 
 
@@ -71,14 +71,14 @@ def open_test_data(
     cache: SliceCache | None = None,
     processes: Processes = ALONE,
 ) -> TestData:
-    """Open the folders of `split`, and check all that a test reads of them; each process checks a part.
+    """Open the folders of `split` and check all files that a test reads; each process checks a part.
 
     Args:
-        table_in: folder that gets `bad_files.csv`, if there are any.
-        direction: of the run; `BtoA` synthesises A from B.
-        limit: use the first so many source slices; 0: all.
-        skip_bad: leave bad files out; a slice whose mask or truth is bad is left out with it.
-        cache: where training slices come from; where it cannot be written, and without one, they are decoded.
+        table_in: folder for `bad_files.csv`, written if there are bad files.
+        direction: that of the run; `BtoA` synthesises A from B.
+        limit: number of source slices to use; 0: all.
+        skip_bad: leave out bad files, and slices whose mask or truth is bad.
+        cache: source of the training slices; they are decoded without a cache or if it cannot be written.
     Raises:
         UserError: no source folder; bad files, see `refuse_or_exclude`.
     """
@@ -86,11 +86,11 @@ def open_test_data(
     source, target = processes.together(partial(_open, dataroot, split, source_domain, target_domain))
     train_target, shared = processes.first_alone(partial(_training_slices, dataroot, target_domain, cache))
     others = [folder for folder in (target, train_target) if folder is not None]
-    read = {folder.folder for folder in (source, *others)}
+    used = {folder.folder for folder in (source, *others)}
     problems = find_problems([source], ("mask", "truth", "truth_mask"), processes=processes)
     problems += find_problems([folder for folder in others if isinstance(folder, SliceFolder)], processes=processes)
     problems += train_target.problems if isinstance(train_target, PackedSlices) else []
-    problems += [problem for problem in shared if problem.path.parent in read]
+    problems += [problem for problem in shared if problem.path.parent in used]
     folders = (source, *others)
     processes.alone(partial(refuse_or_exclude, problems, folders, table_in=table_in, skip_bad=skip_bad))
     if not processes.first:

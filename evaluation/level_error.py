@@ -1,8 +1,8 @@
-"""How far from the right anatomical level a slice is matched: SGP beside four ways without learning.
+"""Errors of anatomical level in matching slices: SGP and four methods without learning.
 
-See docs/method.md section 6.4. Every low-field slice of a subject is matched among the slices of one other
-subject's high-field volume, for all such pairs of subjects; the error is |level_mm(a) - level_mm(matched b)| with the
-simulator's true template level.
+See docs/method.md section 6.4. Every low-field slice of a subject is matched to a slice of another subject's high-field
+volume, for all such pairs of subjects. The error is |level_mm(a) - level_mm(matched b)| with the simulator's true
+template level.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class LevelledSlices:
-    """S slices of one subject with all that a match may look at, and the true level that scores it.
+    """S slices of one subject: the features used for matching, and the true level.
 
     embedding: (S, D) unit length. thumbnail: (S, 576) unit length, mean 0. p, level_mm: (S,). index: (S,) int.
     """
@@ -49,13 +49,13 @@ class LevelledSlices:
 
 
 def thumbnails(images: Floats) -> Floats:
-    """Slices (S, H, W) as standardised 24 x 24 means, flattened: (S, 576), each of mean 0 and length 1."""
+    """Slices (S, H, W) as flattened 24 x 24 block means (S, 576), each with mean 0 and length 1."""
     small = F.adaptive_avg_pool2d(torch.from_numpy(images)[:, None], THUMBNAIL_SIDE).flatten(1)
     return F.normalize(small - small.mean(dim=1, keepdim=True), dim=1).numpy()
 
 
 def levelled(volume: SubjectSlices, embedding: Floats) -> LevelledSlices:
-    """Collect one subject's slices. Raises ValueError if their true levels are unknown."""
+    """The features and levels of one subject's slices. Raises ValueError if the true levels are unknown."""
     if volume.level_mm is None:
         raise ValueError(f"subject {volume.subject}: levels unknown")
     return LevelledSlices(
@@ -69,7 +69,7 @@ def levelled(volume: SubjectSlices, embedding: Floats) -> LevelledSlices:
 
 
 def matches(a: LevelledSlices, b: LevelledSlices, rng: np.random.Generator) -> dict[str, NDArray[np.intp]]:
-    """Position in b, (S_a,), that each way chooses for each slice of a."""
+    """For each method, the position in b that it matches to each slice of a, (S_a,)."""
     return {
         "sgp": np.argmax(a.embedding @ b.embedding.T, axis=1),
         "same_p": np.argmin(np.abs(a.p[:, None] - b.p), axis=1),
@@ -82,7 +82,7 @@ def matches(a: LevelledSlices, b: LevelledSlices, rng: np.random.Generator) -> d
 def level_errors(
     low: Sequence[LevelledSlices], high: Sequence[LevelledSlices], *, seed: int
 ) -> dict[str, Floats] | None:
-    """Errors in mm of every way, one per low-field slice and other subject; None if there are no two subjects."""
+    """Errors in mm by method, one per low-field slice and other subject; None with fewer than two subjects."""
     rng = np.random.default_rng(seed)
     errors: dict[str, list[Floats]] = {row: [] for row in ROWS}
     for a in low:
@@ -96,7 +96,7 @@ def level_errors(
 
 
 def summarise(record: Record, errors: dict[str, Floats] | None) -> None:
-    """Write `sgp` into the record: median and 95 % of every way's errors."""
+    """Write `sgp` into the record: median and 95th percentile of each method's errors."""
     if errors is None:
         record.null("sgp", why="fewer than two test subjects, so no slice can be matched to another head")
         return

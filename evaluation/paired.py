@@ -1,4 +1,4 @@
-"""Paired measures: every row of predictions against the truth, per subject, then mean and interval over subjects."""
+"""Paired measures: predictions compared with the truth per subject, then mean and interval over subjects."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ WHOLE_SLICE: dict[str, Callable[[Floats, Floats], float | None]] = {
 MEASURES = (*IN_HEAD, *WHOLE_SLICE)
 HIGHER_IS_BETTER = {name: name not in ("nrmse", "mae") for name in MEASURES}
 WHY_NONE = {
-    "ms_ssim": f"MS-SSIM needs slices of at least {image.MS_SSIM_SIDE} px a side",
-    "ssim": f"no head voxels in the truth, or slices of less than {image.WINDOW} px a side",
-    "ssim_full": f"SSIM needs slices of at least {image.WINDOW} px a side",
+    "ms_ssim": f"MS-SSIM needs slices of at least {image.MS_SSIM_SIDE} px per side",
+    "ssim": f"no head voxels in the truth, or slices of less than {image.WINDOW} px per side",
+    "ssim_full": f"SSIM needs slices of at least {image.WINDOW} px per side",
 }
-WHY_NONE_ELSE = "no head voxels in the truth, or no difference at all from it"
+WHY_NONE_ELSE = "no head voxels in the truth, or no difference from it"
 
 DEFINITIONS = {
     "psnr": "dB; mean squared error over the head's voxels of a volume, data range 1 ([0, 1]); mean over subjects",
     "psnr_fit": "dB; psnr after the best affine intensity fit of each volume to its truth inside the head",
-    "ssim": "Gaussian weights of sigma 1.5 px, population covariance, data range 1, one 2-D map a slice; mean of the "
+    "ssim": "Gaussian weights of sigma 1.5 px, population covariance, data range 1, one 2-D map per slice; mean of the "
     "map over the head's voxels of a volume; mean over subjects",
     "nrmse": "||prediction - truth|| / ||truth|| over the head's voxels of a volume; mean over subjects",
     "mae": "mean absolute error over the head's voxels of a volume, range [0, 1]; mean over subjects",
     "ms_ssim": "multi-scale SSIM (five scales, Wang et al. 2003) of whole slices, mean over a volume's slices, then "
-    "subjects; slices of at least 176 px a side only",
+    "subjects; only slices of at least 176 px per side",
     "psnr_full": "dB; psnr over whole slices, background included",
     "ssim_full": "ssim over whole slices without a rim of 5 px",
     "ci95": f"95 % percentile bootstrap interval of the mean over subjects; null with fewer than {LEAST_SUBJECTS}",
-    "head": "foreground mask of the truth; predictions are brought back to the slices' own grid first",
+    "head": "foreground mask of the truth; predictions are first resampled to the slices' own grid",
 }
 
 
@@ -67,7 +67,7 @@ class PairedTable:
         self.rows.setdefault(row, {})[subject] = scores
 
     def summarise(self, record: Record, *, seed: int) -> None:
-        """Write `paired` into the record: mean over the subjects that have the number, and its interval."""
+        """Write `paired` into the record: mean over the subjects with the measure, and its interval."""
         for row, subjects in self.rows.items():
             for measure in MEASURES:
                 values = [scores[measure] for scores in subjects.values()]

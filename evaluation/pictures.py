@@ -1,4 +1,4 @@
-"""`images/`: per slice what went in, what came out, the truth and the error where known."""
+"""`images/`: input and output of each slice, with truth and error if known."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from evaluation.subjects import SubjectSlices
 Floats = NDArray[np.float32]
 
 BITS = 16
-ERROR_RANGE = 0.5  # an error of this size, or larger, has the full colour
+ERROR_RANGE = 0.5  # errors of this size or larger have the full colour
 KINDS = ("real_A", "fake_B", "truth", "error")
 
 
 def error_map(prediction: Floats, truth: Floats) -> NDArray[np.uint8]:
-    """Signed error as colour: red too bright, blue too dark, black right; (..., H, W) to (..., H, W, 3) uint8.
+    """Signed error as colour: red if too bright, blue if too dark; (..., H, W) to (..., H, W, 3) uint8.
 
-    Up to half of ERROR_RANGE the hue stays; above, it turns towards yellow or cyan, so that large errors stand out.
+    Black is no error. Above half of ERROR_RANGE the hue changes to yellow or cyan, so that large errors stand out.
     """
     strength = np.clip((prediction - truth) / ERROR_RANGE, -1, 1)
     level, excess = np.clip(2 * np.abs(strength), 0, 1), np.clip(2 * np.abs(strength) - 1, 0, 1)
@@ -45,7 +45,7 @@ def _write_slice(folder: Path, stem: str, pictures: dict[str, Floats]) -> None:
 
 
 def write_pictures(folder: Path, volume: SubjectSlices, fake_B: Floats, pool: Executor) -> None:
-    """Write one subject's pictures; `fake_B` is (S, H, W) in [0, 1]. real_A is shown as the model sees it."""
+    """Write one subject's pictures; `fake_B` is (S, H, W) in [0, 1]. real_A is the model's input."""
     jobs = []
     for i, stem in enumerate(volume.stems):
         pictures = {"real_A": volume.visible[i], "fake_B": fake_B[i]}

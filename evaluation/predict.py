@@ -1,4 +1,4 @@
-"""From slices on their own grid through a network and back again."""
+"""Run networks on slices: from the slices' own grid to that of the network and back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Embedder(Protocol):
 
 
 class Restorer(Protocol):
-    """LSC: corruption (slices, and which pixels were masked) and restoration, all (N, 1, h, w)."""
+    """LSC: corruption (returns corrupted slices and masked pixels) and restoration, all (N, 1, h, w)."""
 
     def corrupt(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
@@ -34,14 +34,14 @@ class Restorer(Protocol):
 
 
 class Synthesiser(Protocol):
-    """A generator in evaluation mode: (N, 1, h, w) in [-1, 1] to the same."""
+    """A generator in evaluation mode: (N, 1, h, w) in [-1, 1] to (N, 1, h, w) in [-1, 1]."""
 
     def synthesise(self, real_A: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class MirrorAverage:
-    """A generator's mean over a slice and the same slice mirrored left to right."""
+    """The mean of a generator's outputs for a slice and for its mirror image (left-right)."""
 
     model: Synthesiser
 
@@ -52,7 +52,7 @@ class MirrorAverage:
 
 @dataclass(frozen=True)
 class NetworkGrid:
-    """The grid a run's networks work on, from its saved options; `multiple` matters where slices keep their size."""
+    """The grid of a run's networks, from its saved options; `multiple` applies if slices keep their size."""
 
     preprocess: str
     load_size: int
@@ -74,13 +74,13 @@ class NetworkGrid:
 
 @dataclass(frozen=True)
 class Device:
-    """Where and in what portions networks are run; results do not depend on the portions."""
+    """Device and batch size for running networks; results do not depend on the batch size."""
 
     device: torch.device
     batch_size: int
 
     def run(self, network: Callable[[Tensor], Tensor], slices: Sequence[Tensor]) -> list[Tensor]:
-        """What `network` makes of each slice (1, c, h, w), float32 on the CPU; neighbours of one size go together."""
+        """The output for each slice (1, c, h, w), float32 on the CPU; consecutive slices of one size form batches."""
         results: list[Tensor] = []
         for _, same in groupby(slices, key=lambda x: x.shape):
             for part in torch.cat(list(same)).split(self.batch_size):

@@ -1,4 +1,4 @@
-"""`metrics.json` and `metrics.csv`: no number without a meaning, no null without its reason, no NaN or infinity."""
+"""`metrics.json` and `metrics.csv`: every number has a definition, every null a reason; no NaN or infinity."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Value = float | int | str | list[float] | list[dict[str, str]] | None
 
 
 class Record:
-    """The tree that becomes `metrics.json`, filled leaf by leaf, with the reason of every null beside it."""
+    """The content of `metrics.json`, set leaf by leaf, with a reason for every null."""
 
     def __init__(self) -> None:
         self.tree: dict[str, Any] = {}
         self._reasons: dict[tuple[str, ...], str] = {}
 
     def put(self, *path: str, value: Value) -> None:
-        """Set the leaf at `path`. A number that is not finite becomes a null with that reason."""
+        """Set the leaf at `path`. A number that is not finite becomes a null with this reason."""
         if value is None:
             raise ValueError(f"{'.'.join(path)}: a null needs a reason, use null()")
         numbers = value if isinstance(value, list) else [value]
@@ -31,7 +31,7 @@ class Record:
         self._branch(path[:-1])[path[-1]] = value
 
     def null(self, *path: str, why: str, leaves: tuple[str, ...] = ()) -> None:
-        """Set `path` to null, or to a branch whose `leaves` are null, and say why."""
+        """Set `path` to null, or to a branch of null `leaves`, and record the reason."""
         self._branch(path[:-1])[path[-1]] = dict.fromkeys(leaves) if leaves else None
         self._reasons[path] = why
 
@@ -46,7 +46,7 @@ class Record:
         return branch
 
     def why_null(self) -> dict[str, str]:
-        """Reasons by dotted path; by the last name alone where every null of that name has the same one."""
+        """Reasons by dotted path, or by the last name if all nulls of that name have the same reason."""
         by_name: dict[str, set[str]] = {}
         for path, why in self._reasons.items():
             by_name.setdefault(path[-1], set()).add(why)
@@ -54,7 +54,7 @@ class Record:
         return {path[-1] if short[path] else ".".join(path): why for path, why in sorted(self._reasons.items())}
 
     def as_json(self, definitions: Mapping[str, str]) -> dict[str, Any]:
-        """The whole content of `metrics.json`."""
+        """The content of `metrics.json`."""
         unexplained = [path for path in null_paths(self.tree) if self.reason(*path) is None]
         assert not unexplained, f"nulls without a reason: {unexplained}"
         return {**self.tree, "definitions": dict(definitions), "why_null": self.why_null()}

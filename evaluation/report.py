@@ -1,4 +1,4 @@
-"""`index.html`: the test's results on one page that needs no server and no network."""
+"""`index.html`: the test's results on one page, which needs no server and no network."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LEVEL_COLUMNS = ("median", "p95")
 LSC_ROWS = {
     "restored": "restored by LSC",
     "best_filter": "best filling filter",
-    "corrupted": "corrupted, as given to LSC",
+    "corrupted": "corrupted, input of LSC",
     "restored_train": "restored by LSC, training slices",
 }
 
@@ -66,11 +66,11 @@ def write_report(
     """Write the page.
 
     Args:
-        path: of `index.html`; pictures are looked for in `images/` beside it.
-        record: all numbers with the reasons of the missing ones.
-        facts: what was tested on what, name -> text.
+        path: that of `index.html`; pictures are in `images/` beside it.
+        record: all measures, and reasons for missing ones.
+        facts: name -> text for run, model and data.
         stems: file-name stems of each subject's slices, in the order of the volume; empty if nothing was synthesised.
-        definitions: measure -> what it is.
+        definitions: measure -> definition.
     """
     page = new_page(title, EXTRA_STYLE)
     with page, tags.main():
@@ -102,13 +102,13 @@ def _facts(facts: Mapping[str, str]) -> None:
 
 
 def _pictures(images: Path, stems: Mapping[str, Sequence[str]]) -> None:
-    """The middle slice of a few subjects, then every slice of every subject folded away."""
+    """The middle slice of a few subjects, then all slices of every subject in collapsed sections."""
     if not stems:
         return
     with tags.section():
         tags.h2("Slices")
         tags.p(
-            "Grey from 0 to 1 everywhere. Error: black is right, red to yellow too bright, blue to cyan too dark; "
+            "Grey scale from 0 to 1. Error: black is none, red to yellow too bright, blue to cyan too dark; "
             f"yellow and cyan mean {ERROR_RANGE} or more.",
             cls="scale",
         )
@@ -132,7 +132,7 @@ def _strip(images: Path, stem: str) -> None:
 
 
 def _missing(record: Record, section: str) -> bool:
-    """Say why a whole section is missing, if it is."""
+    """Whether a section is missing; if so, print the reason."""
     if record.tree.get(section) is not None:
         return False
     tags.p(f"Not measured: {record.reason(section)}.", cls="sub")
@@ -155,7 +155,7 @@ def _grid(columns: Sequence[str], rows: Sequence[str], cell: Callable[[str, str]
 
 
 def number(value: float | None) -> str:
-    """Four significant digits; a dash for a null, whose reason stands below the tables."""
+    """Four significant digits, or a dash for a null, whose reason is given below the tables."""
     return "-" if value is None else f"{value:#.4g}"
 
 
@@ -177,7 +177,7 @@ def _paired(record: Record) -> None:
                     tags.small(f"{number(interval[0])} to {number(interval[1])}")
 
         _grid(columns, list(rows), cell)
-        tags.p("Mean over subjects, below it its 95 % interval; best of a column in green.", cls="sub")
+        tags.p("Mean over subjects, with its 95 % interval below; best value of each column in green.", cls="sub")
 
 
 def _mean(rows: Mapping[str, Any], row: str, measure: str) -> float | None:
@@ -200,7 +200,7 @@ def _cell(value: float | None) -> None:
 
 def _levels(record: Record) -> None:
     with tags.section():
-        tags.h2("SGP: distance in mm between a slice and the one it is matched to")
+        tags.h2("SGP: distance in mm between a slice and its match")
         if not _missing(record, "sgp"):
             rows = record.tree["sgp"]["level_error_mm"]
             _grid(LEVEL_COLUMNS, LEVEL_ROWS, lambda row, column: _cell(rows[row][column]))

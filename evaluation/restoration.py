@@ -1,4 +1,4 @@
-"""What LSC restores of corrupted slices, beside filters that fill the masked blocks (docs/method.md section 6.5)."""
+"""Restoration of corrupted slices by LSC, and by filters that fill the masked blocks (docs/method.md section 6.5)."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 Filling = Callable[[Floats, Mask], Floats]
 
-MEDIAN_RADII = (5, 9)  # pixels; the filters are tried with several sizes and the best one counts
+MEDIAN_RADII = (5, 9)  # pixels; of several filter sizes the best one is reported
 GAUSSIAN_SIGMAS = (1.0, 2.0, 4.0)  # pixels
 
 DEFINITIONS = {
     "lsc.psnr": "dB; inside the head, of high-field slices on the network's grid, mean over slices, range [0, 1]; "
     "test subjects unless the name says train",
-    "corrupted": "the slice with blocks rotated and masked, as LSC is given it",
+    "corrupted": "the slice with blocks rotated and masked, the input of LSC",
     "best_filter": "the best of median, normalised-Gaussian and biharmonic filling of the masked blocks",
     "memorised_db": "dB; restored_train - restored: above 1 the network has memorised its training slices",
 }
 
 
 def gaussian_fill(image: Floats, masked: Mask, *, sigma: float) -> Floats:
-    """Masked pixels become the Gaussian-weighted mean of the unmasked ones; all (H, W)."""
+    """Masked pixels become the Gaussian-weighted mean of unmasked ones; all (H, W)."""
     weight = gaussian_filter((~masked).astype(np.float64), sigma, mode="constant")
     total = gaussian_filter(np.where(masked, 0, image).astype(np.float64), sigma, mode="constant")
     return np.where(masked, total / np.maximum(weight, 1e-12), image)
 
 
 def median_fill(image: Floats, masked: Mask, *, radius: int) -> Floats:
-    """Masked pixels become the median of the unmasked ones in a square window, their Gaussian mean if it has none."""
+    """Masked pixels become the median of unmasked ones in a square window, or their Gaussian mean if it has none."""
     filled = gaussian_fill(image, masked, sigma=float(radius))
     known = np.pad(np.where(masked, np.nan, image), radius, constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(known, (2 * radius + 1, 2 * radius + 1))
     rows, columns = np.nonzero(masked)
-    around = windows[rows, columns].reshape(len(rows), -1)
-    some = ~np.isnan(around).all(axis=1)
-    filled[rows[some], columns[some]] = np.nanmedian(around[some], axis=1)
+    window = windows[rows, columns].reshape(len(rows), -1)
+    usable = ~np.isnan(window).all(axis=1)
+    filled[rows[usable], columns[usable]] = np.nanmedian(window[usable], axis=1)
     return filled
 
 
 def biharmonic_fill(image: Floats, masked: Mask) -> Floats:
-    """Masked pixels follow the biharmonic equation with the unmasked ones as its boundary."""
+    """Masked pixels solve the biharmonic equation with the unmasked ones as boundary."""
     return np.clip(inpaint_biharmonic(image.astype(np.float64), masked), 0, 1) if masked.any() else image
 
 
@@ -70,18 +70,18 @@ def _unit(x: Tensor) -> Floats:
 
 
 def _mean_psnr(predictions: Iterable[Floats], truths: Sequence[Floats], heads: Sequence[Mask]) -> float:
-    """Mean over slices, each (h, w), of the PSNR inside the head; slices without head or without error do not count."""
+    """Mean PSNR inside the head over slices (h, w); slices without head or without error are left out."""
     values = [psnr(p, t, head) for p, t, head in zip(predictions, truths, heads, strict=True)]
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else float("nan")
 
 
-def _filled(task: tuple[Floats, Mask], fill: Filling) -> Floats:
+def _fill(task: tuple[Floats, Mask], fill: Filling) -> Floats:
     return fill(*task)
 
 
 class Restoration:
-    """One seeded corruption of N slices and what LSC makes of it, computed once."""
+    """A seeded corruption of N slices and its restoration by LSC."""
 
     def __init__(
         self, lsc: Restorer, slices: Sequence[Tensor], heads: Sequence[Mask], on: Device, *, seed: int
@@ -90,23 +90,23 @@ class Restoration:
         generator = torch.Generator().manual_seed(seed)
         self.truth = [_unit(x) for x in slices]
         self.heads = [head[0] for head in heads]
-        pairs = [lsc.corrupt(x, generator) for x in slices]  # one by one: the draws do not depend on the batch
+        pairs = [lsc.corrupt(x, generator) for x in slices]  # one by one, so draws do not depend on the batch size
         self.corrupted = [_unit(corrupted) for corrupted, _ in pairs]
         self.masked: list[Mask] = [masked[0, 0].numpy() > 0 for _, masked in pairs]
         self.restored = [_unit(x) for x in on.run(lsc.restore, [corrupted for corrupted, _ in pairs])]
 
     def psnr(self) -> dict[str, float]:
-        """PSNR in dB of LSC's restoration and of the corrupted slices themselves."""
+        """PSNR in dB of LSC's restoration and of the corrupted slices."""
         return {
             "restored": _mean_psnr(self.restored, self.truth, self.heads),
             "corrupted": _mean_psnr(self.corrupted, self.truth, self.heads),
         }
 
     def filter_psnr(self, pool: Executor) -> dict[str, float]:
-        """PSNR in dB of every filling; only blocks that reach into the head are filled, others are not scored."""
+        """PSNR in dB of every filter; only masked pixels in the head are filled, as only these are scored."""
         tasks = [(c, m & h) for c, m, h in zip(self.corrupted, self.masked, self.heads, strict=True)]
         return {
-            name: _mean_psnr(pool.map(partial(_filled, fill=fill), tasks), self.truth, self.heads)
+            name: _mean_psnr(pool.map(partial(_fill, fill=fill), tasks), self.truth, self.heads)
             for name, fill in FILLINGS.items()
         }
 

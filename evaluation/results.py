@@ -1,4 +1,4 @@
-"""The results folder: what a test may write into, and what of an earlier test it removes."""
+"""The results folder: when a test may write to it, and which earlier results it removes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ OUTPUTS = {"images", "volumes", "metrics.json", "metrics.csv", "index.html", BAD
 
 
 def fresh_folder(results: Path) -> None:
-    """Make the results folder; pictures and volumes of an earlier test there are removed.
+    """Create the results folder and remove pictures and volumes of an earlier test.
 
-    Raises: UserError if it holds something else, or cannot be written.
+    Raises: UserError if it contains other files or cannot be written.
     """
     try:
         results.mkdir(parents=True, exist_ok=True)
         foreign = {path.name for path in results.iterdir()} - OUTPUTS
         if foreign:
-            raise UserError(f"{results}: holds other files ({min(foreign)}), choose another --results_dir")
+            raise UserError(f"{results}: contains other files ({min(foreign)}), choose another --results_dir")
         for name in ("images", "volumes"):
             shutil.rmtree(results / name, ignore_errors=True)
     except OSError as error:

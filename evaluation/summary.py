@@ -1,4 +1,4 @@
-"""The few numbers printed at the end of a test."""
+"""The most important results, printed at the end of a test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLUMNS = ("psnr", "psnr_fit", "ssim", "nrmse")
 
 
 def print_summary(record: Record, console: Console | None = None) -> None:
-    """Print what was measured; of a section that is missing, why."""
+    """Print the results, and the reason for each missing section."""
     console = console or Console()
     for section, table in (("paired", _paired), ("sgp", _levels), ("lsc", _restoration)):
         if record.tree.get(section) is None:

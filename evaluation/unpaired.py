@@ -1,8 +1,8 @@
-"""How like real high-field slices the synthesis is as a set, without looking at pairs (docs/method.md section 6.3).
+"""Unpaired measures: the set of synthesised slices compared with real high-field slices (docs/method.md section 6.3).
 
-Distances are taken between equal numbers of slices of different subjects: half of the high-field subjects, drawn at
-random, is the reference; every row gives as many slices of other subjects. The row `real_B` does so too, which is the
-real-against-real distance that a perfect synthesis would reach. All is repeated for several draws and averaged.
+Distances compare equal numbers of slices of different subjects: a random half of the high-field subjects is the
+reference, and every row contributes as many slices of other subjects. For the row `real_B` this gives the distance
+between real sets, which a perfect synthesis would reach. The result is the mean of several draws.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Distance = Callable[[Floats, Floats], float | None]
 ROWS = ("fake_B", "real_B", "identity")
 MEASURES = ("kd_slice", "fd_slice", "fid", "is", "ms_ssim_neighbours")
 DRAWS = 10
-LEAST_SLICES = 8  # a set, for a kernel distance
+LEAST_SLICES = 8  # per set, for a kernel distance
 NO_ENCODER = "no evaluation encoder; give --eval_encoder, the run folder of an SGP trained with another seed"
-EMBEDDING_GAMMA = 1.0  # of the kernel, for embeddings of unit length
+EMBEDDING_GAMMA = 1.0  # kernel's gamma for embeddings of unit length
 IMAGES_AT_ONCE = 16
 
 DEFINITIONS = {
     "kd_slice": "unbiased squared kernel distance (cubic kernel, as KID) between embeddings of slices by E_eval, an "
     f"SGP encoder of another seed; equal numbers of slices of different subjects, mean of {DRAWS} draws; real_B is "
     "real against real; not KID, which uses Inception",
-    "fd_slice": f"Frechet distance between the same embeddings, not FID; null under {LEAST_FOR_FRECHET} slices a set",
+    "fd_slice": f"Frechet distance between the same embeddings, not FID; null under {LEAST_FOR_FRECHET} slices per set",
     "fid": "Frechet inception distance (2048 features, torchmetrics) of all slices; real_B: one half of the subjects "
     "against the other; biased upwards below some thousand slices",
     "is": "Inception score (torchmetrics, 10 splits) of all slices of the row",
@@ -48,10 +48,10 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class SubjectSet:
-    """What is kept of one subject's slices (S, H, W) in [0, 1].
+    """Features of one subject's slices (S, H, W).
 
-    embedding: (S, D), where there is an encoder. inception: features in portions, where there is that network.
-    neighbours: comparisons of each slice with the next one.
+    embedding: (S, D), None without encoder. inception: features of successive batches, empty without that network.
+    neighbours: MS-SSIM of each slice and the next one.
     """
 
     n_slices: int
@@ -61,8 +61,8 @@ class SubjectSet:
 
     @classmethod
     def of(cls, slices: Floats, embedding: Floats | None, network: FIDInception | None) -> SubjectSet:
-        portions = () if network is None else torch.from_numpy(slices)[:, None].split(IMAGES_AT_ONCE)
-        inception = [] if network is None else [network(portion).cpu() for portion in portions]
+        batches = () if network is None else torch.from_numpy(slices)[:, None].split(IMAGES_AT_ONCE)
+        inception = [] if network is None else [network(batch).cpu() for batch in batches]
         scores = ms_ssim_slices(slices[1:], slices[:-1]) if len(slices) > 1 else None
         return cls(len(slices), embedding, inception, [] if scores is None else scores.tolist())
 
@@ -83,7 +83,7 @@ class SliceSet:
 
     @property
     def inception(self) -> list[torch.Tensor]:
-        return [portion for part in self.parts.values() for portion in part.inception]
+        return [features for part in self.parts.values() for features in part.inception]
 
     @property
     def neighbours(self) -> list[float]:
@@ -91,11 +91,11 @@ class SliceSet:
 
 
 def distances(sets: Mapping[str, tuple[list[str], Floats]], measure: Distance, *, seed: int) -> dict[str, float] | None:
-    """Mean distance of every row to held-out real slices, see the module's text.
+    """Mean distance of every row to real slices of other subjects, see the module's docstring.
 
     Args:
         sets: row -> (subject of each slice, embeddings (N, D)); `real_B` is the real set.
-        measure: of two embedding sets of equal size; a None of it makes the result None.
+        measure: distance of two embedding sets of equal size; if it returns None, the result is None.
     Returns: row -> distance; None with fewer than two high-field subjects or too few slices.
     """
     rng = np.random.default_rng(seed)
@@ -105,7 +105,7 @@ def distances(sets: Mapping[str, tuple[list[str], Floats]], measure: Distance, *
         reference, _others = halve_subjects(subjects, rng=rng)
         inside = np.isin(subjects, list(reference))
         outside = {row: np.flatnonzero(~np.isin(names, list(reference))) for row, (names, _) in sets.items()}
-        count = min(int(inside.sum()), *(len(rows) for rows in outside.values()))
+        count = min(int(inside.sum()), *(len(positions) for positions in outside.values()))
         if count < LEAST_SLICES:
             return None
         target = real[rng.choice(np.flatnonzero(inside), count, replace=False)]
@@ -118,7 +118,7 @@ def distances(sets: Mapping[str, tuple[list[str], Floats]], measure: Distance, *
 
 
 class UnpairedTable:
-    """Slices of the rows fake_B, real_B and identity, and what is computed of them."""
+    """Features of the slices of the rows fake_B, real_B and identity, and the unpaired measures."""
 
     def __init__(self, network: FIDInception | None, rows: dict[str, dict[str, SubjectSet]] | None = None) -> None:
         self.rows: dict[str, dict[str, SubjectSet]] = {row: {} for row in ROWS} if rows is None else rows
@@ -129,33 +129,33 @@ class UnpairedTable:
         return {row: SliceSet(parts) for row, parts in self.rows.items()}
 
     def add(self, row: str, subject: str, slices: Floats, embedding: Floats | None) -> None:
-        """Add one subject's slices (S, H, W) in [0, 1] and, where there is an encoder, their embeddings (S, D)."""
+        """Add one subject's slices (S, H, W) in [0, 1] and their embeddings (S, D), None without encoder."""
         self.rows[row][subject] = SubjectSet.of(slices, embedding, self.network)
 
     def summarise(self, record: Record, *, seed: int) -> None:
         """Write `unpaired` into the record."""
         self._embedding_distances(record, seed)
         self._inception_measures(record, seed)
-        for row, one in self.sets.items():
-            if one.neighbours:
-                record.put("unpaired", row, "ms_ssim_neighbours", value=float(np.mean(one.neighbours)))
+        for row, slices in self.sets.items():
+            if slices.neighbours:
+                record.put("unpaired", row, "ms_ssim_neighbours", value=float(np.mean(slices.neighbours)))
             else:
-                why = f"MS-SSIM needs neighbouring slices of at least {MS_SSIM_SIDE} px a side"
+                why = f"MS-SSIM needs neighbouring slices of at least {MS_SSIM_SIDE} px per side"
                 record.null("unpaired", row, "ms_ssim_neighbours", why=why)
 
     def _embedding_distances(self, record: Record, seed: int) -> None:
         measures: dict[str, tuple[Distance, str]] = {
             "kd_slice": (
                 lambda x, y: kernel_distance(x, y, gamma=EMBEDDING_GAMMA),
-                f"fewer than two high-field test subjects, or fewer than {LEAST_SLICES} slices a set",
+                f"fewer than two high-field test subjects, or fewer than {LEAST_SLICES} slices per set",
             ),
-            "fd_slice": (frechet_distance, f"fewer than {LEAST_FOR_FRECHET} slices a set"),
+            "fd_slice": (frechet_distance, f"fewer than {LEAST_FOR_FRECHET} slices per set"),
         }
         for name, (measure, why) in measures.items():
-            values, kept = None, self.sets
-            embedded = all(one.embeddings for one in kept.values())
+            values, slices = None, self.sets
+            embedded = all(one.embeddings for one in slices.values())
             if embedded:
-                sets = {row: (one.subjects, np.concatenate(one.embeddings)) for row, one in kept.items()}
+                sets = {row: (one.subjects, np.concatenate(one.embeddings)) for row, one in slices.items()}
                 values = distances(sets, measure, seed=seed)
             for row in ROWS:
                 if values is None:
@@ -169,7 +169,10 @@ class UnpairedTable:
                 for name in ("fid", "is"):
                     record.null("unpaired", row, name, why="no Inception weights; give --inception_weights")
             return
-        from evaluation.metrics.inception import fid, inception_score  # here: a second's import that few need
+        from evaluation.metrics.inception import (
+            fid,
+            inception_score,
+        )  # imported here: it takes a second and is rarely needed
 
         features = {row: torch.cat(one.inception) for row, one in self.sets.items()}
         for row in ROWS:

@@ -1,4 +1,4 @@
-"""`volumes/*.nii.gz`: the synthesis put together again, where the source lay."""
+"""`volumes/*.nii.gz`: the synthesis reassembled with the geometry of the source."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from util.errors import UserError
 
 
 def volume_entries(manifest: Manifest | None, split: str, domain: str) -> dict[str, VolumeEntry]:
-    """Manifest entries of a split's and domain's volumes by subject; empty without a manifest."""
+    """Manifest entries of the volumes of a split and domain by subject; empty without a manifest."""
     volumes = [] if manifest is None else manifest.volumes
     return {volume.subject: volume for volume in volumes if volume.split == split and volume.domain == domain}
 
 
 def write_volume(folder: Path, entry: VolumeEntry, volume: SubjectSlices, fake_B: NDArray[np.float32]) -> Path:
-    """Write `SUBJECT.nii.gz`: float32 in [0, 1], B's display range; slices that preprocessing dropped are 0.
+    """Write `SUBJECT.nii.gz`: float32 in [0, 1], B's display range; slices dropped in preprocessing are 0.
 
     Raises: UserError if the manifest's shape does not fit the slices.
     """

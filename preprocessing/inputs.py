@@ -120,4 +120,4 @@ def _check_truth(path: Path, volume: SourceGeometry, truth: tuple[Path, SourceGe
     corners = np.array([[*corner, 1.0] for corner in np.ndindex(2, 2, 2)]) * [*np.subtract(shape, 1), 1]
     apart = np.linalg.norm(corners @ (affine - truth_affine).T, axis=1).max()
     if apart > SAME_GRID * max(spacing_mm(affine)):
-        raise UserError(f"{path}: its truth lies {apart:.1f} mm off; resample it to the volume's grid first")
+        raise UserError(f"{path}: its truth is displaced by {apart:.1f} mm; resample it to the volume's grid first")

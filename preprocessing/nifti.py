@@ -1,4 +1,4 @@
-"""NIfTI volumes: which files are some, where they lie in space, their voxels in RAS order, and the axis of slices.
+"""NIfTI volumes: the files of a folder, their geometry, their voxels in RAS order, and the slice axis.
 
 Only geometry is taken from the header.
 """
@@ -20,10 +20,10 @@ from util.problems import Problem
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 SLICE_AXES = {"R": 0, "A": 1, "S": 2}
 SAME_SPACING = 1.01  # voxel sides within 1 % count as equal
-FEW_SLICES = 4  # among equal voxels, an axis so many times shorter than both others counts slices
-SIDE_MM = (0.002, 100.0)  # sides of a voxel: less or more is another unit, or damage
-FARTHEST_MM = 1e6  # from the origin
-XFORM_CODES = range(6)  # of sform and qform, NIfTI-1 and NIfTI-2
+FEW_SLICES = 4  # with isotropic voxels, an axis this many times shorter than both others is the slice axis
+SIDE_MM = (0.002, 100.0)  # range of voxel sides; others mean another unit or a damaged header
+FARTHEST_MM = 1e6  # largest distance from the origin
+XFORM_CODES = range(6)  # valid codes of sform and qform in NIfTI-1 and NIfTI-2
 
 
 def subject_of(path: Path) -> str:
@@ -34,13 +34,13 @@ def subject_of(path: Path) -> str:
     return path.stem
 
 
-def find_volumes(place: Path, flag: str) -> tuple[dict[str, Path], list[Problem]]:
-    """NIfTI files of a folder (not of its subfolders), or the one file `place` is, by subject in name order.
+def find_volumes(location: Path, flag: str) -> tuple[dict[str, Path], list[Problem]]:
+    """The NIfTI file `location`, or those of the folder `location` without its subfolders.
 
-    Returns: them, and what is named like one but is no file (a folder, a FIFO, a link to nowhere or in a circle).
-    Raises: UserError naming `flag` and the path: nothing there, nothing named like NIfTI, two files of one subject.
+    Returns: files by subject, sorted by name; problems of names that are no regular file (folder, FIFO, broken link).
+    Raises: UserError naming `flag` and the path: nothing there, no NIfTI names, two files of one subject.
     """
-    candidates = _candidates(place, flag)
+    candidates = _candidates(location, flag)
     volumes: dict[str, Path] = {}
     problems = []
     for path in candidates:
@@ -50,30 +50,32 @@ def find_volumes(place: Path, flag: str) -> tuple[dict[str, Path], list[Problem]
         if not path.is_file():
             problems.append(Problem(path, "is not a regular file, need a .nii or .nii.gz file"))
         elif subject in volumes:
-            raise UserError(f"{flag} {place}: {volumes[subject].name} and {path.name} are the same subject, keep one")
+            raise UserError(
+                f"{flag} {location}: {volumes[subject].name} and {path.name} are the same subject, keep one"
+            )
         else:
             volumes[subject] = path
     if not volumes and not problems:
-        raise UserError(f"{flag} {place}: no .nii or .nii.gz file found")
+        raise UserError(f"{flag} {location}: no .nii or .nii.gz file found")
     return volumes, problems
 
 
-def _candidates(place: Path, flag: str) -> list[Path]:
-    if not place.exists():
-        raise UserError(f"{flag} {place}: does not exist, need a folder of .nii or .nii.gz files, or one such file")
-    if not place.is_dir():
-        return [place]
+def _candidates(location: Path, flag: str) -> list[Path]:
+    if not location.exists():
+        raise UserError(f"{flag} {location}: does not exist, need a folder of .nii or .nii.gz files, or one such file")
+    if not location.is_dir():
+        return [location]
     try:
-        return sorted(place.iterdir())
+        return sorted(location.iterdir())
     except OSError as error:
-        raise UserError(f"{flag} {place}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{flag} {location}: cannot be read ({error.strerror})") from error
 
 
 def read_geometry(path: Path) -> SourceGeometry:
-    """Read and check a file's header; the voxels stay unread.
+    """Read and check a file's header, but not its voxels.
 
-    Raises: UserError naming the file: see `open_nifti`; also not 3-D (trailing dimensions of 1 are dropped), voxel
-        sides outside `SIDE_MM`, an affine without orientation.
+    Raises: UserError naming the file: see `open_nifti`; also if not 3-D (trailing dimensions of 1 are dropped), for
+        voxel sides outside `SIDE_MM`, or an affine without orientation.
     """
     return _geometry(open_nifti(path))
 
@@ -83,7 +85,7 @@ def read_nifti(path: Path) -> tuple[NDArray[np.float32], Matrix, SourceGeometry]
 
     Returns: the volume (X, Y, Z) float32 on the file's own intensity scale, its RAS affine (4, 4) in mm, and the
         geometry of the source file.
-    Raises: UserError naming the file: see `read_geometry` and `read_voxels`; also one value only.
+    Raises: UserError naming the file: see `read_geometry` and `read_voxels`; also if constant.
     """
     opened = open_nifti(path)
     geometry = _geometry(opened)
@@ -95,12 +97,12 @@ def read_nifti(path: Path) -> tuple[NDArray[np.float32], Matrix, SourceGeometry]
 
 
 def choose_slice_axis(shape_ras: tuple[int, ...], spacing_ras: tuple[float, ...], override: str = "auto") -> int:
-    """The RAS axis that counts slices: 0 towards right, 1 towards anterior, 2 towards superior.
+    """The slice axis in RAS: 0 towards right, 1 towards anterior, 2 towards superior.
 
-    The thickest voxel side (of two as thick, the more superior); if voxels are equal, an axis at most a quarter as
-    long as both others; else inferior-superior.
+    It is the axis with the thickest voxels, the later one if two are equal. With isotropic voxels it is an axis at most
+    a quarter as long as both others, else inferior-superior.
 
-    Args: shape_ras, spacing_ras: voxels and mm along the RAS axes; override: `R`, `A` or `S` decides, `auto` does not.
+    Args: shape_ras, spacing_ras: voxels and mm along the RAS axes; override: `R`, `A` or `S`, or `auto`.
     """
     if override != "auto":
         return SLICE_AXES[override]
@@ -112,10 +114,10 @@ def choose_slice_axis(shape_ras: tuple[int, ...], spacing_ras: tuple[float, ...]
 
 
 def affine_of(opened: NiftiFile) -> Matrix:
-    """The voxel-to-world matrix (4, 4) in mm: the sform, else the qform, else voxel sizes alone, as NIfTI says.
+    """The voxel-to-world matrix (4, 4) in mm as NIfTI defines it: the sform, else the qform, else voxel sizes alone.
 
-    Raises: UserError naming the file: a code or voxel sizes that NIfTI does not have, or an affine that has no
-        orientation, voxel sides outside `SIDE_MM`, or lies beyond `FARTHEST_MM`.
+    Raises: UserError naming the file: invalid codes or voxel sizes, an affine without orientation, with voxel sides
+        outside `SIDE_MM`, or beyond `FARTHEST_MM`.
     """
     header, path = opened.header, opened.path
     for name in ("sform_code", "qform_code"):

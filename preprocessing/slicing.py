@@ -15,16 +15,6 @@ from data.folder.slices import clean_subject, slice_name, to_image, write_image,
 from preprocessing.geometry import SourceGeometry, spacing_mm
 from util.errors import UserError
 
-__all__ = [
-    "DEFAULT_PERCENTILES",
-    "SourceGeometry",
-    "find_head",
-    "kept_slices",
-    "relative_levels",
-    "window_of",
-    "write_volume",
-]
-
 DEFAULT_PERCENTILES = (0.5, 99.5)  # of the intensities inside the head, mapped to 0 and 1
 MIN_FOREGROUND = 0.02  # a slice is kept if its mask has at least this fraction of the largest mask's pixels
 MIN_PIXELS = 16  # and at least this number of pixels

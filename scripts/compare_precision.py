@@ -1,10 +1,10 @@
-"""Does mixed precision change the result? Small trainings in every number format, several seeds each, side by side.
+"""Does mixed precision change the result? Compares small trainings in several number formats, with several seeds each.
 
 python scripts/compare_precision.py --out FOLDER [--formats off,bf16,fp16] [--seeds 0,1,2] [--jobs 2]
 
-Every run is `train.py` and `test.py` as users call them, on simulated subjects whose truth is known. A run that is done
-is not done again, so the script can be stopped and started. At the end: a table of losses and of measures against the
-truth, and whether each format's mean lies within the seeds' spread of float32.
+Each run calls `train.py` and `test.py` on simulated subjects with known truth. Completed runs are not repeated, so the
+script can be interrupted and restarted. It prints a table of losses and paired measures, and whether each format's mean
+lies within the range of the float32 seeds.
 """
 
 from __future__ import annotations
@@ -43,45 +43,47 @@ MEASURES = ("psnr", "psnr_fit", "ssim")
 
 
 def run_of(out: Path, job: tuple[str, int]) -> dict[str, float]:
-    """Train and test one format with one seed; its last losses (mean of a tenth of the stage) and its measures."""
+    """Train and test one format with one seed; return final losses (mean of the last tenth) and measures."""
     amp, seed = job
     name = f"{amp}-{seed}"
-    places = [f"--dataroot={out / 'data'}", f"--checkpoints_dir={out / 'runs'}", f"--name={name}", "--gpu_ids=-1"]
+    folders = [f"--dataroot={out / 'data'}", f"--checkpoints_dir={out / 'runs'}", f"--name={name}", "--gpu_ids=-1"]
     metrics = out / "results" / name / "test_latest" / "metrics.json"
     if not metrics.exists():
-        _call("train.py", *places, *NETWORKS, *LENGTH, f"--amp={amp}", f"--seed={seed}", "--overwrite", "--no_html",
+        _call("train.py", *folders, *NETWORKS, *LENGTH, f"--amp={amp}", f"--seed={seed}", "--overwrite", "--no_html",
               "--print_freq=4")  # fmt: skip
-        _call("test.py", *places, f"--results_dir={out / 'results'}", "--no_baselines")
+        _call("test.py", *folders, f"--results_dir={out / 'results'}", "--no_baselines")
     log = LossLog(out / "runs" / name / LOSS_LOG_NAME)
     log.resume("gan", sys.maxsize)
     curves = {loss: log.curve("gan", loss)[1] for loss in LOSSES}
     found = {loss: float(values[-len(values) // 10 :].mean()) for loss, values in curves.items()}
-    rows = json.loads(metrics.read_text(encoding="utf-8"))["paired"]["fake_B"]
+    scores = json.loads(metrics.read_text(encoding="utf-8"))["paired"]["fake_B"]
     for measure in MEASURES:
-        found[measure] = rows[measure]["mean"]
-        low, high = rows[measure]["ci95"] or (np.nan, np.nan)
+        found[measure] = scores[measure]["mean"]
+        low, high = scores[measure]["ci95"] or (np.nan, np.nan)
         found[f"{measure} ci95/2"] = (high - low) / 2
     return found
 
 
 def _call(program: str, *argv: str) -> None:
-    done = subprocess.run([sys.executable, program, *argv], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"{program} {' '.join(argv)}: {done.stderr.strip()[-400:]}")
+    result = subprocess.run([sys.executable, program, *argv], cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise UserError(f"{program} {' '.join(argv)}: {result.stderr.strip()[-400:]}")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run what is missing and print the table."""
+    """Run the missing trainings and print the table."""
     parser = CommandLine(prog="compare_precision.py", description=__doc__)
     parser.add_argument("--out", required=True, help="folder for data, runs and results")
     parser.add_argument("--formats", default="off,bf16", help=f"of {', '.join(AMP)} [default: off,bf16]")
     parser.add_argument("--seeds", default="0,1,2", help="[default: 0,1,2]")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once; give each a thread [default: 1]")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs, with one thread each [default: 1]")
     options = parser.parse_args(argv)
     formats, out = list(dict.fromkeys([REFERENCE, *options.formats.split(",")])), Path(options.out).resolve()
     unknown = set(formats) - set(AMP)
     if unknown or not all(seed.isdecimal() for seed in options.seeds.split(",")):
-        raise UserError(f"--formats {options.formats}, --seeds {options.seeds}: formats are {', '.join(AMP)}")
+        raise UserError(
+            f"--formats {options.formats}, --seeds {options.seeds}: need formats of {', '.join(AMP)} and whole numbers"
+        )
     if not (out / "data" / "manifest.json").exists():
         _call("preprocessing_images.py", *SIMULATED, f"--out={out / 'data'}", "--overwrite")
     jobs = [(amp, int(seed)) for seed in options.seeds.split(",") for amp in formats]
@@ -91,8 +93,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def show(runs: dict[str, list[dict[str, float]]]) -> None:
-    """Mean over seeds, smallest and largest; and where float32's seeds lie."""
-    table = Table("", *runs, "within float32's seeds")
+    """Print mean, smallest and largest over seeds, and whether the mean is within the float32 seeds' range."""
+    table = Table("", *runs, "within float32 seeds")
     for name in (*LOSSES, *MEASURES, *(f"{measure} ci95/2" for measure in MEASURES)):
         values = {amp: np.array([run[name] for run in seeds]) for amp, seeds in runs.items()}
         reference = values[REFERENCE]

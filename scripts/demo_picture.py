@@ -1,4 +1,4 @@
-"""One picture of a test: a few held-out slices as low field, synthesis, truth and error.
+"""A figure of a test: input, synthesis, truth and error of a few held-out slices.
 
 python -m scripts.demo_picture RESULTS/NAME/test_latest --out demo.png
 """
@@ -26,17 +26,17 @@ TITLES = {
 
 
 def choose(images: Path, count: int) -> list[str]:
-    """Stems of `count` slices that have a truth, spread evenly over all of them: other subjects, other levels."""
+    """Stems of `count` slices with a truth, evenly spaced over all of them to vary subjects and levels."""
     ending = picture_name("", "truth")
     stems = sorted(path.name.removesuffix(ending) for path in images.glob(f"*{ending}"))
     if not stems:
-        raise UserError(f"{images}: no pictures with a truth; test.py writes them where testA_truth is known")
-    places = (np.arange(count) + 0.5) / count * len(stems)
-    return [stems[int(place)] for place in places]
+        raise UserError(f"{images}: no pictures with a truth; test.py writes them if testA_truth exists")
+    positions = (np.arange(count) + 0.5) / count * len(stems)
+    return [stems[int(position)] for position in positions]
 
 
 def draw(images: Path, stems: Sequence[str], out: Path) -> None:
-    """A row a kind of picture, a column a slice."""
+    """Draw one row per kind of picture and one column per slice."""
     size = 1.7
     figure, axes = plt.subplots(
         len(KINDS), len(stems), squeeze=False, facecolor="black", figsize=(size * len(stems), size * len(KINDS))

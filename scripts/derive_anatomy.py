@@ -3,8 +3,8 @@
     python scripts/derive_anatomy.py --head ch2.nii.gz --brain ch2bet.nii.gz --out simulation/colin27.npz
 
 Colin27 (Holmes et al., JCAT 1998;22:324) is the mean of 27 T1-weighted scans of one man at 1 mm, so its intensities
-hold partial volume nearly without noise. Mixing is piecewise linear between neighbouring class intensities: CSF, GM,
-WM inside the cranium; bone, soft tissue, fat outside; bone and fat (marrow) within the skull. Never a hard label map.
+show partial volume with hardly any noise. Fractions are piecewise linear between neighbouring class intensities: CSF,
+GM, WM inside the cranium; bone, soft tissue, fat outside; bone and fat (marrow) in the skull. There are no hard labels.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from util.errors import UserError, run_cli
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-BONE_LEVEL, SOFT_LEVEL, FAT_LEVEL = 14.0, 72.0, 150.0  # read off the head: cortical bone, neck muscle, scalp fat
-AIR_LEVEL = 6.0  # sinuses and mastoid cells are darker than bone, which keeps some marrow
-FLUID_LEVEL = 24.0  # between cortical bone and CSF
-HEAD_LEVEL = 16.0
-PLATEAU = 5.0  # intensities this near to a class mean are that class alone: what is left of noise is no tissue
+BONE, SOFT, FAT = 14.0, 72.0, 150.0  # intensities measured in the head: cortical bone, neck muscle, scalp fat
+AIR = 6.0  # sinuses and mastoid cells are darker than bone, which contains some marrow
+FLUID = 24.0  # threshold between cortical bone and CSF
+HEAD = 16.0
+PLATEAU = 5.0  # intensities this close to a class mean are pure, so that noise does not become another tissue
 
 
 def ball(radius_mm: float) -> Mask:
@@ -43,20 +43,20 @@ def ball(radius_mm: float) -> Mask:
 
 
 def grow(mask: Mask, radius_mm: float) -> Mask:
-    """Dilation by a ball, through the distance transform (quick for large radii)."""
+    """Dilation by a ball, by the distance transform, which is fast for large radii."""
     return np.asarray(ndimage.distance_transform_edt(~mask) <= radius_mm)
 
 
 def shrink(mask: Mask, radius_mm: float) -> Mask:
-    """Erosion by a ball; the volume's border does not erode."""
+    """Erosion by a ball, but not from the volume's border."""
     return ~grow(~mask, radius_mm)
 
 
 def closing(mask: Mask, radius_mm: float) -> Mask:
-    """Dilation then erosion, on a padded copy so that the border neither grows nor shrinks the mask."""
+    """Dilation, then erosion, padded so that the border has no influence."""
     pad = int(radius_mm) + 2
-    wide = np.pad(mask, pad)
-    return shrink(grow(wide, radius_mm), radius_mm)[pad:-pad, pad:-pad, pad:-pad]
+    padded = np.pad(mask, pad)
+    return shrink(grow(padded, radius_mm), radius_mm)[pad:-pad, pad:-pad, pad:-pad]
 
 
 def largest(mask: Mask) -> Mask:
@@ -68,12 +68,12 @@ def largest(mask: Mask) -> Mask:
 
 
 def head_region(head: Volume) -> Mask:
-    """Everything inside the skin, cavities that are closed in 3D or in a slice included; cut-off ears removed.
+    """Everything inside the skin, with cavities that are closed in 3D or in a slice, without the ears.
 
-    The source's field of view ends at the ears, which would leave flat faces: close to the lateral faces only what
-    survives an opening stays.
+    The source's field of view cuts through the ears and would leave flat faces, so only voxels that survive an opening
+    are kept close to the lateral faces.
     """
-    tissue = largest(ndimage.binary_opening(head > HEAD_LEVEL, ball(1)))
+    tissue = largest(ndimage.binary_opening(head > HEAD, ball(1)))
     region = closing(tissue, 4.0)
     for axis in (2, 1, 0):
         region = np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(region, axis, 0)], axis)
@@ -85,7 +85,7 @@ def head_region(head: Volume) -> Mask:
 
 
 def flatten_bias(head: Volume, brain: Mask) -> Volume:
-    """Divide out the slow intensity drift of white matter (Gaussian of 25 mm over WM-like voxels of the brain)."""
+    """Correct the bias field, estimated from white matter (Gaussian of 25 mm over WM-like voxels of the brain)."""
     _, high = threshold_multiotsu(head[brain], 3)
     white = shrink(brain & (head > high), 1.0)
     target = float(np.median(head[white]))
@@ -95,8 +95,8 @@ def flatten_bias(head: Volume, brain: Mask) -> Volume:
     return np.asarray(head / field, np.float32)
 
 
-def brain_levels(values: Volume) -> tuple[float, float, float]:
-    """Mean intensities of CSF, GM and WM: three-class Otsu, then the mode of each class (medians for CSF)."""
+def class_intensities(values: Volume) -> tuple[float, float, float]:
+    """Typical intensities of CSF, GM and WM: three-class Otsu, then the mode of each class (a percentile for CSF)."""
     low, high = threshold_multiotsu(values, 3)
 
     def mode(part: Volume) -> float:
@@ -112,10 +112,10 @@ def brain_levels(values: Volume) -> tuple[float, float, float]:
 
 
 def intracranial(head: Volume, brain: Mask) -> Mask:
-    """Brain, sulci, cisterns and the subarachnoid gap up to the dark inner table of the skull."""
+    """Brain, sulci, cisterns and subarachnoid space up to the dark inner table of the skull."""
     smooth = ndimage.gaussian_filter(head, 0.7)
     region = closing(brain, 7.0)
-    dark = (smooth < FLUID_LEVEL) & ~brain
+    dark = (smooth < FLUID) & ~brain
     region &= ~ndimage.binary_propagation(~region, mask=~region | dark)  # bone between brain and skull base
     for _ in range(3):
         region = region | (ndimage.binary_dilation(region) & ~dark)
@@ -124,7 +124,7 @@ def intracranial(head: Volume, brain: Mask) -> Mask:
 
 
 def eyeballs(head: Volume, cranium: Mask) -> Volume:
-    """Vitreous bodies, soft-edged, in [0, 1]: the two smooth dark-grey balls in the front half, fluid like CSF."""
+    """Vitreous bodies with soft edges, in [0, 1]: two smooth dark-grey balls in the front half, fluid like CSF."""
     grey = (head > 22) & (head < 62) & ~grow(cranium, 3.0)
     grey[:, : head.shape[1] // 2] = False
     balls = ndimage.binary_opening(grey, ball(6))
@@ -139,35 +139,35 @@ def ramp(value: Volume, low: float, high: float) -> Volume:
     return np.clip((value - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def brain_fractions(head: Volume, cranium: Mask, levels: tuple[float, float, float]) -> dict[str, Volume]:
+def brain_fractions(head: Volume, cranium: Mask, intensities: tuple[float, float, float]) -> dict[str, Volume]:
     """CSF, GM and WM inside the cranium, bone at its rim; volumes with values in [0, 1]."""
-    csf_level, gm_level, wm_level = levels
-    csf_up = ramp(head, csf_level + PLATEAU, gm_level - PLATEAU)
-    gm_up = ramp(head, gm_level + PLATEAU, wm_level - PLATEAU)
+    csf, gm, wm = intensities
+    csf_up = ramp(head, csf + PLATEAU, gm - PLATEAU)
+    gm_up = ramp(head, gm + PLATEAU, wm - PLATEAU)
     white = gm_up
-    # At a ventricle's wall CSF meets WM without cortex between: mix these two, else a false grey line appears.
+    # CSF borders on WM without cortex at the ventricles' walls: mix only these two, or a false grey line appears.
     depth = ndimage.distance_transform_edt(cranium)
-    fluid = largest((head < (csf_level + gm_level) / 2) & (depth > 22))
-    wall = grow(fluid, 2.5) & (ndimage.maximum_filter(head, size=5) > wm_level - PLATEAU)
-    direct = ramp(head, csf_level + PLATEAU, wm_level - PLATEAU)
+    fluid = largest((head < (csf + gm) / 2) & (depth > 22))
+    wall = grow(fluid, 2.5) & (ndimage.maximum_filter(head, size=5) > wm - PLATEAU)
+    direct = ramp(head, csf + PLATEAU, wm - PLATEAU)
     white = np.where(wall, direct, white)
     csf_up = np.where(wall, np.maximum(direct, 0), csf_up)
-    bone = np.where(depth < 4, 1 - ramp(head, BONE_LEVEL, 28.0), 0)
+    bone = np.where(depth < 4, 1 - ramp(head, BONE, 28.0), 0)
     parts = {"csf": (1 - csf_up) * (1 - bone), "gm": np.clip(csf_up - white, 0, 1), "wm": white, "bone": bone}
     return {name: np.where(cranium, part, 0).astype(np.float32) for name, part in parts.items()}
 
 
 def outer_fractions(head: Volume, region: Mask, cranium: Mask) -> dict[str, Volume]:
-    """Bone, soft tissue and fat between cranium and skin; what is dark and not bone stays air."""
+    """Bone, soft tissue and fat between cranium and skin; dark voxels that are not bone stay air."""
     outside = region & ~cranium
     distance = ndimage.distance_transform_edt(~cranium)
     dark = outside & (head < 34) & (distance < 16)
     skull = closing(dark | cranium, 5.0) & outside & (distance < 18) & shrink(region, 4.0)
-    soft_up, fat_up = ramp(head, BONE_LEVEL, SOFT_LEVEL - PLATEAU), ramp(head, SOFT_LEVEL + 20, FAT_LEVEL)
-    marrow = ramp(head, BONE_LEVEL + PLATEAU, FAT_LEVEL)
+    soft_up, fat_up = ramp(head, BONE, SOFT - PLATEAU), ramp(head, SOFT + 20, FAT)
+    marrow = ramp(head, BONE + PLATEAU, FAT)
     fat = np.where(skull, marrow, fat_up)
     soft = np.where(skull, 0, soft_up - fat_up)
-    cavity = ndimage.gaussian_filter(head, 1.0) < AIR_LEVEL
+    cavity = ndimage.gaussian_filter(head, 1.0) < AIR
     solid = shrink(region, 3.0) & ~cavity
     bone = np.where(solid, 1 - fat - soft, 0)
     parts = {"fat": fat, "soft": soft, "bone": bone}
@@ -175,12 +175,12 @@ def outer_fractions(head: Volume, region: Mask, cranium: Mask) -> dict[str, Volu
 
 
 def derive(head: Volume, brain: Volume) -> NDArray[np.float32]:
-    """Tissue fractions (6, X, Y, Z) in [0, 1], in the order of `TISSUES`, from the head and its stripped brain."""
+    """Tissue fractions (6, X, Y, Z) in [0, 1], in the order of `TISSUES`, from the head and its extracted brain."""
     brain_mask = largest(ndimage.binary_opening(np.pad(brain > 0, 4), ball(3)))[4:-4, 4:-4, 4:-4]
     flat = np.where(grow(brain_mask, 6.0), flatten_bias(head, brain_mask), head).astype(np.float32)
     region = head_region(head)
     cranium = intracranial(head, brain_mask) & region
-    parts = brain_fractions(flat, cranium, brain_levels(flat[brain_mask]))
+    parts = brain_fractions(flat, cranium, class_intensities(flat[brain_mask]))
     for name, part in outer_fractions(head, region, cranium).items():
         parts[name] = parts.get(name, 0) + part
     eyes = eyeballs(head, cranium)
@@ -190,7 +190,7 @@ def derive(head: Volume, brain: Volume) -> NDArray[np.float32]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Read the two volumes, derive, write."""
+    """Read the two volumes, derive the fractions and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--head", type=Path, required=True, help="Colin27 whole head, NIfTI, 1 mm, RAS")
     parser.add_argument("--brain", type=Path, required=True, help="the same, brain only")

@@ -1,10 +1,10 @@
-"""Damaged files of every kind that is read, by the hundred thousand: each must be read, or refused with a UserError.
+"""Fuzz all file readers: each damaged file must be read, or refused with a UserError.
 
 python scripts/fuzz.py --cases 100000 --seed 0 --workers 2 --keep FOUND
 
-A case fails if it ends in any other exception, takes more than SECONDS or more than MEMORY beyond what the program has
-when it starts, ends the process, or leaves a file. What fails is kept in --keep under a name that says how. The same
-seed gives the same cases, whatever the number of workers.
+A case fails if it raises any other exception, takes more than SECONDS or more than MEMORY above the initial memory,
+ends the process, or leaves a file. Failing files are saved in --keep under a name that gives the outcome. Equal seeds
+give equal cases with any number of workers.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ from util.checkpoint import OPTIONS_NAME, checkpoint_path, write_checkpoint
 from util.errors import UserError
 
 SECONDS = 5
-HANGING = 6  # times SECONDS without a sign of life: the process is killed
+HANGING = 6  # multiple of SECONDS without progress after which a process is killed
 MEMORY = 2**30
 SIZE = (32, 32)
-FINE = ("read", "refused")
+PASSED = ("read", "refused")
 TINY = {"sgp_input": 32, "sgp_patch": 8, "sgp_width": 16, "sgp_depth": 1, "sgp_heads": 2, "sgp_embedding": 8}
 
 
@@ -63,17 +63,17 @@ class TooSlow(BaseException):
 
 @cache
 def seeds(kind: str) -> tuple[bytes, ...]:
-    """Good files of a kind."""
+    """Valid files of a kind."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         return tuple(_SEEDS[kind](Path(folder), rng))
 
 
 def _png(folder: Path, rng: np.random.Generator) -> list[bytes]:
-    levels = rng.integers(0, 255, (16, 12))
+    pixels = rng.integers(0, 255, (16, 12))
     pictures = [
-        *(Image.fromarray(levels.astype(dtype)) for dtype in (np.uint8, np.uint16)),
-        *(Image.fromarray(levels.astype(np.uint8)).convert(mode) for mode in ("RGB", "P", "LA", "1")),
+        *(Image.fromarray(pixels.astype(dtype)) for dtype in (np.uint8, np.uint16)),
+        *(Image.fromarray(pixels.astype(np.uint8)).convert(mode) for mode in ("RGB", "P", "LA", "1")),
     ]
     files = [io.BytesIO() for _ in pictures]
     for picture, file in zip(pictures, files, strict=True):
@@ -141,7 +141,7 @@ _SEEDS: dict[str, Callable[[Path, np.random.Generator], list[bytes]]] = {
 
 
 def place(kind: str, folder: Path, content: bytes) -> None:
-    """Put a file where its reader looks for it, with what must stand beside it."""
+    """Write a file where its reader expects it, with the other files that the reader needs."""
     name = {"png": "a.png", "npy": "a.npy", "nifti": "a.nii", "safetensors": "a.safetensors"}
     name |= {"manifest": MANIFEST_NAME, "options": OPTIONS_NAME, "checkpoint": "latest.pt"}
     if kind in ("options", "checkpoint"):
@@ -151,7 +151,7 @@ def place(kind: str, folder: Path, content: bytes) -> None:
 
 
 def read(kind: str, folder: Path) -> None:
-    """Read what `place` put there as the programs do. Raises UserError, or whatever is wrong with the programs."""
+    """Read the file of `place` as the programs do. Raises UserError, or any exception due to a bug."""
     if kind in ("png", "npy"):
         read_image(folder / f"a.{kind}")
         read_mask(folder / f"a.{kind}")
@@ -166,7 +166,7 @@ def read(kind: str, folder: Path) -> None:
 
 
 def make_case(seed: int, index: int) -> tuple[str, bytes]:
-    """Kind and content of one case; some are whole, so that refusing everything is noticed."""
+    """Kind and content of one case; a few are undamaged, to detect a reader that refuses everything."""
     rng = random.Random(f"{seed}:{index}")
     kind = list(AWARE)[index % len(AWARE)]
     content = rng.choice(seeds(kind))
@@ -174,7 +174,7 @@ def make_case(seed: int, index: int) -> tuple[str, bytes]:
 
 
 def outcome(kind: str, folder: Path, content: bytes) -> str:
-    """`read`, `refused`, or what is wrong, of one file placed in an empty folder; the folder is emptied again."""
+    """The outcome of one file in an empty folder: `read`, `refused` or a failure; the folder is emptied again."""
     place(kind, folder, content)
     before, result = set(folder.iterdir()), "read"
     memory = reset_peak()
@@ -183,7 +183,7 @@ def outcome(kind: str, folder: Path, content: bytes) -> str:
             signal.setitimer(signal.ITIMER_REAL, SECONDS)
             read(kind, folder)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # in a try of its own: the alarm may ring just before
+            signal.setitimer(signal.ITIMER_REAL, 0)  # in an inner try, as the alarm may ring just before
     except UserError as error:
         result = "refused"
         if "\n" in str(error) or len(str(error)) > 2000:
@@ -202,19 +202,19 @@ def outcome(kind: str, folder: Path, content: bytes) -> str:
 
 
 def reset_peak() -> int:
-    """Bytes that this process holds now; from here on `peak_memory` counts anew."""
+    """Reset `peak_memory` and return the current memory of this process in bytes."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return peak_memory()
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has held since `reset_peak`. A failed allocation would not be seen."""
+    """Peak memory of this process in bytes since `reset_peak`, without failed allocations."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def guard() -> None:
-    """Limit this process's time for a case; the machine's memory is kept from the worst."""
+    """Install the alarm that limits a case's time, and limit the memory of this process."""
 
     def ring(signum: int, frame: FrameType | None) -> None:
         raise TooSlow
@@ -226,7 +226,7 @@ def guard() -> None:
 
 
 def work(seed: int, cases: Sequence[int], at: Synchronized, results: SimpleQueue, keep: Path) -> None:
-    """One process: its share of the cases, from number `at` of them on; (kind, outcome) of each is sent."""
+    """One worker: run its `cases` from position `at` on and send (kind, outcome) of each."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
@@ -238,26 +238,26 @@ def work(seed: int, cases: Sequence[int], at: Synchronized, results: SimpleQueue
             kind, content = make_case(seed, cases[at.value])
             result = outcome(kind, Path(folder), content)
             results.put((kind, result))
-            if result not in FINE:
+            if result not in PASSED:
                 (keep / f"{kind}-{seed}-{cases[at.value]}-{result.replace(' ', '_')}").write_bytes(content)
             at.value += 1
 
 
 def run(seed: int, n_cases: int, workers: int, keep: Path) -> Counter[tuple[str, str]]:
-    """Count outcomes by kind; a process that dies is itself one, and another goes on behind the case that killed it."""
+    """Count outcomes by kind. A process that dies is an outcome too; a new one continues with the next case."""
     context = multiprocessing.get_context("fork")
     results, total = context.SimpleQueue(), Counter[tuple[str, str]]()
-    shares = [range(worker, n_cases, workers) for worker in range(workers)]
-    positions = [context.Value("q", 0) for _ in shares]
+    parts = [range(worker, n_cases, workers) for worker in range(workers)]
+    positions = [context.Value("q", 0) for _ in parts]
 
     def start(worker: int) -> multiprocessing.process.BaseProcess:
-        arguments = (seed, shares[worker], positions[worker], results, keep)
+        arguments = (seed, parts[worker], positions[worker], results, keep)
         process = context.Process(target=work, args=arguments, daemon=True)
         process.start()
         return process
 
     running = {worker: start(worker) for worker in range(workers)}
-    moved = dict.fromkeys(running, (-1, 0.0))  # where each was, and since when
+    moved = dict.fromkeys(running, (-1, 0.0))  # last position of each, and its time
     while running or not results.empty():
         while not results.empty():
             total[results.get()] += 1
@@ -272,7 +272,7 @@ def run(seed: int, n_cases: int, workers: int, keep: Path) -> Counter[tuple[str,
                 continue
             del running[worker]
             if process.exitcode:
-                index = shares[worker][positions[worker].value]
+                index = parts[worker][positions[worker].value]
                 kind, content = make_case(seed, index)
                 total[kind, "process died"] += 1
                 (keep / f"{kind}-{seed}-{index}-process_died").write_bytes(content)
@@ -282,7 +282,7 @@ def run(seed: int, n_cases: int, workers: int, keep: Path) -> Counter[tuple[str,
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the cases and print what came of them; status 1 if anything failed."""
+    """Run the cases and print the outcomes; status 1 if any failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -293,7 +293,7 @@ def main(argv: Sequence[str]) -> int:
     begin = time.monotonic()
     total = run(options.seed, options.cases, options.workers, options.keep)
     seconds, done = time.monotonic() - begin, sum(total.values())
-    failed = sum(n for (_, result), n in total.items() if result not in FINE)
+    failed = sum(n for (_, result), n in total.items() if result not in PASSED)
     for (kind, result), n in sorted(total.items()):
         print(f"{kind:12s} {result:20s} {n:8d}")
     print(f"{done} cases in {seconds:.0f} s, {done / seconds:.0f} a second, {failed} failed")

@@ -1,4 +1,4 @@
-"""Damage done to good files, for `fuzz.py`: blind on bytes, and where a format's own fields, chunks or members are."""
+"""Mutations of valid files for `fuzz.py`: of bytes, and of the fields, chunks and members of each format."""
 
 from __future__ import annotations
 
@@ -39,42 +39,42 @@ JSON_VALUES: tuple[Any, ...] = (None, True, False, [], {}, [[]], {"__reduce__": 
 
 
 def mutate(kind: str, content: bytes, rng: random.Random) -> bytes:
-    """`content`, a good file of that kind, with one to three things done to it."""
+    """`content`, a valid file of this kind, after one to three mutations."""
     for _ in range(rng.choice((1, 1, 2, 3))):
         try:
             content = rng.choice((*AWARE[kind], *AWARE[kind], _blind))(content, rng)
-        except Exception:  # an earlier mutation left nothing of the format
+        except Exception:  # an earlier mutation destroyed the format
             content = _blind(content, rng)
     return content
 
 
 def _blind(content: bytes, rng: random.Random) -> bytes:
-    """Bits flipped, bytes cut, doubled, zeroed or replaced by numbers that tend to hurt."""
+    """Flip bits, or cut, duplicate, zero or insert bytes, or write numbers that often cause errors."""
     data = bytearray(content or b"\0")
-    place = rng.randrange(len(data))
+    start = rng.randrange(len(data))
     length = rng.choice((1, 2, 4, 8, 64, rng.randrange(len(data)) + 1))
     match rng.randrange(7):
         case 0:
             for _ in range(rng.randrange(1, 17)):
                 data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         case 1:
-            del data[place:]
+            del data[start:]
         case 2:
-            del data[place : place + length]
+            del data[start : start + length]
         case 3:
-            data[place:place] = data[place : place + length]
+            data[start:start] = data[start : start + length]
         case 4:
-            data[place : place + length] = bytes(len(data[place : place + length]))
+            data[start : start + length] = bytes(len(data[start : start + length]))
         case 5:
             order, (letter, size) = rng.choice("<>"), rng.choice((("H", 2), ("I", 4), ("Q", 8)))
-            data[place : place + size] = struct.pack(order + letter, rng.choice(WHOLE) % 2 ** (8 * size))
+            data[start : start + size] = struct.pack(order + letter, rng.choice(WHOLE) % 2 ** (8 * size))
         case _:
-            data[place:place] = rng.randbytes(length)
+            data[start:start] = rng.randbytes(length)
     return bytes(data)
 
 
 def _json(content: bytes, rng: random.Random) -> bytes:
-    """A value, at any depth, replaced, removed, doubled or exchanged for another one of the file."""
+    """Replace, remove or nest a value at any depth, or copy another value of the file to it."""
     tree = json.loads(content)
     owner, key = rng.choice(list(_places(tree)))
     match rng.randrange(5):
@@ -102,13 +102,13 @@ def _places(tree: Any) -> Any:
 
 
 def _nifti_field(content: bytes, rng: random.Random) -> bytes:
-    """One to three header fields of a file, compressed or not, set to other numbers."""
+    """Set one to three header fields of a file, compressed or not, to other numbers."""
     zipped = content[:2] == b"\x1f\x8b"
     plain = gzip.decompress(content) if zipped else content
     header = nibabel.Nifti1Header(plain[:348], check=False)
     for _ in range(rng.randrange(1, 4)):
         field = header.structarr[rng.choice(list(header.keys()))].reshape(-1)
-        if field.dtype.kind in "iu":  # any bits, a sign's too
+        if field.dtype.kind in "iu":  # any bits, the sign included
             size = field.dtype.itemsize
             bits = (rng.choice((*WHOLE, -1, -2)) % 2 ** (8 * size)).to_bytes(size, "little")
             value = np.frombuffer(bits, f"<{field.dtype.kind}{size}")[0]
@@ -120,7 +120,7 @@ def _nifti_field(content: bytes, rng: random.Random) -> bytes:
 
 
 def _nifti_gzip(content: bytes, rng: random.Random) -> bytes:
-    """Compressed although it was not, the reverse, in several members, or with a damaged end."""
+    """Change the compression: none, several members, trailing bytes, a truncated end, or far more data."""
     plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     cut = rng.randrange(len(plain) + 1)
     shapes: tuple[Callable[[], bytes], ...] = (
@@ -134,12 +134,12 @@ def _nifti_gzip(content: bytes, rng: random.Random) -> bytes:
 
 
 def _png_chunk(content: bytes, rng: random.Random) -> bytes:
-    """A chunk changed, dropped, doubled, moved or renamed; checksums are right again."""
-    chunks, place = [], len(PNG_SIGNATURE)
-    while place < len(content):
-        (length,) = struct.unpack_from(">I", content, place)
-        chunks.append((content[place + 4 : place + 8], content[place + 8 : place + 8 + length]))
-        place += length + 12
+    """Change, drop, duplicate or rename a chunk, with correct checksums."""
+    chunks, start = [], len(PNG_SIGNATURE)
+    while start < len(content):
+        (length,) = struct.unpack_from(">I", content, start)
+        chunks.append((content[start + 4 : start + 8], content[start + 8 : start + 8 + length]))
+        start += length + 12
     which = rng.randrange(len(chunks))
     name, data = chunks[which]
     match rng.randrange(6):
@@ -162,7 +162,7 @@ def _png_chunk(content: bytes, rng: random.Random) -> bytes:
 
 
 def _npy_header(content: bytes, rng: random.Random) -> bytes:
-    """Another type, shape or order in the header's text, its length told right."""
+    """Change type, shape or order in the header, with the correct length."""
     start, end = 10, 10 + struct.unpack_from("<H", content, 8)[0]
     header = {"descr": "<f4", "fortran_order": False, "shape": (16, 12)}
     name = rng.choice(list(header))
@@ -174,7 +174,7 @@ def _npy_header(content: bytes, rng: random.Random) -> bytes:
 
 
 def _zip_member(content: bytes, rng: random.Random) -> bytes:
-    """A member of a checkpoint changed, dropped, doubled or renamed; the archive's own checksums are right again."""
+    """Change, drop, duplicate or rename a member of a checkpoint, with correct checksums of the archive."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = [(info.filename, archive.read(info)) for info in archive.infolist()]
     which = rng.randrange(len(members))
@@ -194,12 +194,12 @@ def _zip_member(content: bytes, rng: random.Random) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
         for name, data in members:
-            archive.writestr(zipfile.ZipInfo(name), data, archive.compression)  # ZipInfo: no time of day in it
+            archive.writestr(zipfile.ZipInfo(name), data, archive.compression)  # ZipInfo: without the current time
     return file.getvalue()
 
 
 def _resealed(content: bytes, rng: random.Random) -> bytes:
-    """A value or tensor of a checkpoint replaced, its checksum right again: damage that only its meaning tells."""
+    """Replace a value or tensor of a checkpoint with a correct checksum: only its meaning shows the damage."""
     tree = torch.load(io.BytesIO(content), weights_only=True)
     owner, key = rng.choice(list(_places(tree)))
     tensors = (torch.zeros(()), torch.full((2, 3), float("nan")), torch.ones(3, dtype=torch.int64), torch.zeros(0))
@@ -212,8 +212,8 @@ def _resealed(content: bytes, rng: random.Random) -> bytes:
 def _safetensors_header(content: bytes, rng: random.Random) -> bytes:
     (length,) = struct.unpack_from("<Q", content)
     header = _json(content[8 : 8 + length], rng)
-    told = len(header) if rng.random() < 0.9 else rng.choice(WHOLE)
-    return struct.pack("<Q", told) + header + content[8 + length :]
+    written = len(header) if rng.random() < 0.9 else rng.choice(WHOLE)
+    return struct.pack("<Q", written) + header + content[8 + length :]
 
 
 Mutation = Callable[[bytes, random.Random], bytes]

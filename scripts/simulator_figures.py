@@ -1,9 +1,9 @@
-"""The pictures of docs/simulator.md: every preset, every fault, and the simulation beside real 0.055 T slices.
+"""The figures of docs/simulator.md: all presets, all faults, and a comparison with real 0.055 T slices.
 
 python -m scripts.simulator_figures --out docs/simulator [--real FOLDER]
 
 FOLDER holds NIfTI volumes whose names contain `0.055T_T2w-FSE` and `0.055T_T1w-GRE`, as published with Liu et al.,
-Nature Communications 2021 (CC0); without it that comparison is left as it is.
+Nature Communications 2021 (CC0); without it that comparison is not updated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from util.schema import CommandLine
 SUBJECT, SEED = 3, 0
 SEVERITIES = (0.4, 1.0)
 RAYLEIGH_MEAN = 1.2533  # of a background of unit noise
-AIR_MARGIN = 8  # pixels around the head that are not counted as air
+AIR_MARGIN = 8  # pixels around the head that do not count as air
 REFERENCES = {"T2w-FSE": LIU_T2W, "T1w-GRE": LIU_T1W}
 
 Volume = NDArray[np.float32]
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def draw_presets(path: Path) -> None:
-    """One subject, a row a preset: A and its truth at two levels, and B at its own."""
+    """One subject with a row per preset: A and its truth at two levels, and B at one level."""
     figure, axes = plt.subplots(len(PRESETS), 5, figsize=(10, 2 * len(PRESETS)), facecolor="black")
     for row, preset in zip(axes, PRESETS.values(), strict=True):
         low, high = (simulate_scan(preset, SEED, SUBJECT, d, matrix=224, with_truth=d == "A") for d in "AB")
@@ -71,7 +71,7 @@ def draw_presets(path: Path) -> None:
 
 
 def draw_faults(path: Path) -> None:
-    """One slice of the same-contrast task with each fault at two severities, and without any."""
+    """One slice of the same-contrast task without faults, and with each fault at two severities."""
     figure, axes = plt.subplots(2, 1 + len(FAULTS), figsize=(13, 3.6), facecolor="black")
     anatomy, protocol = load_anatomy(), LOW_T2W
     head = draw_head(SEED, SUBJECT)
@@ -83,11 +83,11 @@ def draw_faults(path: Path) -> None:
     for row, severity in zip(axes, SEVERITIES, strict=True):
         row[0].set_ylabel(f"severity {severity:g}", color="white")
         for axis, fault in zip(row, ("none", *FAULTS), strict=True):
-            wrong = ScanFaults({fault: severity} if fault != "none" else {}, SEED, SUBJECT)
-            placed = geometry
+            scan_faults = ScanFaults({fault: severity} if fault != "none" else {}, SEED, SUBJECT)
+            faulty = geometry
             if fault == "positioning":
-                placed = replace(geometry, pose=mispositioned(geometry.pose, severity, wrong.generator(fault)))
-            image, _ = Scanner(head, placed, anatomy, wrong).image(protocol, np.random.default_rng(SEED))
+                faulty = replace(geometry, pose=mispositioned(geometry.pose, severity, scan_faults.generator(fault)))
+            image, _ = Scanner(head, faulty, anatomy, scan_faults).image(protocol, np.random.default_rng(SEED))
             show(axis, image[2].T)
             axis.set_title(fault, color="white", fontsize=8)
     save(figure, path)
@@ -108,7 +108,7 @@ def save(figure: plt.Figure, path: Path) -> None:
 
 
 def compare(folder: Path, path: Path) -> dict[str, dict[str, float]]:
-    """Histograms inside the head and radial power spectra of real and simulated slices; their SNR and spread."""
+    """Plot head histograms and radial power spectra of real and simulated slices; return their SNR and percentiles."""
     figures: dict[str, dict[str, float]] = {}
     figure, axes = plt.subplots(2, 2, figsize=(9, 6))
     for (histogram, spectrum), (kind, protocol) in zip(axes, REFERENCES.items(), strict=True):
@@ -136,7 +136,7 @@ def compare(folder: Path, path: Path) -> dict[str, dict[str, float]]:
                 "power at 0.1": float(f"{np.interp(0.1, frequency, power):.3g}"),
                 "power at 0.3": float(f"{np.interp(0.3, frequency, power):.3g}"),
             }
-        histogram.set_xlabel(f"{kind}: intensity in the head over its median")
+        histogram.set_xlabel(f"{kind}: intensity in the head relative to its median")
         spectrum.set_xlabel("cycles per pixel")
         spectrum.set_title("radial power spectrum", fontsize=9)
         histogram.legend()
@@ -145,13 +145,13 @@ def compare(folder: Path, path: Path) -> dict[str, dict[str, float]]:
 
 
 def snr(volume: Volume, mask: NDArray[np.bool_]) -> float:
-    """Median of the head over the noise of one channel, from the Rayleigh mean of the air around it."""
+    """Median of the head over the noise of one channel, which is estimated from the Rayleigh mean of the air."""
     air = ~ndimage.binary_dilation(mask, iterations=AIR_MARGIN)
     return float(np.median(volume[mask]) / (volume[air].mean() / RAYLEIGH_MEAN))
 
 
 def radial_power(volume: Volume, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean power of the slices' spectra over rings, per pixel of head, against cycles per pixel."""
+    """Frequencies in cycles per pixel, and ring means of the slices' power spectra per pixel of head."""
     spectra = np.abs(np.fft.fft2(volume, axes=(0, 1))) ** 2
     radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) for n in volume.shape[:2]), indexing="ij"))
     ring = (radius * 100).astype(int)

@@ -1,9 +1,9 @@
-"""Kill a training at random moments, again and again, and see that nothing is lost: `bash scripts/soak.sh`.
+"""Kill trainings at random times and check that nothing is lost: `bash scripts/soak.sh`.
 
-A tiny pta_hybrid that saves after every step is started, killed with SIGKILL after a random time, started again, until
-it has ended; then the next one, until enough kills are counted. After every kill the state saved last must be readable
-without a warning; every run that ends must have the bits of one that was never killed. Runs are forked from a process
-that has imported torch, so that a start takes a fraction of a second.
+A tiny pta_hybrid that saves after every step is killed with SIGKILL at a random time and restarted until it ends; then
+the next run follows, up to the given number of kills. After every kill the latest state must be readable without a
+warning, and every completed run must be bit-identical to an uninterrupted one. Runs are forked from a process that has
+imported torch, so a start takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ TINY = (
     *("--hybrid_width=24", "--hybrid_depth=2", "--hybrid_heads=2", "--hybrid_mlp=32", "--hybrid_patch=8"),
     *("--hybrid_features=4", "--netD=pixel", "--ndf=4", "--pool_size=3", "--no_html"),
 )
-Reached = tuple[int, int]  # stage and steps in it
+Reached = tuple[int, int]  # stage and step
 
 
 def write_slices(root: Path) -> None:
-    """Twelve slices of either domain, discs that grow with the level, in noise."""
+    """Write twelve slices per domain: noisy discs whose size grows with the level."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     for domain in ("trainA", "trainB"):
@@ -67,24 +67,24 @@ def write_slices(root: Path) -> None:
 
 
 class Attempt:
-    """One start of a run in a process of its own, which tells through a pipe what it has finished to save."""
+    """One start of a run in its own process, which reports every completed save through a pipe."""
 
     def __init__(self, argv: list[str]) -> None:
-        self._pipe, told = os.pipe()
+        self._pipe, output = os.pipe()
         self.process = os.fork()
         if self.process == 0:
             os.close(self._pipe)
-            os._exit(_train(argv, told))
-        os.close(told)
+            os._exit(_train(argv, output))
+        os.close(output)
 
     def kill(self) -> tuple[bool, list[Reached]]:
-        """Kill it; whether it was still running, and what it had saved."""
+        """Kill the process; return whether it was still running, and its saves."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process, signal.SIGKILL)
         return self.wait()
 
     def wait(self) -> tuple[bool, list[Reached]]:
-        """Wait for its end."""
+        """Wait for the process to end; return whether it was killed, and its saves."""
         with os.fdopen(self._pipe, encoding="ascii") as pipe:
             lines = [line for line in pipe.read().split("\n")[:-1] if line]
         status = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
@@ -93,17 +93,17 @@ class Attempt:
         return status != 0, [(int(stage), int(step)) for stage, step in (line.split() for line in lines)]
 
 
-def _train(argv: list[str], told: int) -> int:
-    """Run train.py's main in this process, silently, writing `stage step` into the pipe after every save."""
+def _train(argv: list[str], output: int) -> int:
+    """Run train.py's main silently in this process, and write `stage step` to the pipe after every save."""
     save = Trainer.save
 
-    def save_and_tell(self: Trainer, *epochs: str) -> None:
+    def save_and_report(self: Trainer, *epochs: str) -> None:
         save(self, *epochs)
-        os.write(told, f"{self.position['stage']} {self.position['step']}\n".encode())
+        os.write(output, f"{self.position['stage']} {self.position['step']}\n".encode())
 
-    Trainer.save = save_and_tell  # type: ignore[method-assign]
+    Trainer.save = save_and_report  # type: ignore[method-assign]
     try:
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with Path(os.devnull).open("w") as devnull, contextlib.redirect_stdout(devnull):
             return train.main(argv)
     except UserError as error:
         print(f"soak: {error}", file=sys.stderr)
@@ -112,7 +112,7 @@ def _train(argv: list[str], told: int) -> int:
 
 @dataclass
 class Soak:
-    """The kills so far, what they hit and what was found wrong."""
+    """The kills so far, and the failures found."""
 
     out: Path
     rng: random.Random
@@ -127,18 +127,18 @@ class Soak:
         return [*TINY, f"--dataroot={self.out / 'data'}", f"--checkpoints_dir={self.out / 'runs'}", f"--name={name}"]
 
     def reference(self) -> float:
-        """Train without a kill; the seconds that took."""
+        """Train without interruption; return the time in seconds."""
         start = time.monotonic()
         Attempt(self.arguments("never_killed")).wait()
         return time.monotonic() - start
 
     def one_run(self, wanted: int, longest: float) -> None:
-        """Start, kill and start again until the run has ended, or `wanted` kills are done."""
-        name, going_on = f"killed_{self.runs}", False
+        """Start, kill and restart a run until it ends or `wanted` kills are reached."""
+        name, resumable = f"killed_{self.runs}", False
         run_dir = self.out / "runs" / name
         self.saved_last = (0, 0)
         while self.kills < wanted:
-            attempt = Attempt([*self.arguments(name), *(["--continue_train"] if going_on else [])])
+            attempt = Attempt([*self.arguments(name), *(["--continue_train"] if resumable else [])])
             time.sleep(self.rng.uniform(0, longest))
             was_running, saved = attempt.kill()
             self.saved_last = max([self.saved_last, *saved])
@@ -146,15 +146,15 @@ class Soak:
                 break
             self.kills += 1
             self.in_save += any(run_dir.glob("*.part"))
-            going_on = self.check(run_dir) or going_on
+            resumable = self.check(run_dir) or resumable
         else:
-            Attempt([*self.arguments(name), *(["--continue_train"] if going_on else [])]).wait()
+            Attempt([*self.arguments(name), *(["--continue_train"] if resumable else [])]).wait()
         self.runs += 1
         if read_checkpoint(checkpoint_path(run_dir, LATEST))["sha256"] != self.wanted_sha256():
-            self.failures.append(f"{name}: ended with other bits than the run that was never killed")
+            self.failures.append(f"{name}: differs from the run that was never killed")
 
     def check(self, run_dir: Path) -> bool:
-        """After a kill: is the state that was saved last there? Whether there is any."""
+        """After a kill, check the latest state; return whether there is one."""
         if not checkpoint_path(run_dir, LATEST).exists():
             if self.saved_last != (0, 0):
                 self.failures.append(f"kill {self.kills}: no latest.pt, {self.saved_last} had been saved")
@@ -175,16 +175,16 @@ class Soak:
     def summary(self) -> str:
         minutes = (time.monotonic() - self.start) / 60
         return (
-            f"{datetime.now():%Y-%m-%d} soak: {self.kills} kills, {self.in_save} of them in the middle of a save, "
+            f"{datetime.now():%Y-%m-%d} soak: {self.kills} kills, {self.in_save} of them during a save, "
             f"{self.runs} runs ended, {len(self.failures)} failures, {minutes:.1f} min"
         )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--kills", type=int, default=200, help="how many [default: 200]")
+    parser.add_argument("--kills", type=int, default=200, help="number of kills [default: 200]")
     parser.add_argument("--out", type=Path, required=True, help="a new folder for data and runs")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments [default: 0]")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the kill times [default: 0]")
     options = parser.parse_args()
     write_slices(options.out / "data")
     soak = Soak(options.out, random.Random(options.seed))

@@ -19,9 +19,10 @@ class Protocol:
     `thickness_mm`: full width at half maximum of the slice profile; `gap_mm`: gap between slices.
     `partial_fourier`: fraction of the phase-encoding lines that is measured, from 0.5; the rest is zero.
     `coils`: receivers, combined by root sum of squares; 0 for a single one of uniform sensitivity.
-    `snr_wm`: white matter's signal over the standard deviation of one noise channel. `bias_std`: of the log receive
-    field. `transmit_drop`: relative drop of the flip angle from the centre to the edge of the head (0 to 1);
-    `receive_drop`: the same for the sensitivity, in addition to the random field of `bias_std`.
+    `snr_wm`: white matter's signal over the standard deviation of one noise channel.
+    `bias_std`: standard deviation of the log receive field.
+    `transmit_drop`: relative drop of the flip angle from the centre to the edge of the head (0 to 1); `receive_drop`:
+    the same for the sensitivity, in addition to the random field of `bias_std`.
     `bandwidth_hz`: readout bandwidth per acquired voxel, which determines the fat shift; None: no shift.
     """
 

@@ -101,7 +101,7 @@ class ScanFaults:
     domain: str = "A"
 
     def generator(self, fault: str) -> np.random.Generator:
-        """The random stream of a fault, which starts anew with every call."""
+        """The random stream of a fault, restarted by every call."""
         key = (self.subject, PURPOSES.index(f"faults {self.domain}"), FAULTS.index(fault))
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 

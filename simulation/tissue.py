@@ -74,15 +74,15 @@ _PD = {"csf": 1.0, "gm": 0.82, "wm": 0.70, "fat": 1.0, "bone": 0.05, "soft": 1.0
 # Lesions (docs/facts.md section 1.5).
 # A lesion is white matter with this fraction of free water in fast exchange: relaxation rates and proton density mix
 # linearly between wm and csf [I]. One number then gives T1, T2, T2* and PD at every field, never beyond those of CSF.
-# Chosen to give T1 / T2 at 3 T (wm 840 / 71 ms) near the quoted ranges [M]; other fields rely on the mixing alone [I].
+# Chosen to give T1 / T2 at 3 T (wm 840 / 71 ms) in the typical ranges [M]; at other fields only the mixing applies [I].
 # wmh: 1240 / 115 ms, range 1100-1400 / 100-150 [M].
 # tumour: glioma, solid, no contrast agent: 1320 / 125 ms, range 1200-1700 / 110-180 [M].
 # oedema: vasogenic: 1510 / 150 ms, range 1300-1700 / 130-250 [M].
 # infarct: chronic, a cavity with some gliosis, so close to CSF: 3050 / 507 ms [I].
 _FREE_WATER = {"wmh": 0.40, "tumour": 0.45, "oedema": 0.55, "infarct": 0.90}
 
-# Relative half-widths of the variation between subjects: T1 +-10 % at 64 mT, +-15-20 % between methods [I]; CSF is
-# water and hardly varies.
+# Relative half-widths of the variation between subjects: T1 +-10 % at 64 mT, +-15-20 % advised across methods [I]; CSF
+# is water and hardly varies.
 JITTER = {"t1_ms": 0.10, "t2_ms": 0.06, "t2star_ms": 0.06, "pd": 0.03}
 CSF_JITTER_SCALE = 0.3
 

@@ -152,7 +152,7 @@ class TestRunLog:
         assert len(warnings) == 3
         for what in ("write loss_log.csv", "draw sample images", "write the training report"):
             assert sum(what in line for line in warnings) == 1
-        assert all(line.endswith("training goes on") for line in warnings)
+        assert all(line.endswith("training continues") for line in warnings)
 
     def test_redirected_console_gets_plain_lines(self, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
         log = RunLog(tmp_path, NO_HTML)

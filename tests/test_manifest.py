@@ -157,7 +157,7 @@ def test_a_manifest_that_is_no_file_of_the_folder_is_refused(tmp_path: Path) -> 
             read_manifest(path.parent)
         path.unlink()
     path.mkdir()
-    with pytest.raises(UserError, match="no regular file"):
+    with pytest.raises(UserError, match="not a regular file"):
         read_manifest(path.parent)
     path.rmdir()
     assert read_manifest(path.parent) is None

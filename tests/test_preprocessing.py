@@ -335,7 +335,7 @@ def _bad_commands(folder: Path) -> list[tuple[list[object], str]]:
         (["--input_A", folder / "twice", *out], "same subject"),
         (["--input_A", folder / "alike", *out], "same subject"),
         (["--input_A", a, "--truth_A", folder / "small", *out], "must be equal"),
-        (["--input_A", a, "--truth_A", folder / "moved", *out], "5.0 mm off"),
+        (["--input_A", a, "--truth_A", folder / "moved", *out], "displaced by 5.0 mm"),
         (["--input_A", folder / "both", "--truth_A", folder / "alone", *out], "no usable volume of this name"),
         (["--input_A", folder / "alone", "--truth_A", folder / "stranger", *out], "--truth_A has no usable volume"),
         (["--truth_A", a, "--input_B", a, *out], "--truth_A needs --input_A"),

@@ -154,7 +154,7 @@ def test_mistakes_are_one_sentence_and_leave_no_results(dataroot: Path, tmp_path
         (dataroot, "cyc", ["--phase", "val"], "valA"),
         (dataroot, "cyc", ["--eval_encoder", str(tmp_path / "same_seed")], "need another"),
         (dataroot, "cyc", ["--eval_encoder", str(tmp_path / "cyc")], "need --model sgp"),
-        (dataroot, "guided", ["--eval_encoder", str(tmp_path / "same_seed")], "the very encoder"),
+        (dataroot, "guided", ["--eval_encoder", str(tmp_path / "same_seed")], "the same encoder"),
         (dataroot, "cyc", ["--inception_weights", "absent.pth"], "--inception_weights absent.pth: no such file"),
         (dataroot, "../cyc", [], "plain folder name"),
         (dataroot, "cyc", ["--epoch", "../x"], "--epoch"),

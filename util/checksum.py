@@ -1,4 +1,4 @@
-"""A checksum over nested containers of tensors and plain values: the same content gives the same one in any file."""
+"""A checksum over nested containers of tensors and plain values, which depends on the content alone."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torch import Tensor
 
 
 class TooLarge(ValueError):
-    """The content unfolds into more than its file can honestly hold."""
+    """The content expands to more than its file can hold."""
 
 
 def digest(content: dict[Any, Any], most: int | None = None) -> str:
     """SHA-256 over every tensor's place, type, shape and SHA-256, and every plain value's place and `repr`.
 
     Args:
-        most: bytes that all of that may come to. A few bytes of a file can say that one list holds another ten times,
-            and so on, or that one number is a million; None: what was made in this process does not.
+        most: largest number of bytes of all this, None for content made in this process. A few bytes of a file can
+            describe a list that contains another one ten times, and so on.
     Raises:
-        TypeError: a value is neither a tensor of numbers in memory nor plain, or a key neither text nor whole number.
-        TooLarge: it is more than `most`, or a tensor larger than its memory (`expand`).
+        TypeError: a value is neither a dense tensor in memory nor plain, or a key is neither a string nor an integer.
+        TooLarge: more than `most` bytes, or a tensor larger than its storage (`expand`).
     """
     seen = 0
     parts: list[tuple[bytes, Future[bytes] | None]] = []
-    with ThreadPoolExecutor() as pool:  # hashing is most of the work, and leaves Python's lock to others
-        for place, value in _leaves(content, ""):
+    with ThreadPoolExecutor() as pool:  # hashing is most of the work and releases the GIL
+        for path, value in _leaves(content, ""):
             tensor = value if isinstance(value, Tensor) else None
-            line = f"{place}: {repr(value) if tensor is None else _described(tensor, place)}\n".encode()
+            line = f"{path}: {repr(value) if tensor is None else _description(tensor, path)}\n".encode()
             seen += len(line) + (0 if tensor is None else tensor.nbytes)
             if most is not None and seen > most:
                 raise TooLarge(f"more than {most} bytes")
@@ -48,24 +48,24 @@ def _digest_of_bytes(tensor: Tensor) -> bytes:
     return hashlib.sha256(whole.numpy().data).digest()
 
 
-def _described(tensor: Tensor, place: str) -> str:
+def _description(tensor: Tensor, path: str) -> str:
     if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
-        raise TypeError(f"{place} is a tensor of another kind than numbers in memory")
+        raise TypeError(f"{path} is not a dense tensor in memory")
     if tensor.nbytes > tensor.untyped_storage().nbytes():
-        raise TooLarge(f"{place} repeats the same numbers")
+        raise TooLarge(f"{path} is larger than its storage")
     return f"{tensor.dtype} {tuple(tensor.shape)}"
 
 
-def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """Tensors and plain values with their places, containers' kinds and lengths, in their own order."""
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Path and value of each tensor and plain value, and kind and length of each container, in their order."""
     if isinstance(value, dict | list | tuple):
         kind = "dict" if isinstance(value, dict) else type(value).__name__
-        yield place, f"{kind} of {len(value)}"
+        yield path, f"{kind} of {len(value)}"
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             if not isinstance(key, str | int):
-                raise TypeError(f"{place} has a key that is a {type(key).__name__}, neither text nor whole number")
-            yield from _leaves(part, f"{place}/{key!r}")
+                raise TypeError(f"{path} has a key of type {type(key).__name__}, need a string or an integer")
+            yield from _leaves(part, f"{path}/{key!r}")
     elif value is None or isinstance(value, Tensor | bool | int | float | str):
-        yield place, value
+        yield path, value
     else:
-        raise TypeError(f"{place} is a {type(value).__name__}, neither a tensor nor a plain value")
+        raise TypeError(f"{path} is a {type(value).__name__}, need a tensor or a plain value")

@@ -1,4 +1,4 @@
-"""Which device computes, and in which number format."""
+"""Device and number format of computations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ AMP = ("auto", "bf16", "fp16", "off")
 
 
 def choose_device(gpu_ids: str, local_rank: int = 0) -> torch.device:
-    """The device `--gpu_ids` means: `auto` CUDA if there is any, `-1` the CPU, a number that GPU.
+    """The device of `--gpu_ids`: `auto` is CUDA if available, `-1` the CPU, a number that GPU.
 
-    Args: local_rank: of several processes on this machine; with `auto` each takes a GPU of its own.
+    Args: local_rank: number of the process on this machine; with `auto` each process takes its own GPU.
     Raises:
-        UserError: not a number, several GPUs, or a GPU that is not there.
+        UserError: not a number, several GPUs, or a GPU that does not exist.
     """
     if gpu_ids == "auto":
         if not torch.cuda.is_available():
@@ -41,10 +41,10 @@ def choose_device(gpu_ids: str, local_rank: int = 0) -> torch.device:
 
 
 def own_device(gpu_ids: str, processes: Processes) -> torch.device:
-    """`choose_device` for processes that train together, each on a GPU of its own.
+    """`choose_device` for processes that train together, each on its own GPU.
 
     Raises:
-        UserError: as `choose_device`; one GPU for several processes.
+        UserError: as `choose_device`; also one GPU for several processes.
     """
     device = choose_device(gpu_ids, processes.local_rank)
     if device.type == "cuda" and processes.local_size > 1 and gpu_ids != "auto":
@@ -53,14 +53,14 @@ def own_device(gpu_ids: str, processes: Processes) -> torch.device:
 
 
 def _has_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices, rather than emulating it slowly."""
+    """Whether the hardware supports bfloat16 matrix products, which are slow if emulated."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """Number format of mixed precision for `--amp`, None for float32. `auto`: bfloat16 where the hardware has it."""
+    """Number format of mixed precision for `--amp`, None for float32. `auto`: bfloat16 if the hardware supports it."""
     if amp == "fp16":
         return torch.float16
     if amp == "off" or (amp == "auto" and not _has_bf16(device)):

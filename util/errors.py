@@ -1,4 +1,4 @@
-"""The one exception a user may see as a sentence instead of a traceback."""
+"""The exception that users see as one sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from pathlib import Path
 
 from util.standard_streams import lossy_streams
 
-MOST_CHARACTERS = 1000  # of a message; what is longer is cut in the middle
-USER_ERROR_STATUS = 2  # the status argparse itself uses for a bad command line
+MOST_CHARACTERS = 1000  # of a message; longer ones are cut in the middle
+USER_ERROR_STATUS = 2  # argparse's own status for a bad command line
 
 
 class UserError(ValueError):
-    """Something the user can mend: the message names the flag or path, its value and what is allowed."""
+    """A mistake that the user can correct: the message names the flag or path, its value and what is allowed."""
 
     def __init__(self, message: str) -> None:
         text = printable(message)
-        if len(text) > MOST_CHARACTERS:  # a damaged file's values may be quoted in it
+        if len(text) > MOST_CHARACTERS:  # it may quote values of a damaged file
             text = f"{text[: MOST_CHARACTERS // 2]} ... {text[-MOST_CHARACTERS // 4 :]}"
         super().__init__(text)
 
 
 def printable(text: str) -> str:
-    """`text` on one line: file names may hold line breaks, terminal control and what is not Unicode; it is escaped."""
+    """`text` on one line: line breaks, control characters and invalid Unicode, as in file names, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def warn(text: str) -> None:
-    """One line on stderr for what the user should know and the program can go on with."""
+    """Print a warning as one line on stderr."""
     print(f"{Path(sys.argv[0]).name}: warning: {text}", file=sys.stderr)
 
 
 def run_cli(main: Callable[[Sequence[str]], int | None], program: str) -> None:
-    """Run `main(argv)` and leave with its status; a UserError becomes one line on stderr and status 2.
+    """Run `main(argv)` and exit with its status; a UserError becomes one line on stderr and status 2.
 
-    Ctrl-C, unless `main` takes care of it, kills the process as it does any other: without a traceback.
+    Ctrl-C ends the process by SIGINT, without a traceback, unless `main` handles it.
     """
     with lossy_streams():
         try:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, synced to the disk, then renamed into it."""
+"""Atomic replacement of files: written under a temporary name, synced to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 Writer = Callable[[BinaryIO], object]
-PART = ".part"  # ends the names of files that are still being written
+PART = ".part"  # suffix of files that are still being written
 
 
 @contextmanager
 def replace_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file (UTF-8, newlines as written) that takes `path`'s place when the block ends without an error."""
+    """Open a text file (UTF-8, newlines as written) that replaces `path` if the block ends without an error."""
     text = io.StringIO(newline="")
     yield text
     replace_files({path: lambda file: file.write(text.getvalue().encode("utf-8"))})
 
 
 def replace_files(writers: Mapping[Path, Writer], keep: Mapping[Path, Path] | None = None) -> None:
-    """Write files of one folder so that whatever stops this leaves each of them whole, the old one or the new one.
+    """Write files of one folder so that an interruption leaves each of them complete, either old or new.
 
-    All are written and synced under temporary names before the first takes its place: a full disk changes nothing.
+    All are written and synced under temporary names before the first is renamed, so a full disk changes nothing.
 
     Args:
-        writers: file -> what writes its content into an open binary file.
-        keep: file -> second name under which what it has held until now stays.
+        writers: file -> function that writes its content to an open binary file.
+        keep: file -> name under which its previous content is kept.
     Raises: OSError.
     """
     parts = {path: _part(path) for path in writers}
@@ -56,7 +56,7 @@ def _part(path: Path) -> Path:
 
 
 def _keep_as(path: Path, name: Path) -> None:
-    """Give the file at `path` the name `name` too; that name alone where the file system has no hard links."""
+    """Hard-link the file at `path` to `name`, or rename it if the file system has no hard links."""
     part = _part(name)
     part.unlink(missing_ok=True)
     try:
@@ -67,11 +67,11 @@ def _keep_as(path: Path, name: Path) -> None:
     try:
         part.replace(name)
     finally:
-        _remove(part)  # renaming one name of a file over another of its names leaves both
+        _remove(part)  # renaming a link over another link to the same file leaves both
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the folder's names durable, where its file system can."""
+    """Sync the folder's entries to disk, if its file system supports it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -83,5 +83,5 @@ def sync_folder(folder: Path) -> None:
 
 
 def _remove(part: Path) -> None:
-    with suppress(OSError):  # what stays is removed at the run's next start
+    with suppress(OSError):  # leftovers are removed at the next start of the run
         part.unlink(missing_ok=True)

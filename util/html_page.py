@@ -1,4 +1,4 @@
-"""The look that all pages share: one style, no script, no server and no network."""
+"""The common style of all HTML pages, without scripts, server or network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ details { margin-top: 12px } summary { cursor: pointer; color: #2c6ba5 } details
 
 
 def new_page(title: str, extra_style: str = "") -> document:
-    """An empty page; `extra_style` is CSS for what only this page shows."""
+    """An empty page; `extra_style` is additional CSS."""
     page = document(title=title)
     with page.head:
         tags.meta(charset="utf-8")

@@ -1,4 +1,4 @@
-"""Files that cannot be used, and why: found all at once, told in one sentence, listed in a table that can be sorted."""
+"""Files that cannot be used, with reasons: summarised in one sentence, listed in a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from util.errors import UserError, printable
 from util.files import replace_text
 
 BAD_FILES_NAME = "bad_files.csv"
-IN_SENTENCE = 3  # problems that a sentence names; further ones are counted
+IN_SENTENCE = 3  # problems named in a sentence; further ones are counted
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Problem:
 
     @classmethod
     def of(cls, path: Path, error: UserError) -> Problem:
-        """What `error` says of `path`."""
+        """The problem of `path` that `error` describes."""
         return cls(path, str(error).removeprefix(printable(f"{path}: ")))
 
     def __str__(self) -> str:
@@ -31,18 +31,18 @@ class Problem:
 
 
 def listed(problems: Sequence[Problem]) -> str:
-    """The first few for a sentence: `a.nii: truncated; b.nii: 4-D (and 7 more)`."""
+    """The first few problems for a sentence: `a.nii: truncated; b.nii: 4-D (and 7 more)`."""
     more = len(problems) - IN_SENTENCE
     return "; ".join(map(str, problems[:IN_SENTENCE])) + (f" (and {more} more)" if more > 0 else "")
 
 
 def as_rows(problems: Sequence[Problem]) -> list[dict[str, str]]:
-    """As run.json and metrics.json keep what was left out."""
+    """The problems as listed in run.json and metrics.json."""
     return [{"path": printable(str(problem.path)), "reason": problem.reason} for problem in problems]
 
 
 def write_problems(file: Path, problems: Sequence[Problem]) -> None:
-    """Write columns path and reason; of no problems, the header alone. Raises OSError."""
+    """Write a CSV table with columns path and reason. Raises OSError."""
     with replace_text(file) as text:
         rows = csv.writer(text)
         rows.writerow(("path", "reason"))

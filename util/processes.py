@@ -1,6 +1,6 @@
-"""The processes of one program that torchrun started together, and what they tell each other.
+"""Communication between the processes that torchrun starts for one program.
 
-One process by itself is a processes of size 1: nothing is sent, and every call gives back what it was given.
+A single process is a group of size 1: nothing is sent, and every call returns its own argument.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from util.errors import USER_ERROR_STATUS, UserError
 
 T = TypeVar("T")
 
-# the first process may check a large data folder while the others wait; torchrun ends all once one has ended badly
-PATIENCE = timedelta(days=1)
-FAILED = "failed"  # key in the store, once a process has
-SECONDS_TO_TELL = 10.0  # that a process with nothing to say leaves to the one that has, before torchrun ends both
+# long, as the others wait while the first process checks a large data folder; torchrun ends all if one fails
+TIMEOUT = timedelta(days=1)
+FAILED = "failed"  # key in the store, set by a process that fails
+REPORT_SECONDS = 10.0  # left to the failed process for its message, before torchrun ends all
 
 
-class ToldElsewhere(SystemExit):
-    """This process ends because of another one, which tells why."""
+class ReportedElsewhere(SystemExit):
+    """This process ends because another one failed, which reports the reason."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process' place among `size` processes; `local_rank` counts the `local_size` ones on its own machine.
+    """This process' `rank` among `size` processes, and its `local_rank` among the `local_size` ones on this machine.
 
-    Messages are plain Python values of our own processes. They travel between CPUs (gloo), so no device is waited for.
-    All processes must ask for the same in the same order, but for `until_failure` and `announced`, which ask the store
-    that torchrun keeps. One that has lost another, which was killed, ends too.
+    Messages are plain Python values and are sent between CPUs (gloo), so no device is synchronised. All processes must
+    make the same calls in the same order, except `until_failure` and `announced`, which use torchrun's store. A
+    process ends if another one was killed.
     """
 
     rank: int = 0
@@ -58,17 +58,17 @@ class Processes:
 
     @property
     def processors(self) -> int:
-        """Those of this machine that each of its processes may keep busy."""
+        """Number of this machine's processors per process."""
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, usable // self.local_size)
 
     def part(self, count: int, rank: int | None = None) -> slice:
-        """This process' part (or that of `rank`) of `count` items in a row; parts differ by at most one item."""
+        """This process' range (or that of `rank`) of `count` items; ranges differ by at most one item in length."""
         rank = self.rank if rank is None else rank
         return slice(count * rank // self.size, count * (rank + 1) // self.size)
 
     def gathered(self, value: T) -> list[T]:
-        """Every process' value, in the order of ranks, in every process."""
+        """The values of all processes in the order of ranks, in every process (all-gather)."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
@@ -77,7 +77,7 @@ class Processes:
         return values  # type: ignore[return-value]
 
     def collected(self, value: T) -> list[T]:
-        """Every process' value, in the order of ranks, in the first process; an empty list in the others."""
+        """The values of all processes in the order of ranks, in the first process; an empty list in the others."""
         if self.size == 1:
             return [value]
         values: list[T | None] | None = [None] * self.size if self.first else None
@@ -86,7 +86,7 @@ class Processes:
         return values or []  # type: ignore[return-value]
 
     def agreed(self, value: T) -> T:
-        """The first process' value, in every process."""
+        """The first process' value, in every process (broadcast)."""
         if self.size == 1:
             return value
         values = [value if self.first else None]
@@ -95,7 +95,7 @@ class Processes:
         return values[0]  # type: ignore[return-value]
 
     def largest(self, value: int) -> int:
-        """The largest of all processes' values, in every process."""
+        """The largest value of all processes, in every process."""
         if self.size == 1:
             return value
         found = torch.tensor([value])
@@ -104,18 +104,18 @@ class Processes:
         return int(found)
 
     def gather_rows(self, mine: Tensor, counts: Sequence[int]) -> list[Tensor]:
-        """The rows (n, …) of every process, `counts` of each, on the tensor's device; no graph."""
+        """The tensors (n, ...) of all processes, n = `counts` of each rank, on the tensor's device; detached."""
         if self.size == 1:
             return [mine.detach()]
-        room = torch.zeros(max(counts), *mine.shape[1:], dtype=mine.dtype, device=mine.device)
-        room[: len(mine)] = mine.detach()
-        everyone = [torch.empty_like(room) for _ in counts]
+        padded = torch.zeros(max(counts), *mine.shape[1:], dtype=mine.dtype, device=mine.device)
+        padded[: len(mine)] = mine.detach()
+        gathered = [torch.empty_like(padded) for _ in counts]
         with self.talking():
-            dist.all_gather(everyone, room)
-        return [part[:count] for part, count in zip(everyone, counts, strict=True)]
+            dist.all_gather(gathered, padded)
+        return [part[:count] for part, count in zip(gathered, counts, strict=True)]
 
     def summed(self, tensor: Tensor) -> Tensor:
-        """The sum of all processes' tensors of one shape, in every process; on the tensor's device."""
+        """The sum of all processes' tensors of one shape, in every process, on the tensor's device (all-reduce)."""
         if self.size == 1:
             return tensor
         total = tensor.clone()
@@ -124,17 +124,17 @@ class Processes:
         return total
 
     def alone(self, work: Callable[[], T]) -> T:
-        """What `work` gives in the first process, in every process; it runs there only, and the others wait.
+        """Run `work` in the first process while the others wait, and return its result in every process.
 
         Raises:
-            ToldElsewhere: in the others, if it raised something in the first; with the status that ends that one.
+            ReportedElsewhere: in the others if `work` raised in the first, with the exit status of that process.
         """
         if self.size == 1:
             return work()
         if not self.first:
             value, status = self.agreed((None, None))
             if status is not None:
-                raise ToldElsewhere(status)
+                raise ReportedElsewhere(status)
             return value  # type: ignore[return-value]
         try:
             value = work()
@@ -145,31 +145,31 @@ class Processes:
         return value
 
     def first_alone(self, work: Callable[[], T]) -> T:
-        """What `work` gives here: the first process does it by itself, then the others do.
+        """Run `work` in the first process, then in the others; return this process' result.
 
         Raises:
-            ToldElsewhere: in the others, if it raised something in the first.
+            ReportedElsewhere: in the others, if `work` raised in the first.
         """
-        found: list[T] = []
-        self.alone(lambda: found.append(work()))
-        return found[0] if self.first else work()
+        results: list[T] = []
+        self.alone(lambda: results.append(work()))
+        return results[0] if self.first else work()
 
     @contextmanager
     def alike(self) -> Iterator[None]:
-        """Within the block a user's error is the same in every process: the first one tells it."""
+        """For blocks that raise the same UserError in every process: only the first one reports it."""
         try:
             yield
         except UserError as error:
             if self.first:
                 raise
-            raise ToldElsewhere(USER_ERROR_STATUS) from error
+            raise ReportedElsewhere(USER_ERROR_STATUS) from error
 
     def together(self, work: Callable[[], T]) -> T:
-        """What `work` gives here, once it has ended well in every process; it sends nothing to the others itself.
+        """Run `work`, which must not communicate, and return its result once it has succeeded in every process.
 
-        An exception in one process ends all: it is raised there, if in several in the first of these alone.
+        An exception in any process ends all. It is raised in the first process that failed.
         Raises:
-            ToldElsewhere: in all others.
+            ReportedElsewhere: in all others.
         """
         if self.size == 1:
             return work()
@@ -181,16 +181,16 @@ class Processes:
             self.announce(FAILED)
         try:
             failed = self.gathered(error is not None)
-        except (UserError, ToldElsewhere) as lost:
+        except (UserError, ReportedElsewhere) as lost:
             raise error or lost from None
         if not any(failed):
             return value
         if error is not None and failed.index(True) == self.rank:
             raise error
-        raise ToldElsewhere(USER_ERROR_STATUS)
+        raise ReportedElsewhere(USER_ERROR_STATUS)
 
     def until_failure(self, items: Iterable[T]) -> Iterator[T]:
-        """`items`, as long as no process has failed: `together` has the last word then."""
+        """`items` until any process fails; `together` then raises the error."""
         for item in items:
             if self.announced(FAILED):
                 return
@@ -210,9 +210,9 @@ class Processes:
             yield number
 
     def announce(self, what: str) -> None:
-        """Let all processes know `what`; nobody waits for it, and it stays known."""
+        """Set the flag `what` for all processes, without waiting."""
         if self.store is not None:
-            with suppress(RuntimeError):  # nobody is left to know it
+            with suppress(RuntimeError):  # the store has gone with the other processes
                 self.store.set(what, "")
 
     def announced(self, what: str) -> bool:
@@ -224,32 +224,32 @@ class Processes:
 
     @contextmanager
     def talking(self) -> Iterator[None]:
-        """Turns a connection that broke within the block into one sentence, of the first process alone."""
+        """Turn a connection lost within the block into a UserError of the first process."""
         try:
             yield
         except RuntimeError as error:
             if self.first:
                 raise UserError(
-                    f"another of the {self.size} processes has ended before its work was done; its own message, "
-                    "or torchrun's below, says why"
+                    f"another of the {self.size} processes has ended before its work was done; see its own message, "
+                    "or torchrun's below"
                 ) from error
-            raise ToldElsewhere(USER_ERROR_STATUS) from error
+            raise ReportedElsewhere(USER_ERROR_STATUS) from error
 
 
 ALONE = Processes()
 
 
 def limit_threads(processes: Processes) -> None:
-    """Let torch compute with this process' part of the machine's processors, where torchrun gives it one thread.
+    """Let torch use this process' part of the machine's processors instead of torchrun's default of one thread.
 
-    Another OMP_NUM_THREADS than that default is obeyed.
+    A value of OMP_NUM_THREADS other than this default is respected.
     """
     if processes.local_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(processes.processors)
 
 
 def _status(error: BaseException) -> int:
-    """The exit status of a process that `error` ends."""
+    """The exit status of a process that ends with `error`."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     return USER_ERROR_STATUS if isinstance(error, UserError) else 1
@@ -257,10 +257,10 @@ def _status(error: BaseException) -> int:
 
 @contextmanager
 def join_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
-    """The processes that torchrun's variables describe, joined within the block; a processes of one without them.
+    """Join the processes described by torchrun's environment variables; a single process without them.
 
     Raises:
-        UserError: the variables do not describe one.
+        UserError: the variables are inconsistent.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if not all(name in environment for name in names):
@@ -268,25 +268,25 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Proc
         return
     found = {name: environment[name] for name in names}
     if not all(text.isdecimal() for text in found.values()) or not int(found["RANK"]) < int(found["WORLD_SIZE"]):
-        raise UserError(f"{', '.join(f'{n}={v}' for n, v in found.items())}: torchrun sets these, nothing else should")
+        raise UserError(f"{', '.join(f'{n}={v}' for n, v in found.items())}: these variables must be set by torchrun")
     rank, size, local_rank = (int(text) for text in found.values())
     if size == 1:
         yield Processes()
         return
     local_size = int(environment.get("LOCAL_WORLD_SIZE", "1"))
-    if local_size == size and sys.platform == "linux":  # on one machine nobody else need reach the processes
+    if local_size == size and sys.platform == "linux":  # no other machine needs to connect
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store = next(rendezvous("env://", rank, size, timeout=PATIENCE))[0]
+    store = next(rendezvous("env://", rank, size, timeout=TIMEOUT))[0]
     dist.init_process_group(
-        backend, store=dist.PrefixStore("torch", store), rank=rank, world_size=size, timeout=PATIENCE
+        backend, store=dist.PrefixStore("torch", store), rank=rank, world_size=size, timeout=TIMEOUT
     )
-    messages: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=PATIENCE)  # type: ignore[assignment]
+    messages: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=TIMEOUT)  # type: ignore[assignment]
     processes = Processes(rank, size, local_rank, messages, local_size, dist.PrefixStore("ours", store))
     try:
         yield processes
-    except ToldElsewhere as end:
-        time.sleep(SECONDS_TO_TELL if end.code else 0)
+    except ReportedElsewhere as end:
+        time.sleep(REPORT_SECONDS if end.code else 0)
         raise
     except BaseException:
         processes.announce(FAILED)

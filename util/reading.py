@@ -1,4 +1,4 @@
-"""Files that anybody may have written: opened without waiting, read within bounds, checked against a structure."""
+"""Read untrusted files: opened without blocking, read within bounds, checked against a structure."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from util.errors import UserError
 T = TypeVar("T")
 
 MAX_JSON_BYTES = 64 * 2**20
-MAX_JSON_VALUES = 2_000_000  # texts, numbers, lists and objects: below 1 GB and 5 s
+MAX_JSON_VALUES = 2_000_000  # strings, numbers, lists and objects; they take less than 1 GB and 5 s
 
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file; a pipe or device is refused, for it could make the program wait for ever.
+    """Open a regular file; a pipe or device is refused, as it could block forever.
 
-    Raises: UserError naming what is no regular file; OSError.
+    Raises: UserError if it is not a regular file; OSError.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError(f"{path}: cannot be read, it is no regular file")
+        raise UserError(f"{path}: cannot be read, it is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
         yield file
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether `path`, all links followed, is in `folder` or below it."""
+    """Whether `path` is in `folder` or below it once all links are resolved."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def read_bounded(path: Path, most: int) -> bytes:
     """The content of a regular file of at most `most` bytes.
 
-    Raises: UserError naming the file if it is larger, is no regular file, or cannot be read.
+    Raises: UserError naming the file if it is larger, not a regular file, or cannot be read.
     """
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > most:
-                raise UserError(f"{path}: {size} bytes, at most {most} are read")
+                raise UserError(f"{path}: {size} bytes, at most {most} are allowed")
             return file.read(size)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from error
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file in UTF-8; NaN and Infinity, which JSON does not know, are refused.
+    """The content of a JSON file in UTF-8; NaN and Infinity, which are not JSON, are refused.
 
     Raises: UserError naming the file if it cannot be read, is too large, or is not JSON.
     """
@@ -92,9 +92,9 @@ def _bounded_json(path: Path, most_bytes: int, most_values: int) -> bytes:
     content = read_bounded(path, most_bytes)
     if sum(map(content.count, (b",", b"[", b"{"))) > most_values:
         raise UserError(f"{path}: more than {most_values} values")
-    if content.count(b":") > most_values * 3 // 4:  # names that all differ take twice the memory of values
+    if content.count(b":") > most_values * 3 // 4:  # distinct names take twice the memory of values
         raise UserError(f"{path}: more than {most_values * 3 // 4} named values")
-    if len(content) > MAX_JSON_BYTES and not content.isascii():  # one emoji makes every letter take four bytes
+    if len(content) > MAX_JSON_BYTES and not content.isascii():  # one emoji quadruples the memory of the text
         raise UserError(f"{path}: {len(content)} bytes, beyond {MAX_JSON_BYTES} only ASCII is read (\\u for the rest)")
     return content
 

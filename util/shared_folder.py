@@ -1,4 +1,4 @@
-"""Do processes on several machines write into the same folder?"""
+"""Check that processes on several machines share a folder."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from util.processes import Processes
 
 
 def require_shared(folder: Path, flag: str, processes: Processes) -> None:
-    """Every process must see what the first one writes into the folder, which is there.
+    """Check that every process sees what the first one writes to the existing folder.
 
-    Raises: UserError where it does not, naming `flag` and the machine.
+    Raises: UserError naming `flag` and the machine of a process that does not.
     """
     if processes.size == 1:
         return
-    seen = folder / f"{processes.agreed(uuid.uuid4().hex)}{PART}"
+    probe = folder / f"{processes.agreed(uuid.uuid4().hex)}{PART}"
 
     def check() -> None:
-        if not seen.exists():
+        if not probe.exists():
             raise UserError(
                 f"{flag} {folder}: {platform.node()} does not see what the first process writes there; "
                 "it must lie on a file system that all machines share"
             )
 
-    processes.alone(seen.touch)
+    processes.alone(probe.touch)
     try:
         processes.together(check)
     finally:
         if processes.first:
-            seen.unlink(missing_ok=True)
+            probe.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Standard output and error that stop nothing: a full disk or a closed pipe behind them only loses their text."""
+"""Standard output and error that never raise: with a full disk or a closed pipe, only their text is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 
 
 class _Lossy:
-    """A text stream; from its first text that cannot be written on, everything goes nowhere."""
+    """A text stream that discards everything after the first failed write."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -22,19 +22,19 @@ class _Lossy:
         try:
             return self._stream.write(text)
         except OSError:
-            self._give_up()
+            self._discard()
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError:
-            self._give_up()
+            self._discard()
 
-    def _give_up(self) -> None:
-        """What is still in the stream's buffer goes nowhere too, or Python would complain of it at its exit."""
-        with open(os.devnull, "wb") as nowhere, suppress(OSError):  # noqa: PTH123
-            os.dup2(nowhere.fileno(), self._stream.fileno())
+    def _discard(self) -> None:
+        """Redirect the stream to nowhere with its buffer, which Python would otherwise fail to flush at exit."""
+        with open(os.devnull, "wb") as devnull, suppress(OSError):  # noqa: PTH123
+            os.dup2(devnull.fileno(), self._stream.fileno())
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Files of torch.save: written so that a full disk is told as one, read without executing code and within bounds."""
+"""Files of torch.save: write with the true OSError of a full disk; read within bounds and without executing code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from util.reading import open_regular
 
 
 def torch_writer(content: Any) -> Writer:
-    """What saves `content` into a file with torch, and raises the OSError that torch would report as a bad archive."""
+    """A function that saves `content` with torch, and raises the OSError that torch reports as a bad archive."""
 
     def write(file: BinaryIO) -> None:
         try:
@@ -30,10 +30,10 @@ def torch_writer(content: Any) -> Writer:
 def read_torch(path: Path) -> tuple[Any, int]:
     """Tensors and plain values in a file of torch.save, on the CPU, and the file's size in bytes.
 
-    torch never compresses, so an archive that says it holds more than its file is made to fill the memory.
+    torch never compresses, so an archive that claims more than its file's size is an attack on the memory.
 
     Raises:
-        Exception: torch raises many kinds for what is not such a file; all mean that it cannot be read.
+        Exception: torch raises many kinds for other files; all mean that the file cannot be read.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size

@@ -1,6 +1,6 @@
 """The cache of a data folder: packs of its slices, built once and valid until the folder's times or counts change.
 
-The cache is a folder of its own, never within the data folder, and may be deleted at any time.
+The cache is a separate folder, never within the data folder, and may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class CacheNotWritable(UserError):
 
 @dataclass(frozen=True)
 class FolderState:
-    """A folder's modification time (ns), which changes when files are added, removed or renamed, and file count."""
+    """A folder's modification time (ns), which changes with the names of its files, and its number of entries."""
 
     path: str
     changed: str
@@ -178,7 +178,7 @@ class SliceCache:
             tables(columns, digest=digest, has_manifest=bool(opened.entries))
         slices = valid()
         if slices is None:
-            raise CacheNotWritable(f"--cache_dir {self.place}: what was written to {store.root} cannot be read back")
+            raise CacheNotWritable(f"--cache_dir {self.place}: the tables written to {store.root} cannot be read back")
         return slices
 
     def _subjects(self, split: str, domain: str) -> FolderSubjects | None:

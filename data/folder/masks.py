@@ -103,7 +103,7 @@ def _dilated(mask: BoolArray, steps: int, fine: list[bool]) -> BoolArray:
     """Dilation by `_ball`, `steps` times.
 
     The volume is one integer whose bits are its voxels, so shifts reach the neighbours: a twentieth of ndimage's time.
-    An empty plane at the end of each axis catches what is shifted over its border.
+    An empty plane at the end of each axis catches bits that are shifted over the border.
     """
     padding = [(0, int(is_fine)) for is_fine in fine]
     padded = np.pad(mask, padding)

@@ -56,7 +56,7 @@ class FolderSubjects:
 def shared_subjects(folders: Sequence[FolderSubjects]) -> list[Problem]:
     """Slices of subjects that are in an earlier split too, ignoring case; `folders` in the order of splits.
 
-    Without a manifest, a name that is the only one of its folder (`img` of `img_001`, `img_002`, ...) is no subject.
+    Without a manifest, a name that is the only one in every folder that has it (`img_001`, ...) is no subject.
     """
     keys = [np.unique(folder.table.key) for folder in folders]
     empty = np.empty(0, np.uint64)

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 
-LEAST_FOR_FRECHET = 1024  # slices a set; below, the covariance is too biased to be reported
+LEAST_FOR_FRECHET = 1024  # slices per set; with fewer, the covariance is too biased to report
 
 
 def kernel_distance(x: Floats, y: Floats, *, gamma: float | None = None) -> float:
     """Unbiased squared maximum mean discrepancy with the cubic kernel k(u, v) = (gamma u.v + 1)^3.
 
-    The estimator of the kernel inception distance (Binkowski et al. 2018); it may be slightly negative.
+    It is the estimator of the kernel inception distance (Binkowski et al. 2018) and may be slightly negative.
 
     Args:
         x, y: (N, D) and (M, D) embeddings, N and M at least 2.
@@ -46,7 +46,7 @@ def frechet_of_moments(mean_x: Floats, cov_x: Floats, mean_y: Floats, cov_y: Flo
 
 
 def frechet_distance(x: Floats, y: Floats) -> float | None:
-    """Frechet distance of the Gaussians fitted to x (N, D) and y (M, D); None where N or M is under 1,024."""
+    """Frechet distance of the Gaussians fitted to x (N, D) and y (M, D); None if N or M is below 1,024."""
     if min(len(x), len(y)) < LEAST_FOR_FRECHET:
         return None
     x, y = x.astype(np.float64), y.astype(np.float64)

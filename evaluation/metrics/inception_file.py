@@ -1,8 +1,8 @@
-"""The file with the standard Inception weights, told by its SHA-256; found without loading any network.
+"""Find the file of the standard Inception weights and verify its SHA-256, without loading a network.
 
-The standard network is the TensorFlow graph of 2015-12-05, of which a PyTorch state dict circulates as
-`pt_inception-2015-12-05-6726825d.pth`. torchvision's own weights would give other numbers, so they are refused. Nothing
-is ever downloaded.
+The standard network is the TensorFlow graph of 2015-12-05, distributed as a PyTorch state dict with the name
+`pt_inception-2015-12-05-6726825d.pth`. torchvision's own weights give other numbers and are refused. Nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ N_BYTES = 95_628_359
 
 
 def open_inception(given: str | None, device: torch.device) -> FIDInception | None:
-    """The standard network on `device`, from the file that `find_weights` finds; None without one.
+    """The standard network on `device`, from the file of `find_weights`; None without one.
 
     Raises:
         UserError: the named file does not exist or is not the standard network.
@@ -33,13 +33,13 @@ def open_inception(given: str | None, device: torch.device) -> FIDInception | No
     path = find_weights(None if given is None else Path(given))
     if path is None:
         return None
-    from evaluation.metrics.inception import FIDInception  # here: seconds of imports that few need
+    from evaluation.metrics.inception import FIDInception  # imported here: it takes seconds and is rarely needed
 
     return FIDInception.from_file(path).to(device)
 
 
 def find_weights(given: Path | None) -> Path | None:
-    """The weights file named by the user, else one that torch-fidelity or pytorch-fid left in torch's cache.
+    """The weights file named by the user, else one that torch-fidelity or pytorch-fid stored in torch's cache.
 
     Raises:
         UserError: the named file does not exist or is not the standard network.
@@ -50,12 +50,12 @@ def find_weights(given: Path | None) -> Path | None:
     if not given.is_file():
         raise UserError(f"--inception_weights {given}: no such file")
     if not _is_standard(given):
-        raise UserError(f"--inception_weights {given}: not the standard FID network, {FILE_NAMES[0]} is needed")
+        raise UserError(f"--inception_weights {given}: not the standard FID network, need {FILE_NAMES[0]}")
     return given
 
 
 def _is_standard(path: Path) -> bool:
-    """Whether a file is the standard network, byte for byte."""
+    """Whether the file is the standard network, by its SHA-256."""
     try:
         return path.is_file() and hashlib.sha256(read_bounded(path, N_BYTES)).hexdigest() == SHA256
     except UserError:

@@ -1,4 +1,4 @@
-"""Confidence intervals over subjects, which are the independent units; slices of one head are not."""
+"""Confidence intervals over subjects, which are independent; slices of one head are not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-LEAST_SUBJECTS = 12  # below this an interval is null, not narrow (docs/method.md section 6.6)
+LEAST_SUBJECTS = 12  # with fewer, no interval is reported (docs/method.md section 6.6)
 RESAMPLES = 4000
 
 
@@ -15,7 +15,7 @@ def bootstrap_ci95(values: Sequence[float], *, seed: int) -> tuple[float, float]
 
     Args:
         values: one number per subject.
-        seed: of the resampling, so that a report can be repeated.
+        seed: seed of the resampling.
     Returns: (2.5 %, 97.5 %) of the resampled means, or None with fewer than 12 subjects.
     """
     if len(values) < LEAST_SUBJECTS:

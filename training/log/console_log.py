@@ -1,4 +1,4 @@
-"""What a person sees in the terminal while a model trains, and `log.txt`, which keeps it."""
+"""The terminal output of a training run, and `log.txt`, which records it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-LINE_SECONDS = 5.0  # without a terminal, loss lines closer together than this are left to loss_log.csv
+LINE_SECONDS = 5.0  # without a terminal, at most one loss line per this time is printed
 
 
 class _Bar(Progress):
-    """A progress bar of one stage with its latest losses on the line below."""
+    """The progress bar of a stage, with its latest losses on the line below."""
 
     losses = ""
 
@@ -29,7 +29,7 @@ class _Bar(Progress):
 class ConsoleLog:
     """An animated bar in a terminal, plain lines elsewhere (CI, a redirected file), nothing if `visible` is False.
 
-    Notes and loss lines also go to `log_file`; if that cannot be written, one warning says so.
+    Notes and loss lines are also written to `log_file`; if it cannot be written, a single warning is printed.
     """
 
     def __init__(self, log_file: Path, visible: bool = True) -> None:
@@ -41,7 +41,7 @@ class ConsoleLog:
         self._last_line, self._held = -LINE_SECONDS, ""
 
     def stage(self, name: str, n_steps: int, first_step: int) -> None:
-        """Begin a stage of `n_steps` steps of which `first_step` were done before."""
+        """Begin a stage of `n_steps` steps, `first_step` of which were done earlier."""
         self.close()
         self._stage, self._n_steps = name, n_steps
         self._last_line = -LINE_SECONDS
@@ -60,7 +60,7 @@ class ConsoleLog:
         self._bar.start()
 
     def advance(self) -> None:
-        """One step is done."""
+        """Count one completed step."""
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0])
 
@@ -79,7 +79,7 @@ class ConsoleLog:
             self._held = line
 
     def note(self, text: str, style: str = "") -> None:
-        """Print a line above the bar and keep it in the log file."""
+        """Print a line above the bar and write it to the log file."""
         self._console.print(text, style=style, markup=False, soft_wrap=True)
         self._write(text)
 
@@ -91,11 +91,11 @@ class ConsoleLog:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
         except OSError as error:
             path, self._log_file = self._log_file, None
-            warning = f"warning: cannot write {path} ({error}); training goes on"
+            warning = f"warning: cannot write {path} ({error}); training continues"
             self._console.print(warning, style="yellow", markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Leave the bar as it is on the screen; without one, print the stage's last row if it was held back."""
+        """Stop the bar and leave it on the screen; without a bar, print the stage's last row if it was not printed."""
         if self._held:
             self._console.print(self._held, markup=False, soft_wrap=True)
             self._held = ""

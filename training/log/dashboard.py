@@ -1,8 +1,8 @@
 """The live visdom dashboard: a window of curves per stage and one of labelled sample images.
 
-A slow, hanging, dying or absent server never holds up training: a background thread does the sending, from a mailbox
-that holds only the newest content of each window. Every content is complete (whole curves, not increments), so a server
-that is started late, or again, shows everything.
+A slow or unavailable server never delays training: a background thread sends only the newest content of each window.
+Every content is complete (whole curves, not increments), so a server that is started late, or restarted, shows
+everything.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from util.errors import UserError
 
 TIMEOUT_S = 5.0  # for one request to the server, in the background
 RETRY_S = 30.0  # after a failure
-CLOSE_S = 2.0  # at most this long is waited for the last contents to be sent
+CLOSE_S = 2.0  # longest wait for the last contents to be sent
 MAX_POINTS = 500  # of a curve
-CAPTION_PX = 50  # a window's room for the caption below its picture
+CAPTION_PX = 50  # height of the caption below a picture
 
 Send = Callable[[Any], Any]  # sends one window's content through a visdom client
 
 
 def _connect(options: DisplayOptions) -> Any:
-    """A visdom client that raises ConnectionError instead of waiting for ever or printing tracebacks."""
-    import visdom  # only here: an optional package, and slow to import
+    """A visdom client that raises ConnectionError instead of blocking forever or printing tracebacks."""
+    import visdom  # imported here: optional and slow
 
     loopback = urlparse(options.display_server).hostname in ("localhost", "127.0.0.1", "::1")
 
@@ -40,7 +40,7 @@ def _connect(options: DisplayOptions) -> Any:
         session: Any  # a requests.Session, made by visdom at the first post
 
         def _handle_post(self, url: str, data: Any = None) -> str:
-            self.session.trust_env = not loopback  # a proxy set for the internet must not get this machine's posts
+            self.session.trust_env = not loopback  # requests to this machine must not go through a proxy
             reply = self.session.post(url, data=data or {}, timeout=TIMEOUT_S)
             reply.raise_for_status()
             return reply.text
@@ -56,10 +56,10 @@ def _connect(options: DisplayOptions) -> Any:
 
 
 def require_visdom(options: DisplayOptions) -> None:
-    """Raise UserError if the dashboard is asked for and visdom is not installed."""
+    """Raise UserError if the dashboard is enabled and visdom is not installed."""
     if options.display_id > 0 and importlib.util.find_spec("visdom") is None:
         raise UserError(
-            f"--display_id {options.display_id} needs visdom; requirements-dashboard.txt says how to get it"
+            f"--display_id {options.display_id} needs visdom; install it as described in requirements-dashboard.txt"
         )
 
 
@@ -84,30 +84,30 @@ class Dashboard:
         self._thread.start()
 
     def curves(self, log: LossLog, stage: str) -> None:
-        """Show all losses of `stage` so far in its window, and what was validated in another."""
+        """Show all losses of `stage` so far in its window, and validation metrics in another."""
         names = log.names(stage)
         validated = [name for name in names if name.startswith("val_")]
         self._lines(log, stage, "", [name for name in names if name not in validated])
         self._lines(log, stage, "-validation", validated)
 
     def _lines(self, log: LossLog, stage: str, kind: str, names: list[str]) -> None:
-        drawn = {name: log.curve(stage, name, MAX_POINTS) for name in names}
-        drawn = {name: points for name, points in drawn.items() if len(points[0])}
-        if not drawn:
+        curves = {name: log.curve(stage, name, MAX_POINTS) for name in names}
+        curves = {name: points for name, points in curves.items() if len(points[0])}
+        if not curves:
             return
-        longest = max(len(steps) for steps, _ in drawn.values())
-        x, y = np.full((2, longest, len(drawn)), np.nan)  # visdom wants tables: shorter curves end in NaN
-        for index, (steps, values) in enumerate(drawn.values()):
+        longest = max(len(steps) for steps, _ in curves.values())
+        x, y = np.full((2, longest, len(curves)), np.nan)  # visdom needs tables, so shorter curves end in NaN
+        for index, (steps, values) in enumerate(curves.values()):
             x[: len(steps), index], y[: len(steps), index] = steps, values
         opts = {
             "title": f"{self._title}: {stage}{kind}",
-            "legend": list(drawn),
+            "legend": list(curves),
             "xlabel": "step",
             "ytype": "log" if use_log_scale(y[np.isfinite(y)]) else "linear",
             "width": 640,
             "height": 420,
         }
-        if len(drawn) == 1:  # to visdom one line is a vector
+        if len(curves) == 1:  # visdom needs a vector for a single line
             x, y = x[:, 0], y[:, 0]
         window = f"{self._options.display_id}-{stage}{kind}"
         self._post(window, lambda client: client.line(y, x, win=window, opts={**opts}))
@@ -136,7 +136,7 @@ class Dashboard:
                 client = client or _connect(self._options)
                 for send in windows.values():
                     send(client)
-            except Exception as error:  # whatever ails the dashboard, training does not care
+            except Exception as error:  # no error of the dashboard may stop training
                 client = None
                 self._report(error)
                 with self._changed:
@@ -148,14 +148,14 @@ class Dashboard:
         if self._warned:
             return
         self._warned = True
-        place = f"{self._options.display_server}:{self._options.display_port}"
+        address = f"{self._options.display_server}:{self._options.display_port}"
         self._warn(
-            f"the visdom server {place} cannot be reached ({error}); training goes on without the dashboard. "
+            f"the visdom server {address} cannot be reached ({error}); training continues without the dashboard. "
             f"Start it with: python -m visdom.server -port {self._options.display_port} -bind_local"
         )
 
     def close(self) -> None:
-        """Send what is waiting, for at most CLOSE_S seconds, and stop."""
+        """Send pending contents for at most CLOSE_S seconds, then stop."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -17,22 +17,24 @@ Row = dict[str, str]
 T = TypeVar("T")
 
 
-def until(items: Sequence[T], place: Callable[[T], tuple[str, int]], stage: str, step: int) -> list[T]:
-    """Those `items` that a run resumed at `step` of `stage` keeps: earlier stages whole, this one up to `step`.
+def until(items: Sequence[T], position: Callable[[T], tuple[str, int]], stage: str, step: int) -> list[T]:
+    """The `items` to keep in a run resumed at `step` of `stage`: all of earlier stages, and this stage up to `step`.
 
-    Args: place: gives an item's (stage, step); items are in the order in which they were logged.
+    Args: position: returns the (stage, step) of an item; items are in the order of logging.
     """
-    stages = list(dict.fromkeys(place(item)[0] for item in items))
-    whole = stages[: stages.index(stage)] if stage in stages else stages
-    return [item for item in items if place(item)[0] in whole or (place(item)[0] == stage and place(item)[1] <= step)]
+    stages = list(dict.fromkeys(position(item)[0] for item in items))
+    earlier = stages[: stages.index(stage)] if stage in stages else stages
+    positions = [position(item) for item in items]
+    keep = [at in earlier or (at == stage and reached <= step) for at, reached in positions]
+    return [item for item, kept in zip(items, keep, strict=True) if kept]
 
 
 class LossLog:
     """The rows of a run, in memory and on disk.
 
-    Stages have different losses, so the columns are the union of all seen so far. A row that brings no new column is
-    appended; a row that does makes the file be written anew beside the old one and renamed, as does the row after a
-    failed write, so that nothing is lost to a disk that was full for a while.
+    Stages have different losses, so the columns are the union of all seen so far. Rows without new columns are
+    appended. A new column replaces the file atomically, as does the first row after a failed write, so that a disk
+    that was full temporarily costs no rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,9 +44,9 @@ class LossLog:
         self._on_disk = False  # whether the file holds exactly self.rows under self._columns
 
     def resume(self, stage: str, step: int) -> None:
-        """Take over an earlier run's file up to `step` of `stage`; later rows and later stages are dropped.
+        """Continue the file of an earlier run from `step` of `stage`; later rows and stages are dropped.
 
-        Torn or foreign lines (a machine that lost power) are dropped too. A missing file is an empty one.
+        Incomplete lines, as after a power failure, are dropped too. A missing file counts as empty.
         """
         if not self.path.exists():
             return
@@ -65,7 +67,7 @@ class LossLog:
         seconds: float,
         values: Mapping[str, float],
     ) -> None:
-        """Keep and write one row. Raises OSError if it cannot be written; it is then written with the next one."""
+        """Add and write one row. Raises OSError if it cannot be written; it is then written with the next row."""
         rate = "" if images_per_s is None else f"{images_per_s:.4g}"
         fixed = (stage, str(epoch), str(step), rate, f"{seconds:.1f}")
         row = dict(zip(FIXED, fixed, strict=True)) | {name: f"{value:.6g}" for name, value in values.items()}
@@ -90,23 +92,23 @@ class LossLog:
 
     @property
     def seconds(self) -> float:
-        """Training time so far, in seconds: that of the last row."""
+        """Training time in seconds at the last row."""
         return float(self.rows[-1]["seconds"]) if self.rows else 0.0
 
     @property
     def stages(self) -> list[str]:
-        """Names of the stages in the order in which they began."""
+        """Names of the stages in order."""
         return list(dict.fromkeys(row["stage"] for row in self.rows))
 
     def names(self, stage: str) -> list[str]:
-        """Names of the losses that `stage` has, in the order of the columns."""
+        """Names of the losses of `stage`, in the order of the columns."""
         seen = {name for row in self.rows if row["stage"] == stage for name, text in row.items() if text}
         return [name for name in self._columns if name in seen and name not in FIXED]
 
     def curve(self, stage: str, name: str, max_points: int = 1000) -> tuple[np.ndarray, np.ndarray]:
         """One loss over a stage: (steps, values), each (n,) float64, n <= max_points; longer curves are averaged.
 
-        Values that are missing or not finite are left out.
+        Missing and non-finite values are left out.
         """
         pairs = [(float(row["step"]), float(row[name])) for row in self.rows if row["stage"] == stage and row.get(name)]
         points = np.array(pairs, dtype=np.float64).reshape(-1, 2)
@@ -117,7 +119,7 @@ class LossLog:
 
 
 def _complete(row: Mapping[str | None, str | None]) -> bool:
-    """Whether a row read back has every column, and numbers where numbers belong."""
+    """Whether a row has all columns, and numbers in all but the stage's."""
     if None in row or None in row.values() or not row.get("stage"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Everything a person can watch of a run, behind one object: terminal, loss_log.csv, report and dashboard."""
+"""The log of a run: terminal, loss_log.csv, training report and dashboard."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from training.log.loss_log import LOSS_LOG_NAME, LossLog
 from training.log.sample_images import SampleImages, column, labelled_grid
 from training.log.training_report import Status, TrainingReport
 
-REPORT_SHARE = 0.02  # at most this part of the training time goes into rewriting the report
+REPORT_FRACTION = 0.02  # largest fraction of the training time spent on writing the report
 
 
 class RunLog:
     """Log of one run. Only the first process of a distributed run has one.
 
-    Nothing that goes wrong with a file, a picture or the dashboard stops training: the first time, a warning says so.
+    No problem with a file, a picture or the dashboard stops training; its first occurrence gives a warning.
 
         log = RunLog(run_dir, display)
         log.stage("gan", n_steps)
@@ -36,10 +36,10 @@ class RunLog:
         log.close()
 
     Args:
-        run_dir: the run folder, which exists; its name is the run's.
+        run_dir: the existing run folder; its name is the name of the run.
         console: False for a silent run.
     Raises:
-        UserError: the dashboard is asked for and visdom is not installed.
+        UserError: the dashboard is enabled and visdom is not installed.
     """
 
     def __init__(self, run_dir: Path, display: DisplayOptions, console: bool = True) -> None:
@@ -58,7 +58,7 @@ class RunLog:
         self._report_time, self._report_cost = float("-inf"), 0.0
 
     def resume(self, stage: str, step: int) -> None:
-        """Go on with the logs of an earlier run, cut back to `step` of `stage`. Without it they are begun anew."""
+        """Continue the logs of an earlier run from `step` of `stage`; otherwise logs start empty."""
         with self._attempt("read the earlier run's logs"):
             self._loss_log.resume(stage, step)
             self._samples.resume(stage, step)
@@ -73,19 +73,19 @@ class RunLog:
         self._console.stage(name, n_steps, first_step)
 
     def advance(self, n_images: int) -> None:
-        """One training step with `n_images` images is done. Call it every step; it does not wait for the device."""
+        """Count a training step with `n_images` images. Call it after every step; it does not wait for the device."""
         self._seen += n_images
         self._step += 1
         self._console.advance()
 
     def losses_due(self) -> bool:
-        """Whether --print_freq images or --log_seconds have gone by since the last row."""
+        """Whether --print_freq images or --log_seconds have passed since the last row."""
         waited = time.monotonic() - self._row_time
         first = self._row_seen < 0
         return first or self._seen - self._row_seen >= self._display.print_freq or waited >= self._display.log_seconds
 
     def losses(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
-        """Write one row of losses. Values that are not finite are written too: stopping is the trainer's job."""
+        """Write one row of losses, non-finite values included: the trainer decides whether to stop."""
         now = time.monotonic()
         rate = (self._seen - max(self._row_seen, 0)) / max(now - self._row_time, 1e-9)
         self._row_seen, self._row_time = self._seen, now
@@ -119,11 +119,11 @@ class RunLog:
         return self._dashboard is not None and waiting
 
     def images_due(self) -> bool:
-        """Whether the report (--update_html_freq) or the dashboard (--display_freq) waits for sample images."""
+        """Whether sample images are due for the report (--update_html_freq) or the dashboard (--display_freq)."""
         return self._html_due() or self._dashboard_due()
 
     def images(self, epoch: int, step: int, grid_rows: Mapping[str, Tensor]) -> None:
-        """Show sample images in the report, the dashboard or both, whichever is due; in both if neither is.
+        """Show sample images in the report and the dashboard, as due; in both if neither is due.
 
         Args: grid_rows: label -> (N, 1, H, W) intensity in [-1, 1]; the first four of each are shown.
         """
@@ -141,11 +141,11 @@ class RunLog:
                 self._report_if_cheap()
 
     def _report_if_cheap(self) -> None:
-        if time.monotonic() - self._report_time >= self._report_cost / REPORT_SHARE:
+        if time.monotonic() - self._report_time >= self._report_cost / REPORT_FRACTION:
             self.report()
 
     def report(self) -> None:
-        """Write web/index.html anew (nothing with --no_html)."""
+        """Write web/index.html (nothing with --no_html)."""
         self._write_report("running")
 
     def _write_report(self, state: str) -> None:
@@ -159,24 +159,24 @@ class RunLog:
         self._report_cost = self._report_time - start
 
     def note(self, text: str) -> None:
-        """A line for the terminal and log.txt."""
+        """Write a line to the terminal and log.txt."""
         self._console.note(text)
 
     def warn(self, text: str) -> None:
-        """A warning line for the terminal and log.txt."""
+        """Write a warning to the terminal and log.txt."""
         self._console.note(f"warning: {text}", style="yellow")
 
     @contextmanager
-    def _attempt(self, what: str) -> Iterator[None]:
+    def _attempt(self, action: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # a log is never worth a run
-            if what not in self._failed:
-                self._failed.add(what)
-                self.warn(f"could not {what} ({type(error).__name__}: {error}); training goes on")
+        except Exception as error:  # no error of the log may stop training
+            if action not in self._failed:
+                self._failed.add(action)
+                self.warn(f"could not {action} ({type(error).__name__}: {error}); training continues")
 
     def close(self) -> None:
-        """Write the last report, send what the dashboard still lacks (two seconds at most), leave the bar."""
+        """Write the final report, send pending contents to the dashboard (at most two seconds), stop the bar."""
         self._write_report("ended")
         if self._dashboard is not None:
             self._dashboard.close()

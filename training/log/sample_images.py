@@ -15,14 +15,14 @@ from torch import Tensor
 from training.log.loss_log import until
 from util.files import replace_text
 
-MAX_SAMPLES = 4  # images of a batch shown under each label
+MAX_SAMPLES = 4  # images of a batch shown per label
 PADDING = 2  # pixels between two images
-LABEL_HEIGHT = 18  # pixels of a label's line in the dashboard's grid
+LABEL_HEIGHT = 18  # pixels of a label in the dashboard's grid
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Pictures taken at one moment. `files` maps each label to its picture, a path relative to the web folder."""
+    """The pictures of one step. `files` maps each label to the path of its picture, relative to the web folder."""
 
     stage: str
     epoch: int
@@ -31,12 +31,12 @@ class Sample:
 
 
 def column(images: Tensor) -> np.ndarray:
-    """The first images one above the other.
+    """The first images of a batch, stacked vertically.
 
     Args:    images: (N, 1, H, W), intensity in [-1, 1]; values outside are clipped.
     Returns: (n (H + PADDING) + PADDING, W + 2 PADDING) uint8 with n = min(N, MAX_SAMPLES); (H, W) if n = 1.
     """
-    from torchvision.utils import make_grid  # here: it takes as long as torch, and a mistake is told before
+    from torchvision.utils import make_grid  # imported here: it is as slow as torch, and errors of the user come first
 
     shown = images[:MAX_SAMPLES].detach().float().cpu()
     grid = make_grid(shown, nrow=1, padding=PADDING, normalize=True, value_range=(-1, 1))
@@ -44,7 +44,7 @@ def column(images: Tensor) -> np.ndarray:
 
 
 def labelled_grid(columns: Mapping[str, np.ndarray], n_columns: int) -> np.ndarray:
-    """Columns side by side, `n_columns` a band, each under its label.
+    """Columns side by side, each under its label, in bands of `n_columns`.
 
     Args:    columns: label -> (H, W) uint8, from `column`.
     Returns: (3, H', W') uint8.
@@ -63,7 +63,7 @@ def labelled_grid(columns: Mapping[str, np.ndarray], n_columns: int) -> np.ndarr
 
 
 class SampleImages:
-    """The report's pictures, oldest first in `samples`."""
+    """The pictures of the report; `samples` lists them, oldest first."""
 
     def __init__(self, web_dir: Path) -> None:
         self._web_dir = web_dir
@@ -74,10 +74,9 @@ class SampleImages:
         return self._web_dir / "samples.json"
 
     def resume(self, stage: str, step: int) -> None:
-        """Take over an earlier run's pictures up to `step` of `stage`. A missing or damaged list is an empty one."""
+        """Continue the pictures of an earlier run from `step` of `stage`. A missing or damaged list counts as empty."""
         try:
-            rows = json.loads(self._index.read_text(encoding="utf-8"))
-            found = [Sample(**row) for row in rows]
+            found = [Sample(**fields) for fields in json.loads(self._index.read_text(encoding="utf-8"))]
         except (OSError, ValueError, TypeError):
             return
         self.samples = until(found, lambda sample: (sample.stage, sample.step), stage, step)

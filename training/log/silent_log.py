@@ -1,4 +1,4 @@
-"""The log of a process that is not the first of its run: the first one tells everything, this one nothing."""
+"""The log of all processes of a run but the first, which alone writes a log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class SilentLog:
-    """What `RunLog` can do, without doing it."""
+    """The interface of `RunLog` without any effect."""
 
     def resume(self, stage: str, step: int) -> None: ...
 

@@ -1,4 +1,4 @@
-"""One stage's losses as a figure of small panels (SVG)."""
+"""The losses of a stage as an SVG figure of small panels."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 PANELS_ACROSS = 3
 PANEL_INCHES = 2.2  # height of a row of panels
-LOG_SPAN = 30.0  # a panel whose values span a wider ratio is drawn on a logarithmic scale
+LOG_SPAN = 30.0  # ratio of largest to smallest value above which the scale is logarithmic
 COLOURS = {"_A": "#3a78b5", "_B": "#d1603d", "": "#3f4a56"}
 
 
 def panels(names: Iterable[str]) -> dict[str, list[str]]:
-    """Losses that differ only in their domain, `x_A` and `x_B`, share the panel `x`; any other has its own."""
+    """Panels of losses: `x_A` and `x_B`, which differ only in their domain, share the panel `x`."""
     grouped: dict[str, list[str]] = {}
     for name in names:
         grouped.setdefault(re.sub(r"_[AB]$", "", name), []).append(name)
@@ -29,7 +29,7 @@ def panels(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Running mean of (n,) over n / 15 neighbours, fewer at the ends, so that the curve neither lags nor droops."""
+    """Centred running mean of (n,) over n / 15 neighbours, fewer at the ends."""
     width = len(values) // 15
     if width < 2:
         return values
@@ -38,7 +38,7 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def use_log_scale(values: np.ndarray) -> bool:
-    """Whether values (n,) are all positive and span more than LOG_SPAN, single outliers aside."""
+    """Whether values (n,) are all positive and span a ratio above LOG_SPAN, ignoring outliers."""
     if len(values) < 2 or values.min() <= 0:
         return False
     low, high = np.percentile(values, (2, 98))
@@ -47,12 +47,14 @@ def use_log_scale(values: np.ndarray) -> bool:
 
 def draw_curves(path: Path, log: LossLog, stage: str) -> None:
     """Draw all losses of `stage` to an SVG file: thin lines as logged, thick ones smoothed. Raises OSError."""
-    from matplotlib.figure import Figure  # imported here: half a second that runs without a report need not pay
+    from matplotlib.figure import (
+        Figure,
+    )  # imported here: it takes half a second, and runs without a report do not need it
 
     grouped = panels(log.names(stage))
     rows = -(-len(grouped) // PANELS_ACROSS)
     height = PANEL_INCHES * rows
-    figure = Figure(figsize=(11, height))  # margins by hand: matplotlib's layout engines double the time this takes
+    figure = Figure(figsize=(11, height))  # fixed margins: matplotlib's layout engines double the time
     figure.subplots_adjust(0.045, 0.45 / height, 0.995, 1 - 0.3 / height, wspace=0.16, hspace=0.36)
     for number, (title, names) in enumerate(grouped.items(), start=1):
         axes = figure.add_subplot(rows, PANELS_ACROSS, number)
@@ -69,10 +71,10 @@ def _draw_panel(axes: Axes, title: str, curves: dict[str, tuple[np.ndarray, np.n
         axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3, marker="." if len(values) < 15 else "")
         label = f"{name[-1]}  {values[-1]:.4g}" if len(curves) > 1 and len(values) else None
         axes.plot(steps, smooth(values), color=colour, linewidth=1.8, label=label)
-    together = np.concatenate([values for _, values in curves.values()])
-    if use_log_scale(together):
+    all_values = np.concatenate([values for _, values in curves.values()])
+    if use_log_scale(all_values):
         axes.set_yscale("log")
-    last = f"   {together[-1]:.4g}" if len(curves) == 1 and len(together) else ""
+    last = f"   {all_values[-1]:.4g}" if len(curves) == 1 and len(all_values) else ""
     axes.set_title(title + last, fontsize=9.5, loc="left", color="#223", parse_math=False)
     axes.tick_params(labelsize=7.5, colors="#667", length=2)
     axes.grid(color="#dde1e6", linewidth=0.6)

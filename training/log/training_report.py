@@ -1,4 +1,4 @@
-"""`web/index.html`: what a run is doing, on one page that needs no server and no network."""
+"""`web/index.html`: the state of a run on one page, which needs no server and no network."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from training.log.training_curves import draw_curves
 from util.files import replace_text
 from util.html_page import new_page
 
-REFRESH_S = 60  # an open page loads itself anew this often while the run goes on
-EARLIER_SHOWN = 40  # earlier pictures of a stage on the page; the files of all of them stay
+REFRESH_S = 60  # interval at which an open page reloads while the run continues
+EARLIER_SHOWN = 40  # earlier pictures of a stage on the page; all files are kept
 MAIN_OPTIONS = (
     *("model", "dataset_mode", "dataroot", "netG", "netD", "load_size", "crop_size", "preprocess", "batch_size"),
     *("n_epochs", "n_epochs_decay", "lr", "gan_mode", "loss_preset", "sgp_match", "amp", "direction"),
@@ -28,7 +28,7 @@ MAIN_OPTIONS = (
 
 @dataclass(frozen=True)
 class Status:
-    """Where the run is: `running` or `ended`, in which stage, its steps done and to do."""
+    """The state of the run, `running` or `ended`, its stage, and the stage's current and total steps."""
 
     state: str
     stage: str
@@ -37,19 +37,19 @@ class Status:
 
 
 class TrainingReport:
-    """The page of one run, written anew on demand; only the curves of stages with new rows are drawn again.
+    """The page of one run; each time it is written, only curves of stages with new rows are redrawn.
 
     Args:
-        n_columns: sample images side by side.
+        n_columns: number of sample images side by side.
     """
 
     def __init__(self, run_dir: Path, log: LossLog, samples: SampleImages, n_columns: int) -> None:
         self._run_dir, self._web = run_dir, run_dir / "web"
         self._log, self._samples, self._n_columns = log, samples, n_columns
-        self._drawn: dict[str, int] = {}  # stage -> rows in its drawing
+        self._drawn: dict[str, int] = {}  # stage -> number of rows in its figure
 
     def write(self, status: Status) -> None:
-        """Write the page. Options and versions are shown if the run folder holds their files. Raises OSError."""
+        """Write the page, with options and versions if their files are in the run folder. Raises OSError."""
         self._web.mkdir(parents=True, exist_ok=True)
         page = new_page(f"{self._run_dir.name}: training report")
         if status.state == "running":
@@ -68,7 +68,7 @@ class TrainingReport:
             file.write(page.render())
 
     def _stage(self, stage: str) -> None:
-        """Newest pictures, curves, earlier pictures folded away."""
+        """Newest pictures, curves, and earlier pictures in a collapsed section."""
         rows = [row for row in self._log.rows if row["stage"] == stage]
         samples = [sample for sample in self._samples.samples if sample.stage == stage]
         tags.h2(f"Stage {stage}")
@@ -93,7 +93,7 @@ class TrainingReport:
         if self._drawn.get(stage) != n_rows:
             draw_curves(self._web / "curves" / f"{stage}.svg", self._log, stage)
             self._drawn[stage] = n_rows
-        # the query makes a browser that loads the page again load the new drawing too
+        # the query makes a browser that reloads the page fetch the new figure
         tags.img(src=f"curves/{stage}.svg?{n_rows}", cls="curves", alt=f"losses of stage {stage}")
 
 
@@ -128,7 +128,7 @@ def duration(seconds: float) -> str:
 
 
 def _pictures(sample: Sample, n_columns: int) -> None:
-    """Labelled columns of images in bands of `n_columns`, beside each other where the page is wide enough."""
+    """Labelled columns of images in bands of `n_columns`, side by side if the page is wide enough."""
     with tags.div(cls="samples"):
         pictures = list(sample.files.items())
         for start in range(0, len(pictures), n_columns):
@@ -143,7 +143,7 @@ def _pictures(sample: Sample, n_columns: int) -> None:
 
 
 def _settings(run_dir: Path) -> None:
-    """The run's main options, then its machine and versions; all options folded away."""
+    """The run's main options, machine and versions, and all options in a collapsed section."""
     options = dict(_flat(_read(run_dir / "options.json")))
     info = _read(run_dir / "run.json")
     command = shlex.join(info.pop("command", []))
@@ -182,7 +182,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(name, text) of every value; nested groups are opened, lists joined, null shown as none."""
+    """(name, text) of every value in nested groups; lists are joined, null becomes none."""
     for name, value in content.items():
         if isinstance(value, dict):
             yield from _flat(value)
