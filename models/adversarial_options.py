@@ -8,7 +8,10 @@ from models import losses
 from models.base_model import OptimiserOptions
 from models.low_field import LowFieldOptions
 from models.networks import DiscriminatorOptions, GeneratorOptions
+from util.needs import chosen, positive
 from util.schema import flag
+
+LABELLED = chosen(gan_mode=losses.LABELLED_LOSSES)
 
 
 @dataclass(frozen=True)
@@ -16,9 +19,11 @@ class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, LowFieldOptions
     """What every model with two generators and two discriminators shares."""
 
     gan_mode: str = flag("lsgan", "adversarial loss", group="loss", choices=losses.GAN_MODES)
-    real_label: float = flag(0.9, "soft label of real images (lsgan, vanilla)", group="loss", low=0, high=1)
-    fake_label: float = flag(0.1, "soft label of syntheses (lsgan, vanilla)", group="loss", low=0, high=1)
-    lambda_gp: float = flag(10.0, "weight of wgangp's gradient penalty", group="loss", low=0)
+    real_label: float = flag(0.9, "soft label of real images", group="loss", low=0, high=1, needs=LABELLED)
+    fake_label: float = flag(0.1, "soft label of syntheses", group="loss", low=0, high=1, needs=LABELLED)
+    lambda_gp: float = flag(
+        10.0, "weight of wgangp's gradient penalty", group="loss", low=0, needs=chosen(gan_mode=("wgangp",))
+    )
     pool_size: int = flag(50, "earlier syntheses kept for the discriminators; 0: none", group="loss", low=0)
     ema_beta: float = flag(
         0.999, "decay of the averaged generators that test.py uses", group="optimisation", low=0, high=1
@@ -34,4 +39,5 @@ class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, LowFieldOptions
         "weight of 1 - SSIM of the restored b, beside its L1 distance, in the epochs of --n_epochs_refine",
         group="loss",
         low=0,
+        needs=positive("n_epochs_refine"),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,21 +10,62 @@ import torch
 from torch import Tensor, nn
 
 from models.stage import Stage, StepsByDevice
+from util.needs import chosen
 from util.schema import flag
 
-LR_POLICIES = ("linear", "step", "cosine")
+LRScheduler = torch.optim.lr_scheduler.LRScheduler
+
+
+def _linear(optimiser: torch.optim.Optimizer, o: OptimiserOptions) -> LRScheduler:
+    """Constant for n_epochs, then a line that would reach zero one epoch after the last."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda epoch: 1 - max(0, epoch + 1 - o.n_epochs) / (o.n_epochs_decay + 1)
+    )
+
+
+def _step(optimiser: torch.optim.Optimizer, o: OptimiserOptions) -> LRScheduler:
+    """A tenth every lr_decay_iters epochs."""
+    return torch.optim.lr_scheduler.StepLR(optimiser, o.lr_decay_iters, gamma=0.1)
+
+
+def _cosine(optimiser: torch.optim.Optimizer, o: OptimiserOptions) -> LRScheduler:
+    """Half a cosine over all epochs."""
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(o.n_epochs + o.n_epochs_decay, 1))
+
+
+LR_POLICIES: dict[str, Callable[[torch.optim.Optimizer, OptimiserOptions], LRScheduler]] = {
+    "linear": _linear,
+    "step": _step,
+    "cosine": _cosine,
+}
 
 
 @dataclass(frozen=True)
-class OptimiserOptions:
-    """Length of training and the learning rate, the same flags for every model."""
+class LengthOptions:
+    """Length of training, the same flags for every model."""
 
-    n_epochs: int = flag(100, "epochs at the first learning rate", group="optimisation", low=0)
-    n_epochs_decay: int = flag(50, "epochs over which --lr_policy linear falls to zero", group="optimisation", low=0)
+    n_epochs: int = flag(
+        100, "epochs; those at the first learning rate of --lr_policy linear", group="optimisation", low=0
+    )
+    n_epochs_decay: int = flag(
+        50, "further epochs; those over which --lr_policy linear falls to zero", group="optimisation", low=0
+    )
+
+
+@dataclass(frozen=True)
+class OptimiserOptions(LengthOptions):
+    """Length of training, and the learning rate of a model that has none of its own."""
+
     lr: float = flag(2e-4, "Adam's learning rate", group="optimisation", low=1e-9, high=1)
     beta1: float = flag(0.5, "Adam's first momentum", group="optimisation", low=0, high=0.9999)
     lr_policy: str = flag("linear", "learning rate over the epochs", group="optimisation", choices=LR_POLICIES)
-    lr_decay_iters: int = flag(50, "epochs between the tenfold drops of --lr_policy step", group="optimisation", low=1)
+    lr_decay_iters: int = flag(
+        50,
+        "epochs between the tenfold drops of --lr_policy step",
+        group="optimisation",
+        low=1,
+        needs=chosen(lr_policy=("step",)),
+    )
 
 
 class BaseModel(nn.Module):
@@ -34,7 +75,7 @@ class BaseModel(nn.Module):
     survive a restart is in `state_dict()` or in `training_state()`.
     """
 
-    Options: type = OptimiserOptions
+    Options: type = LengthOptions
     pretext_steps: ClassVar[Mapping[str, StepsByDevice]] = {}  # what `None` means for which option
     dataset_mode = "unaligned_mask"
     supports_BtoA = True
@@ -113,17 +154,6 @@ def adam(networks: list[nn.Module], options: OptimiserOptions, *, beta2: float =
     return torch.optim.Adam(parameters, lr=options.lr, betas=(options.beta1, beta2), fused=True)
 
 
-def scheduler(optimiser: torch.optim.Optimizer, options: OptimiserOptions) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate over epochs that `--lr_policy` names.
-
-    linear: constant for n_epochs, then a line that would reach zero one epoch after the last. step: a tenth every
-    lr_decay_iters epochs. cosine: half a cosine over all epochs.
-    """
-    total = options.n_epochs + options.n_epochs_decay
-    if options.lr_policy == "step":
-        return torch.optim.lr_scheduler.StepLR(optimiser, options.lr_decay_iters, gamma=0.1)
-    if options.lr_policy == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(total, 1))
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda epoch: 1 - max(0, epoch + 1 - options.n_epochs) / (options.n_epochs_decay + 1)
-    )
+def scheduler(optimiser: torch.optim.Optimizer, options: OptimiserOptions) -> LRScheduler:
+    """The learning rate over epochs that `--lr_policy` names."""
+    return LR_POLICIES[options.lr_policy](optimiser, options)

@@ -8,6 +8,7 @@ from models.adversarial_options import AdversarialOptions
 from models.gan_stage import GANStage, Weights
 from models.generator_pair import GeneratorPair
 from models.refinement import with_refinement
+from util.needs import chosen
 from util.schema import flag
 
 
@@ -18,7 +19,7 @@ class CycleGANOptions(AdversarialOptions):
     lambda_cycle: float = flag(10.0, "weight of L_cycle", group="loss", low=0)
     lambda_idt: float = flag(5.0, "weight of L_idt", group="loss", low=0)
     lambda_adv: float = flag(1.0, "weight of L_adv", group="loss", low=0)
-    lambda_seg: float = flag(0.5, "weight of L_seg (hybrid generator only)", group="loss", low=0)
+    lambda_seg: float = flag(0.5, "weight of L_seg", group="loss", low=0, needs=chosen(netG=("hybrid",)))
 
 
 class CycleGANModel(GeneratorPair):

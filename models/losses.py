@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks.blur import gaussian_blur
 
-GAN_MODES = ("lsgan", "vanilla", "wgangp")
+LABELLED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of scores and labels
+    "lsgan": F.mse_loss,
+    "vanilla": F.binary_cross_entropy_with_logits,
+}
+GAN_MODES = (*LABELLED_LOSSES, "wgangp")
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004; the same in the evaluation (docs/method.md section 6)
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # for a data range of 1
 
@@ -98,14 +104,11 @@ def adversarial_loss(scores: Tensor, *, real: bool, mode: str = "lsgan", label: 
     Raises:
         ValueError: unknown mode.
     """
+    if mode not in GAN_MODES:
+        raise ValueError(f"gan_mode '{mode}', allowed are {', '.join(GAN_MODES)}")
     if mode == "wgangp":
         return -scores.mean() if real else scores.mean()
-    target = torch.full_like(scores, float(real) if label is None else label)
-    if mode == "lsgan":
-        return F.mse_loss(scores, target)
-    if mode == "vanilla":
-        return F.binary_cross_entropy_with_logits(scores, target)
-    raise ValueError(f"gan_mode '{mode}', allowed are {', '.join(GAN_MODES)}")
+    return LABELLED_LOSSES[mode](scores, torch.full_like(scores, float(real) if label is None else label))
 
 
 def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:

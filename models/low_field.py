@@ -10,13 +10,14 @@ from torch import Tensor
 
 from data.batch import Batch
 from models.chance import drawn, normal, uniform
+from util.needs import positive
 from util.schema import flag
 
 TAPER = 0.25  # outer part of the measured k-space that rolls off, as scanners filter against ringing
 WAVES = 6  # of a receive field
 WAVES_PER_SIDE = 1.0  # highest spatial frequency of a receive field: a head coil's sensitivity varies over decimetres
 
-# --low_noise times this is put on a and fake_B before G_BA restores a: a's noise must not survive there, or L_cycle and
+# --lf_noise times this is put on a and fake_B before G_BA restores a: a's noise must not survive there, or L_cycle and
 # L_idt reward G_AB for every bit of it that it lets through. Noise left in the synthesis (high-frequency deviation in
 # white matter) after 600 images: .055 at 1, .055 at 2, .047 at 3, .036 at 5, where contrast suffers
 HIDING = 3.0
@@ -26,26 +27,30 @@ HIDING = 3.0
 class LowFieldOptions:
     """Strength of the two, and the noise's colour."""
 
-    low_noise: float = flag(
+    lf_noise: float = flag(
         0.0,
         "standard deviation of low-field noise on fake_A and on b in L_idt; thrice that on what G_BA restores a from",
         group="loss",
         low=0,
         high=1,
+        alias=("low_noise",),
     )
-    low_band: float = flag(
+    lf_band: float = flag(
         1.0,
         "part of each axis' k-space that the low-field scanner measured, and its noise fills: below 1 if zero-filled",
         group="loss",
         low=0.1,
         high=1,
+        alias=("low_band",),
+        needs=positive("lf_noise"),
     )
-    low_bias: float = flag(
+    lf_bias: float = flag(
         0.0,
         "standard deviation of the logarithm of a smooth random receive field on fake_A and on b in L_idt",
         group="loss",
         low=0,
         high=1,
+        alias=("low_bias",),
     )
 
 
@@ -79,10 +84,10 @@ class LowFieldChance:
         """`image`, which shows the anatomy of the batch's A or B, times a receive field, plus noise, in [-1, 1]."""
         o, mask = self._o, self._masks[anatomy]
         noise_draw = field_draw = None
-        if o.low_noise:
-            noise_draw = noise(mask, times * o.low_noise, o.low_band, self._keys, f"noise_{name}")
-        if field and o.low_bias:
-            field_draw = receive_field(mask, o.low_bias, self._keys, f"field_{name}")
+        if o.lf_noise:
+            noise_draw = noise(mask, times * o.lf_noise, o.lf_band, self._keys, f"noise_{name}")
+        if field and o.lf_bias:
+            field_draw = receive_field(mask, o.lf_bias, self._keys, f"field_{name}")
         return disturbed(image, noise_draw, field_draw)
 
 

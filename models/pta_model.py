@@ -21,12 +21,14 @@ from models.adversarial_options import AdversarialOptions
 from models.chance import normal, uniform
 from models.gan_stage import ByDomain, GANStage, Weights
 from models.generator_pair import GeneratorPair
-from models.lsc_model import LSC, LSCModel, LSCStage, LSCTraining
+from models.lsc_model import LSC, USES_LSC, LSCModel, LSCStage, LSCTraining
+from models.networks.sgp import USES_SGP
 from models.refinement import with_refinement
 from models.sgp_model import SGP, SGPModel, SGPStage, SGPTraining
 from models.stage import Stage
 from models.update import StepContext
 from models.weights import load_weights
+from util.needs import Need, chosen
 from util.processes import Processes
 from util.schema import flag
 
@@ -46,7 +48,11 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
     """Options of the PTA models."""
 
     loss_preset: str = flag(
-        "balanced", "set of lambdas; an explicit --lambda_* wins", group="loss", choices=LOSS_PRESETS
+        "balanced",
+        "set of lambdas; an explicit --lambda_* wins",
+        group="loss",
+        choices=LOSS_PRESETS,
+        needs=Need("a --lambda_* that is not given", lambda o: o.takes_weights_of_preset),
     )
     lambda_syn: float | None = flag(None, "weight of L_syn; none: the preset's", group="loss", low=0)
     lambda_syn_A: float | None = flag(
@@ -55,19 +61,72 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
     lambda_idt: float | None = flag(None, "weight of L_idt; none: the preset's", group="loss", low=0)
     lambda_cycle: float | None = flag(None, "weight of L_cycle; none: the preset's", group="loss", low=0)
     lambda_adv: float | None = flag(None, "weight of L_adv; none: the preset's", group="loss", low=0)
-    lambda_seg: float | None = flag(None, "weight of L_seg; none: the preset's", group="loss", low=0)
+    lambda_seg: float | None = flag(
+        None, "weight of L_seg; none: the preset's", group="loss", low=0, needs=chosen(netG=("hybrid",))
+    )
     sgp_match: str = flag(
         "bank", "partner b*: k nearest in all of B, Hungarian in the batch, or level p alone", group="SGP",
         choices=("bank", "batch", "none"),
     )  # fmt: skip
-    sgp_bank_k: int = flag(8, "nearest slices that --sgp_match bank draws from", group="SGP", low=1)
-    syn_form: str = flag("l1", "L_syn: distance of pixels, or of E_B's embeddings", group="loss", choices=("l1", "cos"))
+    sgp_bank_k: int = flag(
+        8, "nearest slices that --sgp_match bank draws from", group="SGP", low=1, needs=chosen(sgp_match=("bank",))
+    )
+    syn_form: str = flag(
+        "l1",
+        "L_syn: distance of pixels, or of E_B's embeddings",
+        group="loss",
+        choices=("l1", "cos"),
+        needs=Need("a --lambda_syn or --lambda_syn_A above 0", lambda o: o.has_syn),
+    )
     pretext_adv: str = flag(
         "concat", "D_B judges x with R(C(x)), both one after the other, or x alone", group="LSC",
         choices=("concat", "separate", "none"),
     )  # fmt: skip
-    sgp_weights: str | None = flag(None, "run folder or .pth of a trained SGP; none: train it first", group="SGP")
-    lsc_weights: str | None = flag(None, "run folder or .pth of a trained LSC; none: train it first", group="LSC")
+    sgp_weights: str | None = flag(
+        None, "run folder or .pth of a trained SGP; none: train it first", group="SGP", needs=USES_SGP
+    )
+    lsc_weights: str | None = flag(
+        None, "run folder or .pth of a trained LSC; none: train it first", group="LSC", needs=USES_LSC
+    )
+
+    # what follows from the options; the conditions under which an option does anything name these
+
+    @property
+    def weights(self) -> Weights:
+        """The lambdas: those of --loss_preset, but for those that are given one by one."""
+        given = {field.name: getattr(self, f"lambda_{field.name}") for field in fields(Weights)}
+        given = {name: value for name, value in given.items() if value is not None}
+        return replace(LOSS_PRESETS[self.loss_preset], **given)
+
+    @property
+    def takes_weights_of_preset(self) -> bool:
+        names = {field.name for field in fields(Weights)} - ({"seg"} if self.netG != "hybrid" else set())
+        return any(getattr(self, f"lambda_{name}") is None for name in names)
+
+    @property
+    def has_syn(self) -> bool:
+        return self.weights.syn > 0 or self.weights.syn_A > 0
+
+    @property
+    def uses_sgp(self) -> bool:
+        return self.sgp_match != "none" or (self.has_syn and self.syn_form == "cos")
+
+    @property
+    def trains_sgp(self) -> bool:
+        return self.uses_sgp and self.sgp_weights is None
+
+    @property
+    def uses_lsc(self) -> bool:
+        return self.pretext_adv != "none"
+
+    @property
+    def trains_lsc(self) -> bool:
+        return self.uses_lsc and self.lsc_weights is None
+
+    @property
+    def pairs_by_level(self) -> bool:
+        """Whether some stage takes partners of nearly the same level, not from SGP's table."""
+        return self.sgp_match != "bank" or self.trains_sgp or self.trains_lsc or self.n_epochs_refine > 0
 
 
 class PTAStage(GANStage):
@@ -136,11 +195,10 @@ class PTAModel(GeneratorPair):
     supports_BtoA = False  # R and the bank know the high field only
 
     def __init__(self, options: PTAOptions, image_size: tuple[int, int]) -> None:
-        o, weights = options, chosen_weights(options)
+        o = options
         super().__init__(o, image_size, channels_D_B=2 if o.pretext_adv == "concat" else 1)
-        uses_embedding = (weights.syn > 0 or weights.syn_A > 0) and o.syn_form == "cos"
-        self.sgp = SGP(o) if o.sgp_match != "none" or uses_embedding else None
-        self.lsc = LSC(o) if o.pretext_adv != "none" else None
+        self.sgp = SGP(o) if o.uses_sgp else None
+        self.lsc = LSC(o) if o.uses_lsc else None
         pretext: list[Stage] = []
         if self.sgp is not None and o.sgp_weights is not None:
             load_weights(self.sgp.network, o.sgp_weights, "SGP")
@@ -150,7 +208,7 @@ class PTAModel(GeneratorPair):
             load_weights(self.lsc.network, o.lsc_weights, "LSC")
         elif self.lsc is not None:
             pretext.append(LSCStage(self.lsc, o, PRETEXT_EPOCHS, epochs_before=None))
-        self.stages = [*pretext, *with_refinement(PTAStage(self, weights, self.sgp, self.lsc))]
+        self.stages = [*pretext, *with_refinement(PTAStage(self, o.weights, self.sgp, self.lsc))]
 
     def costly_networks(self) -> list[nn.Module]:
         return [*super().costly_networks(), *([self.lsc.network] if self.lsc is not None else [])]
@@ -158,9 +216,3 @@ class PTAModel(GeneratorPair):
     def exported_networks(self) -> dict[str, nn.Module]:
         pretext = {"SGP": self.sgp, "LSC": self.lsc}
         return {**super().exported_networks(), **{name: part.network for name, part in pretext.items() if part}}
-
-
-def chosen_weights(o: PTAOptions) -> Weights:
-    """The lambdas: those of --loss_preset, but for those that are given one by one."""
-    given = {field.name: getattr(o, f"lambda_{field.name}") for field in fields(Weights)}
-    return replace(LOSS_PRESETS[o.loss_preset], **{name: value for name, value in given.items() if value is not None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -13,35 +14,49 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from data.batch import Batch
-from models.base_model import BaseModel, OptimiserOptions
+from models.base_model import BaseModel, LengthOptions
 from models.chance import uniform
 from models.losses import clip_loss
-from models.networks.sgp import VIEW_DRAWS, SGPNetwork, SGPSizes, random_views
+from models.networks.sgp import USES_SGP, VIEW_DRAWS, SGPNetwork, SGPSizes, random_views
 from models.passes import full
 from models.stage import Stage, StepsByDevice
 from models.update import StepContext, Update
+from util.needs import Need, fact
 from util.processes import ALONE, Processes
 from util.schema import flag
 
 SGP_STEPS = StepsByDevice(gpu=4000, cpu=400)
+SGP_BATCH = 16  # levels, published
 SIMILARITY_BYTES = 256 << 20  # so many rows of A are compared with all of B at once as take this much memory
+
+TRAINS_SGP = (USES_SGP, fact("trains_sgp", "no --sgp_weights", idle="beside --sgp_weights"))
+SMALLER_BATCHES = Need("a smaller --batch_size", lambda o: o.batch_size < max(o.sgp_batch_size, SGP_BATCH))
+_flag = partial(flag, group="SGP", needs=TRAINS_SGP)
 
 
 @dataclass(frozen=True)
 class SGPTraining(SGPSizes):
     """How SGP is trained, alone or before the adversarial epochs."""
 
-    sgp_steps: int | None = flag(None, f"most steps of SGP training; none: {SGP_STEPS}", group="SGP", low=1)
-    sgp_batch_size: int = flag(16, "SGP's batches hold at least so many levels", group="SGP", low=2)
-    sgp_lr: float = flag(
-        1e-4, "SGP's learning rate (AdamW), warmed up, then half a cosine", group="SGP", low=1e-9, high=1
+    sgp_steps: int | None = _flag(None, f"most steps of SGP training; none: {SGP_STEPS}", low=1)
+    sgp_batch_size: int = _flag(
+        SGP_BATCH, "SGP's batches hold at least so many levels", low=2, needs=(*TRAINS_SGP, SMALLER_BATCHES)
     )
-    sgp_soft_sigma: float = flag(0.05, "width in p of soft targets; 0: the diagonal alone", group="SGP", low=0, high=1)
+    sgp_lr: float = _flag(1e-4, "SGP's learning rate (AdamW), warmed up, then half a cosine", low=1e-9, high=1)
+    sgp_soft_sigma: float = _flag(0.05, "width in p of soft targets; 0: the diagonal alone", low=0, high=1)
 
 
 @dataclass(frozen=True)
-class SGPOptions(SGPTraining, OptimiserOptions):
+class SGPOptions(SGPTraining, LengthOptions):
     """Options of `--model sgp`."""
+
+    uses_sgp: ClassVar = True
+    trains_sgp: ClassVar = True
+    takes_slices_in_turn: ClassVar = False  # but those of distinct levels
+
+    @property
+    def least_batch(self) -> int:
+        return self.sgp_batch_size
 
 
 class SGP(nn.Module):

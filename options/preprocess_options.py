@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from data.folder.manifest import SPLITS
 from preprocessing.nifti import SLICE_AXES
 from preprocessing.slicing import DEFAULT_PERCENTILES
 from simulation.atrophy import MAX_SULCI_MM, MAX_VENTRICLES
@@ -14,12 +15,29 @@ from simulation.faults import FAULTS
 from simulation.lesions import KINDS, MAX_COUNT
 from simulation.presets import PRESETS, PROTOCOLS, Preset, find_preset, with_acquisition, with_timings
 from util.errors import UserError
+from util.needs import Need, Together, given, refuse_idle
 from util.schema import CommandLine, add_flags, build, flag
 
 DEFAULT_PRESET = "same-contrast"
-NEEDS = {"n_lesions": "lesions", "lesions_in": "lesions", "fault_probability": "faults"}  # the first is idle without
 TIMINGS = {"tr": "tr_ms", "te": "te_ms", "ti": "ti_ms", "flip": "flip_deg"}  # of a sequence, by flag: --tr_A and so on
 SETTINGS = {"thickness": "thickness_mm", "partial_fourier": "partial_fourier", "snr": "snr_wm"}  # of a protocol
+
+VOLUMES = Need(
+    "volumes of one's own", lambda o: o.simulate is None, idle="beside --simulate: it is for volumes of one's own"
+)
+SIMULATED = given("simulate")
+DIVIDED = Need("no --all_test", lambda o: not o.all_test, idle="beside --all_test")
+RANDOM = Need(
+    "--simulate, or subjects to divide between splits",
+    lambda o: o.simulate is not None or not (o.all_test or o.val_fraction == o.test_fraction == 0),
+    idle="where no subjects are divided between splits",
+)
+LESIONED = Need(
+    "subjects in the split of --lesions_in",
+    lambda o: {"val": o.n_val, "test": o.n_test}.get(o.lesions_in, o.n_train) > 0,
+)
+_volumes = partial(flag, group="volumes", needs=VOLUMES)
+_simulation = partial(flag, group="simulation", needs=SIMULATED)
 
 
 @dataclass(frozen=True)
@@ -29,115 +47,108 @@ class OutputOptions:
     out: str | None = flag(None, "the data folder to write (required)", group="output")
     bits: int = flag(16, "bits a pixel of the slice files", group="output", choices=(8, 16))
     overwrite: bool = flag(False, "replace the slices and manifest of an earlier run in --out", group="output")
-    seed: int = flag(0, "same seed and input, same files", group="output", low=0)
-    workers: int | None = flag(None, "volumes at a time; default: the processors", group="output", low=1)
+    seed: int = flag(0, "same seed and input, same files", group="output", low=0, needs=RANDOM)
+    workers: int | None = flag(None, "volumes at a time; none: the processors", group="output", low=1)
 
 
 @dataclass(frozen=True)
 class VolumeOptions:
     """Volumes of one's own."""
 
-    input_A: str | None = flag(None, "low-field NIfTI volumes: a folder or one file", group="volumes")
-    input_B: str | None = flag(None, "high-field NIfTI volumes: a folder or one file", group="volumes")
-    truth_A: str | None = flag(
-        None, "high-field volumes of the same names on the grid of --input_A, for the metrics", group="volumes"
+    input_A: str | None = _volumes(None, "low-field NIfTI volumes: a folder or one file")
+    input_B: str | None = _volumes(None, "high-field NIfTI volumes: a folder or one file")
+    truth_A: str | None = _volumes(
+        None, "high-field volumes of the same names on the grid of --input_A, for the metrics"
     )
-    val_fraction: float = flag(0.1, "fraction of the subjects for validation", group="volumes", low=0, high=1)
-    test_fraction: float = flag(0.2, "fraction of the subjects for testing", group="volumes", low=0, high=1)
-    all_test: bool = flag(False, "every subject is for testing", group="volumes")
-    slice_axis: str = flag(
+    val_fraction: float = _volumes(
+        0.1, "fraction of the subjects for validation", low=0, high=1, needs=(VOLUMES, DIVIDED)
+    )
+    test_fraction: float = _volumes(
+        0.2, "fraction of the subjects for testing", low=0, high=1, needs=(VOLUMES, DIVIDED)
+    )
+    all_test: bool = _volumes(False, "every subject is for testing")
+    slice_axis: str = _volumes(
         "auto",
         "towards right, anterior or superior; auto: thickest voxel side, else an axis of few slices, else S",
-        group="volumes",
         choices=("auto", *SLICE_AXES),
     )
-    window_low: float = flag(
-        DEFAULT_PERCENTILES[0], "percentile inside the head that becomes 0", group="volumes", low=0, high=100
+    window_low: float = _volumes(DEFAULT_PERCENTILES[0], "percentile inside the head that becomes 0", low=0, high=100)
+    window_high: float = _volumes(DEFAULT_PERCENTILES[1], "percentile inside the head that becomes 1", low=0, high=100)
+    check_data: bool = _volumes(
+        False, "only list the volumes that cannot be used, in OUT/bad_files.csv too; status 2 if any"
     )
-    window_high: float = flag(
-        DEFAULT_PERCENTILES[1], "percentile inside the head that becomes 1", group="volumes", low=0, high=100
-    )
-    check_data: bool = flag(
-        False, "only list the volumes that cannot be used, in OUT/bad_files.csv too; status 2 if any", group="volumes"
-    )
-    skip_bad: bool = flag(False, "go on without volumes that cannot be used", group="volumes")
+    skip_bad: bool = _volumes(False, "go on without volumes that cannot be used")
 
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
     """The simulated benchmark."""
 
-    n_train: int = flag(24, "training subjects of each domain; A and B have different ones", group="simulation", low=1)
-    n_val: int = flag(4, "validation subjects, each in both domains", group="simulation", low=0)
-    n_test: int = flag(12, "test subjects, each in both domains", group="simulation", low=0)
-    matrix: int = flag(224, "pixels a side of a slice", group="simulation", low=32, high=512)
-    protocol_A: str | None = flag(
-        None, "scanner and sequence of A instead of the preset's", group="simulation", choices=tuple(PROTOCOLS)
+    n_train: int = _simulation(24, "training subjects of each domain; A and B have different ones", low=1)
+    n_val: int = _simulation(4, "validation subjects, each in both domains", low=0)
+    n_test: int = _simulation(12, "test subjects, each in both domains", low=0)
+    matrix: int = _simulation(224, "pixels a side of a slice", low=32, high=512)
+    protocol_A: str | None = _simulation(
+        None, "scanner and sequence of A instead of the preset's", choices=tuple(PROTOCOLS)
     )
-    protocol_B: str | None = flag(
-        None, "scanner and sequence of B instead of the preset's", group="simulation", choices=tuple(PROTOCOLS)
+    protocol_B: str | None = _simulation(
+        None, "scanner and sequence of B instead of the preset's", choices=tuple(PROTOCOLS)
     )
-    tr_A: float | None = flag(None, "repetition time of A in ms; none: the protocol's", group="simulation", low=0)
-    te_A: float | None = flag(None, "echo time of A in ms", group="simulation", low=0)
-    ti_A: float | None = flag(None, "inversion time of A in ms", group="simulation", low=0)
-    flip_A: float | None = flag(None, "flip angle of A in degrees", group="simulation", low=0, high=180)
-    thickness_A: float | None = flag(
-        None, "thickness of A's slices in mm; SNR changes in proportion", group="simulation", low=0.5, high=20
+    tr_A: float | None = _simulation(None, "repetition time of A in ms; none: the protocol's", low=0)
+    te_A: float | None = _simulation(None, "echo time of A in ms", low=0)
+    ti_A: float | None = _simulation(None, "inversion time of A in ms", low=0)
+    flip_A: float | None = _simulation(None, "flip angle of A in degrees", low=0, high=180)
+    thickness_A: float | None = _simulation(
+        None, "thickness of A's slices in mm; SNR changes in proportion", low=0.5, high=20
     )
-    partial_fourier_A: float | None = flag(
-        None, "share of A's phase-encoding lines that is measured", group="simulation", low=0.5, high=1
+    partial_fourier_A: float | None = _simulation(
+        None, "share of A's phase-encoding lines that is measured", low=0.5, high=1
     )
-    snr_A: float | None = flag(
-        None, "white matter's signal in A over the noise of one channel", group="simulation", low=0.1
+    snr_A: float | None = _simulation(None, "white matter's signal in A over the noise of one channel", low=0.1)
+    tr_B: float | None = _simulation(None, "repetition time of B in ms; none: the protocol's", low=0)
+    te_B: float | None = _simulation(None, "echo time of B in ms", low=0)
+    ti_B: float | None = _simulation(None, "inversion time of B in ms", low=0)
+    flip_B: float | None = _simulation(None, "flip angle of B in degrees", low=0, high=180)
+    thickness_B: float | None = _simulation(
+        None, "thickness of B's slices in mm; SNR changes in proportion", low=0.5, high=20
     )
-    tr_B: float | None = flag(None, "repetition time of B in ms; none: the protocol's", group="simulation", low=0)
-    te_B: float | None = flag(None, "echo time of B in ms", group="simulation", low=0)
-    ti_B: float | None = flag(None, "inversion time of B in ms", group="simulation", low=0)
-    flip_B: float | None = flag(None, "flip angle of B in degrees", group="simulation", low=0, high=180)
-    thickness_B: float | None = flag(
-        None, "thickness of B's slices in mm; SNR changes in proportion", group="simulation", low=0.5, high=20
+    partial_fourier_B: float | None = _simulation(
+        None, "share of B's phase-encoding lines that is measured", low=0.5, high=1
     )
-    partial_fourier_B: float | None = flag(
-        None, "share of B's phase-encoding lines that is measured", group="simulation", low=0.5, high=1
-    )
-    snr_B: float | None = flag(
-        None, "white matter's signal in B over the noise of one channel", group="simulation", low=0.1
-    )
-    nifti: bool = flag(
-        False, "write whole volumes too: both fields, truth, labels, lesions, under OUT/nifti", group="simulation"
-    )
-    anatomy: str | None = flag(
+    snr_B: float | None = _simulation(None, "white matter's signal in B over the noise of one channel", low=0.1)
+    nifti: bool = _simulation(False, "write whole volumes too: both fields, truth, labels, lesions, under OUT/nifti")
+    anatomy: str | None = _simulation(
         None,
         "head to scan instead of the embedded one: NIfTI of six tissue fractions, or of FreeSurfer or SynthSeg labels",
-        group="simulation",
     )
-    deformation: float = flag(
-        1.0, "how much heads differ in shape; 0: not at all", group="simulation", low=0, high=MAX_AMOUNT
+    deformation: float = _simulation(1.0, "how much heads differ in shape; 0: not at all", low=0, high=MAX_AMOUNT)
+    ventricles: float = _simulation(
+        1.0, "volume of the lateral ventricles, times what it is", low=1, high=MAX_VENTRICLES
     )
-    ventricles: float = flag(
-        1.0, "volume of the lateral ventricles, times what it is", group="simulation", low=1, high=MAX_VENTRICLES
-    )
-    sulci_mm: float = flag(
+    sulci_mm: float = _simulation(
         0.0,
         "mm that CSF eats into the cortex from either bank of a sulcus",
-        group="simulation",
         low=0,
         high=MAX_SULCI_MM,
     )
-    lesions: str | None = flag(
-        None, "kind of lesions, the same in both fields", group="simulation", choices=tuple(KINDS)
+    lesions: str | None = _simulation(
+        None, "kind of lesions, the same in both fields", choices=tuple(KINDS), needs=(SIMULATED, LESIONED)
     )
-    n_lesions: int = flag(3, "lesions a subject, with --lesions", group="simulation", low=1, high=MAX_COUNT)
-    lesions_in: str = flag(
-        "test", "whose heads have them: a split's, or all", group="simulation", choices=("test", "val", "train", "all")
+    n_lesions: int = _simulation(
+        3, "lesions a subject, with --lesions", low=1, high=MAX_COUNT, needs=(SIMULATED, given("lesions"))
     )
-    faults: str | None = flag(
+    lesions_in: str = _simulation(
+        "test",
+        "whose heads have them: a split's, or all",
+        choices=(*SPLITS, "all"),
+        needs=(SIMULATED, given("lesions")),
+    )
+    faults: str | None = _simulation(
         None,
         f"faults that scans of A may have, separated by commas, or all: {', '.join(FAULTS)}",
-        group="simulation",
     )
-    fault_probability: float = flag(
-        0.3, "probability of each of --faults in a scan of A", group="simulation", low=0, high=1
+    fault_probability: float = _simulation(
+        0.3, "probability of each of --faults in a scan of A", low=0, high=1, needs=(SIMULATED, given("faults"))
     )
 
     @property
@@ -199,11 +210,11 @@ def parse(argv: Sequence[str]) -> PreprocessOptions:
         f"[default: {DEFAULT_PRESET}]",
     )
     add_flags(parser, BenchmarkOptions)
-    flat = vars(parser.parse_args(argv))
-    options = PreprocessOptions(
-        flat["simulate"], build(OutputOptions, flat), build(VolumeOptions, flat), build(BenchmarkOptions, flat)
-    )
+    typed = vars(parser.parse_args(argv))
+    parts = build(OutputOptions, typed), build(VolumeOptions, typed), build(BenchmarkOptions, typed)
+    options = PreprocessOptions(typed["simulate"], *parts)
     _check_together(options)
+    refuse_idle(Together(parts, simulate=options.simulate), typed)
     return options
 
 
@@ -212,14 +223,9 @@ def _check_together(options: PreprocessOptions) -> None:
     if not options.output.out:
         raise UserError("--out is missing: name the data folder to write")
     if options.simulate is not None:
-        _check_unused(volumes, "is for volumes of one's own, it cannot stand beside --simulate")
-        for name, needed in NEEDS.items():
-            if _given(options.benchmark, name) and not _given(options.benchmark, needed):
-                raise UserError(f"--{name} {getattr(options.benchmark, name)}: says something about --{needed}, add it")
         return
     if not volumes.input_A and not volumes.input_B:
         raise UserError("nothing to do: give --input_A and --input_B, or --simulate")
-    _check_unused(options.benchmark, "is for --simulate, it cannot stand beside --input_A and --input_B")
     if volumes.truth_A and not volumes.input_A:
         raise UserError("--truth_A needs --input_A, whose truth it is")
     if not volumes.window_low < volumes.window_high:
@@ -228,14 +234,3 @@ def _check_together(options: PreprocessOptions) -> None:
         raise UserError(
             f"--val_fraction {volumes.val_fraction} and --test_fraction {volumes.test_fraction} add up to more than 1"
         )
-
-
-def _check_unused(options: VolumeOptions | BenchmarkOptions, reason: str) -> None:
-    for field in dataclasses.fields(options):
-        if _given(options, field.name):
-            raise UserError(f"--{field.name} {reason}")
-
-
-def _given(options: VolumeOptions | BenchmarkOptions, name: str) -> bool:
-    """Whether an option is not what it is by default."""
-    return bool(getattr(options, name) != type(options).__dataclass_fields__[name].default)

@@ -8,8 +8,16 @@ from pathlib import Path
 
 from data.cache.slice_cache import cache_folder, check_name
 from data.folder.manifest import SPLITS
+from models import MODELS
+from util.checkpoint import OPTIONS_NAME
 from util.errors import UserError
+from util.needs import Together, fact, refuse_idle
+from util.reading import read_json
 from util.schema import CommandLine, add_flags, build, flag
+
+SYNTHESIS = fact(
+    "synthesises", "a run that synthesises", idle="with a run of a pretext task, which synthesises nothing"
+)
 
 
 @dataclass(frozen=True)
@@ -36,22 +44,42 @@ class TestOptions:
         False,
         "average every synthesis with that of the slice mirrored left to right: twice the time",
         group="computing",
+        needs=SYNTHESIS,
     )
     gpu_ids: str = flag("auto", "auto: CUDA if there is any; -1: the CPU; 0, 1, …: that GPU", group="computing")
     seed: int = flag(0, "seed of bootstrap, draws and corruption", group="measures", low=0, high=2**31 - 1)
     eval_encoder: str | None = flag(
-        None, "run folder of an SGP trained with another seed, for kd_slice and fd_slice", group="measures"
+        None,
+        "run folder of an SGP trained with another seed, for kd_slice and fd_slice",
+        group="measures",
+        needs=SYNTHESIS,
     )
     inception_weights: str | None = flag(
-        None, "the standard FID network (pt_inception-2015-12-05-6726825d.pth), for FID and IS", group="measures"
+        None,
+        "the standard FID network (pt_inception-2015-12-05-6726825d.pth), for FID and IS",
+        group="measures",
+        needs=SYNTHESIS,
     )
     baselines: bool = flag(
-        True, "score identity, histogram and classical beside fake_B", group="measures", alias=("opponents",)
+        True,
+        "score identity, histogram and classical beside fake_B",
+        group="measures",
+        alias=("opponents",),
+        needs=SYNTHESIS,
     )
 
     @property
     def run_dir(self) -> Path:
         return Path(self.checkpoints_dir) / self.name
+
+    @property
+    def synthesises(self) -> bool:
+        """Whether the run's model makes images, as its options.json says; where that cannot be read, others tell so."""
+        try:
+            model = read_json(self.run_dir / OPTIONS_NAME).get("model")
+        except (UserError, OSError, AttributeError):
+            return True
+        return next((known.can_synthesise for name, known in MODELS.items() if name == model), True)
 
     @property
     def cache(self) -> Path:
@@ -71,10 +99,12 @@ def parse(argv: Sequence[str]) -> TestOptions:
     """
     parser = CommandLine(prog="test.py", description="Test a trained run: images, volumes, measures and a report.")
     add_flags(parser, TestOptions)
-    options = build(TestOptions, vars(parser.parse_args(argv)))
+    typed = vars(parser.parse_args(argv))
+    options = build(TestOptions, typed)
     if not options.dataroot:
         raise UserError("--dataroot is missing: the data folder made by preprocessing_images.py")
     check_name(options.name)
     if options.epoch != "latest" and not options.epoch.isdecimal():
         raise UserError(f"--epoch is '{options.epoch}', allowed are latest and the number of a saved epoch")
+    refuse_idle(Together([options]), typed)
     return options

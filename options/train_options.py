@@ -17,7 +17,20 @@ from models import MODELS
 from options.display_options import DisplayOptions
 from util.device import AMP
 from util.errors import UserError
+from util.needs import Need, Together, idle_options, refuse_idle
 from util.schema import CommandLine, add_flags, build, flag
+
+BATCH = 16
+GENERATORS = Need(
+    f"--model {' or '.join(name for name, model in MODELS.items() if model.can_synthesise)}",
+    lambda o: MODELS[o.model].can_synthesise,
+)
+LARGER_BATCHES = Need(
+    "with --model sgp or lsc: more than --sgp_batch_size or --lsc_batch_size",
+    lambda o: max(o.batch_size, BATCH) > getattr(o, "least_batch", 0),
+    idle="below the least size of this model's batches (--sgp_batch_size, --lsc_batch_size)",
+)
+MEASURED = Need("an SGP or LSC to train", lambda o: getattr(o, "trains_sgp", False) or getattr(o, "trains_lsc", False))
 
 
 @dataclass(frozen=True)
@@ -35,15 +48,22 @@ class TrainOptions:
     skip_bad: bool = flag(False, "leave bad files out instead of refusing them", group="run")
     gpu_ids: str = flag("auto", "auto: CUDA if there is any; -1: the CPU; 0, 1, …: that GPU", group="run")
     seed: int = flag(0, "seed of everything random", group="run", low=0, high=2**31 - 1)
-    batch_size: int = flag(16, "images of either domain a step, of all processes together", group="run", low=1)
-    micro_batch: str = flag("auto", "images computed at once; auto: as many as memory takes", group="run")
+    batch_size: int = flag(
+        BATCH, "images of either domain a step, of all processes together", group="run", low=1, needs=LARGER_BATCHES
+    )
+    micro_batch: str = flag(
+        "auto", "images computed at once; auto: as many as memory takes", group="run", needs=GENERATORS
+    )
     amp: str = flag("auto", "mixed precision; auto: bf16 where the hardware has it", group="run", choices=AMP)
     compile: bool = flag(
         False, "compile networks at their first step; pays off in long runs (docs/scale.md)", group="run"
     )
     channels_last: bool = flag(False, "keep channels innermost in memory; may be faster on a GPU", group="run")
     checkpoint_activations: bool = flag(
-        False, "keep less of the generators' forward pass and compute it again: less memory, more time", group="run"
+        False,
+        "keep less of the generators' forward pass and compute it again: less memory, more time",
+        group="run",
+        needs=GENERATORS,
     )
     num_threads: int = flag(0, "processes that load slices; 0: the training process itself", group="run", low=0)
     continue_train: bool = flag(False, "go on from latest.pt", group="run")
@@ -51,7 +71,7 @@ class TrainOptions:
     save_epoch_freq: int = flag(5, "keep EPOCH.pt every so many epochs", group="run", low=1)
     save_latest_freq: int = flag(5000, "write latest.pt every so many images", group="run", low=1)
     keep_last: int = flag(0, "keep only so many of the newest EPOCH.pt and their weights; 0: all", group="run", low=0)
-    val_epoch_freq: int = flag(5, "measure on valA, valB every so many epochs", group="run", low=1)
+    val_epoch_freq: int = flag(5, "measure on valA, valB every so many epochs", group="run", low=1, needs=MEASURED)
 
 
 @dataclass(frozen=True)
@@ -78,6 +98,11 @@ class RunOptions:
         parts = (self.train, self.display, self.data, self.network)
         named = {"model": self.model, "dataset_mode": self.dataset_mode}
         return named | {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
+
+    def together(self) -> Together:
+        """All options, and what follows from them, by attribute."""
+        parts = (self.train, self.display, self.data, self.network)
+        return Together(parts, model=self.model, dataset_mode=self.dataset_mode)
 
 
 def for_device(run: RunOptions, device: torch.device) -> RunOptions:
@@ -110,20 +135,28 @@ def parse(argv: Sequence[str]) -> RunOptions:
     )
     pick.add_argument("--dataset_mode", choices=tuple(DATASETS), help="which dataset [default: the model's own]")
     chosen, _ = pick.parse_known_args(argv)
-    model = MODELS[chosen.model]
-    dataset_mode = chosen.dataset_mode or model.dataset_mode
+    dataset_mode = chosen.dataset_mode or MODELS[chosen.model].dataset_mode
     parser = CommandLine(
         prog="train.py",
         parents=[pick],
         description=f"Train a model. Options below are those of --model {chosen.model} --dataset_mode {dataset_mode}.",
     )
-    schemas = (TrainOptions, DisplayOptions, DATASETS[dataset_mode].Options, model.Options)
-    for schema in schemas:
+    for schema in schemas(chosen.model, dataset_mode):
         add_flags(parser, schema)
-    flat = vars(parser.parse_args(argv))
-    run = RunOptions(chosen.model, dataset_mode, *(build(schema, flat) for schema in schemas))
+    typed = vars(parser.parse_args(argv))
+    run = _built(chosen.model, dataset_mode, typed)
+    refuse_idle(run.together(), typed)
     _check_together(run)
     return run
+
+
+def schemas(model: str, dataset_mode: str) -> tuple[type, ...]:
+    """Where the options of a run of that model on that dataset are declared."""
+    return TrainOptions, DisplayOptions, DATASETS[dataset_mode].Options, MODELS[model].Options
+
+
+def _built(model: str, dataset_mode: str, values: Mapping[str, Any]) -> RunOptions:
+    return RunOptions(model, dataset_mode, *(build(schema, values) for schema in schemas(model, dataset_mode)))
 
 
 def _check_together(run: RunOptions) -> None:
@@ -143,6 +176,22 @@ def _check_together(run: RunOptions) -> None:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Lines `--flag: old -> new` for options that may not change when a run is continued."""
-    names = sorted((old.keys() | new.keys()) - FREE_ON_RESUME)
+    """Lines `--flag: old -> new` for options that may not change when a run is continued.
+
+    What did nothing in the old run may change. Options that have been renamed since are the same options.
+    """
+    declared = [field for model in MODELS.values() for field in dataclasses.fields(model.Options)]
+    renamed = {alias: field.name for field in declared for alias in field.metadata["alias"]}
+    old = {renamed.get(name, name): value for name, value in old.items()}
+    free = FREE_ON_RESUME | _without_effect(old, {field.name for field in declared})
+    names = sorted((old.keys() | new.keys()) - free)
     return [f"--{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+
+
+def _without_effect(saved: Mapping[str, Any], of_models: set[str]) -> set[str]:
+    """Options of a saved run that did nothing; its model may once have had some of them that others still have."""
+    try:
+        run = _built(saved["model"], saved["dataset_mode"], saved)
+    except (UserError, LookupError, TypeError):
+        return set()  # an options.json that is not of a run: all of it is compared
+    return set(idle_options(run.together())) | (of_models - run.flat().keys())

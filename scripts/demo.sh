@@ -22,7 +22,7 @@ echo "== 2/4 evaluation encoder, never part of a loss (after $((SECONDS - starte
 
 echo "== 3/4 PTA: SGP, LSC, the adversarial epochs, refinement (after $((SECONDS - started)) s)"
 "$PYTHON" train.py "${COMMON[@]}" --name demo --model pta_hybrid "${SGP[@]}" --sgp_steps 1000 "${LSC[@]}" "${HYBRID[@]}" \
-    --flip --batch_size 2 --n_epochs 1 --n_epochs_decay 1 --n_epochs_refine 4 --lr 6e-4 --low_noise 0.1 --low_bias 0.1
+    --flip --batch_size 2 --n_epochs 1 --n_epochs_decay 1 --n_epochs_refine 4 --lr 6e-4 --lf_noise 0.1 --lf_bias 0.1
 
 echo "== 4/4 test on subjects nobody has seen (after $((SECONDS - started)) s)"
 "$PYTHON" test.py --dataroot "$DATA" --name demo --checkpoints_dir "$OUT/checkpoints" --results_dir "$OUT/results" \

@@ -24,7 +24,7 @@ SMALL_SGP = [
     "--sgp_embedding=16",
 ]
 SMALL_HYBRID = ["--hybrid_width=24", "--hybrid_depth=2", "--hybrid_heads=2", "--hybrid_mlp=32", "--hybrid_patch=8"]
-SMALL_NETWORKS = [*SMALL_HYBRID, "--hybrid_features=4", "--netD=pixel", "--ndf=4", "--ngf=4"]
+SMALL_NETWORKS = [*SMALL_HYBRID, "--hybrid_features=4", "--netD=pixel", "--ndf=4"]
 
 
 def phantom_slice(level: float, domain: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ def phantom(tmp_path: Path) -> Path:
 
 
 def train_arguments(dataroot: Path, out: Path, model: str, *extra: str) -> list[str]:
-    """Command line of a run that takes seconds."""
+    """Command line of a run that takes seconds; without the options that would do nothing beside `extra`."""
     common = [
         f"--dataroot={dataroot}",
         f"--checkpoints_dir={out}",
@@ -76,10 +76,19 @@ def train_arguments(dataroot: Path, out: Path, model: str, *extra: str) -> list[
         "--load_size=32",
         "--gpu_ids=-1",
     ]
-    length = ["--n_epochs=1", "--n_epochs_decay=1", "--batch_size=4", "--amp=off"]
-    small = [*SMALL_SGP, "--sgp_steps=3", "--sgp_batch_size=4"] if model in ("sgp", "pta_hybrid") else []
-    small += ["--lsc_steps=3", "--lsc_blocks=8", "--lsc_batch_size=4"] if model in ("lsc", "pta_hybrid") else []
-    small += SMALL_NETWORKS if model in ("cycle_gan", "pta_hybrid") else []
+    given = {flag.partition("=")[0]: flag.partition("=")[2] for flag in extra}
+    length = ["--n_epochs=1", "--n_epochs_decay=1", "--amp=off"]
+    if int(given.get(f"--{model}_batch_size", 4)) < 16:  # a pretext task's own least size, above the default
+        length.append("--batch_size=4")
+    small: list[str] = []
+    if model in ("sgp", "pta_hybrid"):
+        small += [*SMALL_SGP, *([] if "--sgp_weights" in given else ["--sgp_steps=3", "--sgp_batch_size=4"])]
+    if model in ("lsc", "pta_hybrid"):
+        small += ["--lsc_blocks=8", *([] if "--lsc_weights" in given else ["--lsc_steps=3", "--lsc_batch_size=4"])]
+    if model in ("cycle_gan", "pta_hybrid"):
+        small += SMALL_NETWORKS
+    if given.get("--netG", "hybrid") != "hybrid":
+        small = [*(flag for flag in small if not flag.startswith("--hybrid")), "--ngf=4"]
     return [*common, *length, *small, *extra]
 
 

@@ -46,7 +46,7 @@ def train_on(gpu: FakeGPU, model: BaseModel, dtype: torch.dtype, *, all_of_it: b
 
 MODELS = {
     "pta": {},
-    "chance": {"low_noise": 0.1, "low_bias": 0.1, "low_band": 0.7, "n_epochs_refine": 1},
+    "chance": {"lf_noise": 0.1, "lf_bias": 0.1, "lf_band": 0.7, "n_epochs_refine": 1},
     "separate": {"pretext_adv": "separate", "syn_form": "cos", "loss_preset": "paper"},
     "vanilla": {"gan_mode": "vanilla", "sgp_match": "none", "pretext_adv": "none"},
 }

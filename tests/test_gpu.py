@@ -77,7 +77,7 @@ def test_accelerated_steps_are_the_same_steps(option: str, on_cpu: dict[str, flo
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
 def test_a_step_never_waits_for_the_device(dtype: torch.dtype | None) -> None:
     device = torch.device(GPU, 0)
-    model, where = pta(low_noise=0.1, low_bias=0.1).to(device), StepContext(device, 2, dtype)
+    model, where = pta(lf_noise=0.1, lf_bias=0.1).to(device), StepContext(device, 2, dtype)
     data = batch().to(device)
     last_step(model, data, where)  # the first one chooses kernels and makes the optimisers' states
     where.end_step()

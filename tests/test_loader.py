@@ -147,7 +147,7 @@ def train_with(phantom: Path, monkeypatch: pytest.MonkeyPatch, trouble: Callable
         return plain(self, wanted) if elsewhere else trouble(self, wanted)
 
     monkeypatch.setattr(PackedSlices, "gather", gather)
-    arguments = train_arguments(phantom, phantom.parent / "out", "lsc", f"--num_threads={workers}", "--micro_batch=4")
+    arguments = train_arguments(phantom, phantom.parent / "out", "lsc", f"--num_threads={workers}")
     with pytest.raises(UserError) as caught:
         train.main(arguments)
     return str(caught.value)

@@ -107,7 +107,7 @@ def test_matching_in_the_batch_changes_nothing_but_L_syn() -> None:
 @pytest.mark.parametrize("form", ["l1", "cos"])
 def test_a_process_without_images_of_a_batch_takes_part_in_the_step(form: str, stage: int) -> None:
     """Its gradients and losses are nothing, and the weights stay what they are until others' gradients come."""
-    model = pta(syn_form=form, low_noise=0.1, low_bias=0.1, n_epochs_refine=1, gan_mode="wgangp")
+    model = pta(syn_form=form, lf_noise=0.1, lf_bias=0.1, n_epochs_refine=1, gan_mode="wgangp")
     where, nothing = context(), batch().rows(0, 0)
     where.images = 4
     chosen = model.stages[stage]
@@ -156,7 +156,7 @@ def test_bank_finds_the_nearest_high_field_slices() -> None:
 
 
 def test_low_field_noise_is_in_the_head_of_fake_A_and_repeats_with_the_key() -> None:
-    plain, noisy = pta(), pta(low_noise=0.2)
+    plain, noisy = pta(), pta(lf_noise=0.2)
     noisy.load_state_dict(plain.state_dict())
     fakes = []
     for model, key in ((plain, 0), (noisy, 0), (noisy, 0), (noisy, 9)):
@@ -173,13 +173,13 @@ def test_low_field_noise_is_in_the_head_of_fake_A_and_repeats_with_the_key() -> 
 def test_G_BA_restores_a_from_noisier_images_than_fake_A() -> None:
     """Or the cycle would reward G_AB for a's noise."""
     data, grey = batch(), torch.zeros(4, 1, SIDE, SIDE)
-    scan = LowFieldChance(LowFieldOptions(low_noise=0.1), data)
+    scan = LowFieldChance(LowFieldOptions(lf_noise=0.1), data)
     for shown in (scan.on_real("A", grey), scan.on_way_back("B", grey)):
         assert shown[data.mask_A.bool()].std().item() == pytest.approx(0.3, rel=0.15)
     for shown in (scan.on_fake("A", grey), scan.on_real("B", grey)):
         assert shown[data.mask_B.bool()].std().item() == pytest.approx(0.1, rel=0.15)
     assert scan.on_fake("B", grey) is grey and scan.on_way_back("A", grey) is grey
-    model, seen = pta(low_noise=0.1), []
+    model, seen = pta(lf_noise=0.1), []
     model.G_BA.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     fake = generator_losses(model, data)[1]
     expected = [scan.on_way_back("B", fake["B"]), data.B, scan.on_real("A", data.A)]
@@ -213,19 +213,19 @@ def test_receive_fields_are_smooth_have_the_deviation_asked_for_and_keep_the_bac
 
 def test_fake_A_has_the_random_receive_field_that_b_has_in_the_identity_loss() -> None:
     data = batch()
-    plain, biased = pta(), pta(low_bias=0.2)
+    plain, biased = pta(), pta(lf_bias=0.2)
     biased.load_state_dict(plain.state_dict())
     seen = []
     biased.G_AB.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     fakes = [generator_losses(model, data)[1]["A"].detach() for model in (plain, biased)]
-    scan = LowFieldChance(LowFieldOptions(low_bias=0.2), data)
+    scan = LowFieldChance(LowFieldOptions(lf_bias=0.2), data)
     assert torch.equal(fakes[1], scan.on_fake("A", fakes[0]))
     assert torch.equal(seen[0], data.A) and torch.equal(seen[2], scan.on_real("B", data.B))
     assert not torch.equal(scan.on_fake("A", data.B), scan.on_real("B", data.B))
 
 
 def test_the_last_epochs_move_G_AB_alone_and_towards_b() -> None:
-    model, data = pta(n_epochs_refine=3, low_noise=0.1, low_bias=0.1, lr=2e-3), batch()
+    model, data = pta(n_epochs_refine=3, lf_noise=0.1, lf_bias=0.1, lr=2e-3), batch()
     gan, refine = model.stages[-2:]
     assert isinstance(refine, RefineStage) and (refine.epochs, refine.epochs_before) == (3, gan.epochs)
     before, where = snapshot(model), context()

@@ -92,7 +92,7 @@ def test_steps_that_are_never_split_are_not_measured(phantom: Path, tmp_path: Pa
 
 def test_measuring_changes_nothing(phantom: Path, tmp_path: Path) -> None:
     """Neither running statistics nor any generator, though dropout is at work."""
-    options = ("--netG=resnet_6blocks", "--dropout", "--gan_mode=wgangp", "--low_noise=0.1")
+    options = ("--netG=resnet_6blocks", "--dropout", "--gan_mode=wgangp", "--lf_noise=0.1")
     run = parse(train_arguments(phantom, tmp_path, "cycle_gan", *options))
     dataset, _, _ = open_data(run)
     model = MODELS[run.model](run.network, (32, 32))

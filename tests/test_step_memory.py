@@ -60,7 +60,7 @@ def test_what_autograd_keeps_is_counted_for_as_long_as_it_keeps_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"low_noise": 0.1, "low_bias": 0.1}, {"syn_form": "cos", "structured_shape_iter": 9}]
+    "options", [{"lf_noise": 0.1, "lf_bias": 0.1}, {"syn_form": "cos", "structured_shape_iter": 9}]
 )
 def test_terms_one_by_one_have_the_gradients_of_the_whole_loss(options: dict) -> None:
     """The update that drops every term's graph, against the same loss as one graph."""

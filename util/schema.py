@@ -5,7 +5,7 @@
         lambda_cycle: float = flag(10.0, "weight of L_cycle", group="loss", low=0)
 
 `add_flags` turns such a class into command-line flags, `build` turns parsed values, or those of an `options.json`, back
-into the class and checks their ranges.
+into the class and checks their ranges; util/needs.py refuses options that do nothing beside the others.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from util.errors import UserError
+from util.needs import Need
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ def flag(
     low: float | None = None,
     high: float | None = None,
     alias: tuple[str, ...] = (),
+    needs: Need | tuple[Need, ...] = (),
 ) -> Any:
     """Declare one option of a dataclass: its only default, its help text and what values are allowed.
 
@@ -39,17 +41,20 @@ def flag(
         default: value when the flag is not given; its dataclass annotation gives the type.
         help: one line for `--help`, without the default, which is added.
         group: heading under which `--help` lists the flag.
-        choices: allowed values; for registries pass the registry, so that the list is never written twice.
+        choices: allowed values; for registries pass the registry, so that the list is never written twice. What is
+            added to it later is allowed too.
         low, high: inclusive range of a number. NaN is outside every range.
-        alias: further spellings, without dashes.
+        alias: further spellings, without dashes, of the flag and of its value in an `options.json`.
+        needs: what it takes for the option to do anything; of several all.
     """
     metadata = {
         "help": help,
         "group": group,
-        "choices": None if choices is None else tuple(choices),
+        "choices": choices if choices is None or isinstance(choices, Mapping) else tuple(choices),
         "low": low,
         "high": high,
         "alias": alias,
+        "needs": (needs,) if isinstance(needs, Need) else needs,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -72,7 +77,10 @@ def _parse(text: str, kind: type, optional: bool) -> Any:
 
 
 def add_flags(parser: argparse.ArgumentParser, schema: type) -> None:
-    """Add one flag per field of `schema` to `parser`. A flag with two owners is an error of ours and raises."""
+    """Add one flag per field of `schema` to `parser`. A flag with two owners is an error of ours and raises.
+
+    What is not typed is left out of the parsed values: `build` knows the defaults.
+    """
     annotations = typing.get_type_hints(schema)
     groups = {group.title: group for group in parser._action_groups}
     for field in dataclasses.fields(schema):
@@ -81,14 +89,15 @@ def add_flags(parser: argparse.ArgumentParser, schema: type) -> None:
         groups[meta["group"]] = group
         names = [f"--{name}" for name in (field.name, *meta["alias"])]
         kind, optional = _plain_type(annotations[field.name])
-        text = f"{meta['help']} [default: {field.default}]".replace("%", "%%")
+        needs = f" [needs: {'; '.join(need.words for need in meta['needs'])}]" if meta["needs"] else ""
+        text = f"{meta['help']} [default: {field.default}]{needs}".replace("%", "%%")
         if kind is bool:
-            group.add_argument(*names, dest=field.name, action="store_true", default=field.default, help=text)
+            group.add_argument(*names, dest=field.name, action="store_true", default=argparse.SUPPRESS, help=text)
             group.add_argument(
                 *(name.replace("--", "--no_", 1) for name in names),
                 dest=field.name,
                 action="store_false",
-                default=field.default,
+                default=argparse.SUPPRESS,
                 help=argparse.SUPPRESS if not field.default else f"turn --{field.name} off",
             )
             continue
@@ -96,8 +105,8 @@ def add_flags(parser: argparse.ArgumentParser, schema: type) -> None:
             *names,
             dest=field.name,
             type=partial(_parse, kind=kind, optional=optional),
-            choices=meta["choices"],
-            default=field.default,
+            choices=None if meta["choices"] is None else tuple(meta["choices"]),
+            default=argparse.SUPPRESS,
             metavar=kind.__name__.upper() if meta["choices"] is None else None,
             help=text,
         )
@@ -134,8 +143,16 @@ def check(options: Any) -> None:
 
 
 def build(schema: type[T], values: Mapping[str, Any]) -> T:
-    """Make a checked `schema` from a flat mapping; names the schema lacks belong to others and are left alone."""
-    options = schema(**{field.name: values[field.name] for field in dataclasses.fields(schema) if field.name in values})  # type: ignore[arg-type]
+    """Make a checked `schema` from a flat mapping; names the schema lacks belong to others and are left alone.
+
+    What is missing has its default. A value may stand under an alias, as in an `options.json` of before a renaming.
+    """
+    found = {}
+    for field in dataclasses.fields(schema):  # type: ignore[arg-type]
+        name = next((name for name in (field.name, *field.metadata.get("alias", ())) if name in values), None)
+        if name is not None:
+            found[field.name] = values[name]
+    options = schema(**found)
     check(options)
     return options
 

@@ -8,48 +8,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from models.networks.hybrid import HybridGenerator, HybridOptions
-from models.networks.layers import INITS, NORMS, init_weights, norm_layer
+from models.networks.layers import INITS, NORMS, Norm, init_weights, norm_layer
 from models.networks.patchgan import PatchDiscriminator, PixelDiscriminator
 from models.networks.resnet import ResnetGenerator
 from models.networks.unet import UnetGenerator
+from util.needs import Need, chosen
 from util.schema import flag
-
-
-@dataclass(frozen=True)
-class GeneratorOptions(HybridOptions):
-    """Which generator, how wide, how initialised."""
-
-    input_nc: int = flag(1, "image channels of domain A; grey only", group="networks", choices=(1,))
-    output_nc: int = flag(1, "image channels of domain B; grey only", group="networks", choices=(1,))
-    netG: str = flag(
-        "hybrid",
-        "generator",
-        group="networks",
-        choices=("hybrid", "resnet_9blocks", "resnet_6blocks", "unet_128", "unet_256"),
-        alias=("net_G",),
-    )
-    ngf: int = flag(64, "generator channels in the first layer (resnet, unet)", group="networks", low=1, high=1024)
-    norm: str = flag("instance", "normalisation in generators and discriminators", group="networks", choices=NORMS)
-    dropout: bool = flag(False, "dropout in resnet and unet generators; --no_dropout is accepted", group="networks")
-    init_type: str = flag("normal", "weight initialisation", group="networks", choices=INITS)
-    init_gain: float = flag(0.02, "scale of normal, xavier and orthogonal initialisation", group="networks", low=0)
-
-
-@dataclass(frozen=True)
-class DiscriminatorOptions:
-    """Which discriminator; its initialisation is the generator's."""
-
-    netD: str = flag(
-        "basic", "discriminator: basic is n_layers with 3", group="networks", choices=("basic", "n_layers", "pixel")
-    )
-    ndf: int = flag(64, "discriminator channels in the first layer", group="networks", low=1, high=1024)
-    n_layers_D: int = flag(3, "stride-2 layers of --netD n_layers", group="networks", low=1, high=6)
-    norm_D: str = flag(
-        "same",
-        "normalisation in discriminators: same as --norm; none lets them see how bright an image is",
-        group="networks",
-        choices=("same", *NORMS),
-    )
 
 
 def _hybrid(o: GeneratorOptions) -> nn.Module:
@@ -79,6 +43,61 @@ GENERATORS: dict[str, Callable[[GeneratorOptions], nn.Module]] = {
 }
 
 
+def _patch(o: DiscriminatorOptions, in_channels: int, n_layers: int, norm: Norm, bias: bool) -> nn.Module:
+    return PatchDiscriminator(in_channels, ndf=o.ndf, n_layers=n_layers, norm=norm, bias=bias)
+
+
+# from options, channels of the images, normalisation, and whether convolutions before it have a bias
+DISCRIMINATORS: dict[str, Callable[[DiscriminatorOptions, int, Norm, bool], nn.Module]] = {
+    "basic": lambda o, channels, norm, bias: _patch(o, channels, 3, norm, bias),
+    "n_layers": lambda o, channels, norm, bias: _patch(o, channels, o.n_layers_D, norm, bias),
+    "pixel": lambda o, channels, norm, bias: PixelDiscriminator(channels, ndf=o.ndf, norm=norm, bias=bias),
+}
+
+CONVOLUTIONAL = chosen(netG=[name for name in GENERATORS if name != "hybrid"])
+SCALED_INIT = Need(
+    "another --init_type than kaiming, or batch normalisation",
+    lambda o: o.init_type != "kaiming" or "batch" in (o.norm, o.norm_D),
+)
+
+
+@dataclass(frozen=True)
+class GeneratorOptions(HybridOptions):
+    """Which generator, how wide, how initialised."""
+
+    input_nc: int = flag(1, "image channels of domain A; grey only", group="networks", choices=(1,))
+    output_nc: int = flag(1, "image channels of domain B; grey only", group="networks", choices=(1,))
+    netG: str = flag("hybrid", "generator", group="networks", choices=GENERATORS, alias=("net_G",))
+    ngf: int = flag(
+        64, "generator channels in the first layer", group="networks", low=1, high=1024, needs=CONVOLUTIONAL
+    )
+    norm: str = flag("instance", "normalisation in generators and discriminators", group="networks", choices=NORMS)
+    dropout: bool = flag(
+        False, "dropout in the generators; --no_dropout is accepted", group="networks", needs=CONVOLUTIONAL
+    )
+    init_type: str = flag("normal", "weight initialisation", group="networks", choices=INITS)
+    init_gain: float = flag(
+        0.02, "scale of normal, xavier and orthogonal initialisation", group="networks", low=0, needs=SCALED_INIT
+    )
+
+
+@dataclass(frozen=True)
+class DiscriminatorOptions:
+    """Which discriminator; its initialisation is the generator's."""
+
+    netD: str = flag("basic", "discriminator: basic is n_layers with 3", group="networks", choices=DISCRIMINATORS)
+    ndf: int = flag(64, "discriminator channels in the first layer", group="networks", low=1, high=1024)
+    n_layers_D: int = flag(
+        3, "stride-2 layers of --netD n_layers", group="networks", low=1, high=6, needs=chosen(netD=("n_layers",))
+    )
+    norm_D: str = flag(
+        "same",
+        "normalisation in discriminators: same as --norm; none lets them see how bright an image is",
+        group="networks",
+        choices=("same", *NORMS),
+    )
+
+
 def make_generator(options: GeneratorOptions) -> nn.Module:
     """The generator `--netG` names, initialised."""
     network = GENERATORS[options.netG](options)
@@ -94,11 +113,6 @@ def discriminator_norm(options: DiscriminatorOptions, generator: GeneratorOption
 def make_discriminator(options: DiscriminatorOptions, generator: GeneratorOptions, in_channels: int) -> nn.Module:
     """The discriminator `--netD` names for images of `in_channels`, initialised."""
     name = discriminator_norm(options, generator)
-    norm, bias = norm_layer(name), name == "none"
-    if options.netD == "pixel":
-        network: nn.Module = PixelDiscriminator(in_channels, ndf=options.ndf, norm=norm, bias=bias)
-    else:
-        n_layers = 3 if options.netD == "basic" else options.n_layers_D
-        network = PatchDiscriminator(in_channels, ndf=options.ndf, n_layers=n_layers, norm=norm, bias=bias)
+    network = DISCRIMINATORS[options.netD](options, in_channels, norm_layer(name), name == "none")
     init_weights(network, generator.init_type, generator.init_gain)
     return network

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from models.networks.blur import gaussian_blur
 from models.networks.layers import Norm, ResidualUnit, check_multiple
 from models.networks.structured_attention import StructuredBlock
 from util.errors import UserError
+from util.needs import chosen
 from util.schema import flag
 
 POSITION_GRID = 14  # the learned positions' own grid: 224 px in patches of 16; other sizes interpolate it
@@ -25,29 +27,26 @@ LOGIT_RANGE = 0.96  # the image is shrunk by this before atanh, which is infinit
 SOFTER = (0.01, 0.02)  # standard deviations of the softer images, in sides of the image: 1 and 2 px of 96
 SHARP_FIRST = 1.0  # head start of the image itself before the softmax: more than half of the first mixture
 
+_flag = partial(flag, group="hybrid generator", needs=chosen(netG=("hybrid",)))
+
 
 @dataclass(frozen=True)
 class HybridOptions:
     """Sizes of the hybrid generator; the defaults are the published ones (docs/facts.md section 5)."""
 
-    hybrid_width: int = flag(768, "token width", group="hybrid generator", low=8, high=8192)
-    hybrid_depth: int = flag(4, "transformer blocks", group="hybrid generator", low=1, high=64)
-    hybrid_heads: int = flag(12, "attention heads; divides the width", group="hybrid generator", low=1, high=64)
-    hybrid_mlp: int = flag(3072, "width of the MLP between attentions", group="hybrid generator", low=8, high=32768)
-    hybrid_patch: int = flag(16, "patch side in pixels", group="hybrid generator", choices=PATCHES)
-    hybrid_features: int = flag(16, "channels at full resolution", group="hybrid generator", low=2, high=1024)
-    hybrid_window: int = flag(7, "side of a background window, in patches", group="hybrid generator", low=1)
-    hybrid_residual: bool = flag(
-        True,
-        "draw a correction of the image, softened where the network says so: training starts near the identity",
-        group="hybrid generator",
+    hybrid_width: int = _flag(768, "token width", low=8, high=8192)
+    hybrid_depth: int = _flag(4, "transformer blocks", low=1, high=64)
+    hybrid_heads: int = _flag(12, "attention heads; divides the width", low=1, high=64)
+    hybrid_mlp: int = _flag(3072, "width of the MLP between attentions", low=8, high=32768)
+    hybrid_patch: int = _flag(16, "patch side in pixels", choices=PATCHES)
+    hybrid_features: int = _flag(16, "channels at full resolution", low=2, high=1024)
+    hybrid_window: int = _flag(7, "side of a background window, in patches", low=1)
+    hybrid_residual: bool = _flag(
+        True, "draw a correction of the image, softened where the network says so: training starts near the identity"
     )
-    fth: float = flag(0.5, "probability from which a patch is foreground", group="hybrid generator", low=0, high=1)
-    structured_shape_iter: int = flag(
-        5000,
-        "training images shown with their true mask before the predicted one is used",
-        group="hybrid generator",
-        low=0,
+    fth: float = _flag(0.5, "probability from which a patch is foreground", low=0, high=1)
+    structured_shape_iter: int = _flag(
+        5000, "training images shown with their true mask before the predicted one is used", low=0
     )
 
 

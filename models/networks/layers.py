@@ -12,10 +12,19 @@ from torch.utils.checkpoint import checkpoint
 
 from util.errors import UserError
 
-NORMS = ("instance", "batch", "none")
-INITS = ("normal", "xavier", "kaiming", "orthogonal")
-
 Norm = Callable[[int], nn.Module]
+
+NORMS: dict[str, Norm] = {
+    "instance": partial(nn.InstanceNorm2d, affine=False, track_running_stats=False),
+    "batch": nn.BatchNorm2d,
+    "none": lambda channels: nn.Identity(),
+}
+INITS: dict[str, Callable[[Tensor, float], object]] = {  # of a convolution's weights, in place
+    "normal": lambda weight, gain: nn.init.normal_(weight, 0.0, gain),
+    "xavier": lambda weight, gain: nn.init.xavier_normal_(weight, gain=gain),
+    "kaiming": lambda weight, gain: nn.init.kaiming_normal_(weight, a=0, mode="fan_in"),  # has a scale of its own
+    "orthogonal": lambda weight, gain: nn.init.orthogonal_(weight, gain=gain),
+}
 
 
 def norm_layer(name: str) -> Norm:
@@ -24,13 +33,9 @@ def norm_layer(name: str) -> Norm:
     Raises:
         ValueError: unknown name.
     """
-    if name == "instance":
-        return partial(nn.InstanceNorm2d, affine=False, track_running_stats=False)
-    if name == "batch":
-        return nn.BatchNorm2d
-    if name == "none":
-        return lambda channels: nn.Identity()
-    raise ValueError(f"norm '{name}', allowed are {', '.join(NORMS)}")
+    if name not in NORMS:
+        raise ValueError(f"norm '{name}', allowed are {', '.join(NORMS)}")
+    return NORMS[name]
 
 
 def init_weights(network: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
@@ -38,27 +43,16 @@ def init_weights(network: nn.Module, init_type: str = "normal", gain: float = 0.
 
     The transformer's linear layers keep torch's own scale, which follows their width.
     """
+    if init_type not in INITS:
+        raise ValueError(f"init_type '{init_type}', allowed are {', '.join(INITS)}")
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            _fill(module.weight, init_type, gain)
+            INITS[init_type](module.weight, gain)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, gain)
             nn.init.zeros_(module.bias)
-
-
-def _fill(weight: Tensor, init_type: str, gain: float) -> None:
-    if init_type == "normal":
-        nn.init.normal_(weight, 0.0, gain)
-    elif init_type == "xavier":
-        nn.init.xavier_normal_(weight, gain=gain)
-    elif init_type == "kaiming":
-        nn.init.kaiming_normal_(weight, a=0, mode="fan_in")
-    elif init_type == "orthogonal":
-        nn.init.orthogonal_(weight, gain=gain)
-    else:
-        raise ValueError(f"init_type '{init_type}', allowed are {', '.join(INITS)}")
 
 
 def check_multiple(name: str, size: tuple[int, int], multiple: int) -> None:

@@ -1,0 +1,259 @@
+"""What options do beside each other: idle ones are refused, earlier runs keep their meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models import MODELS
+from models.base_model import LR_POLICIES
+from models.losses import GAN_MODES
+from models.networks import DISCRIMINATORS, GENERATORS
+from models.networks.layers import INITS, NORMS
+from models.pta_model import LOSS_PRESETS
+from options import preprocess_options, test_options
+from options.train_options import differences, parse, schemas
+from util.checkpoint import OPTIONS_NAME
+from util.errors import UserError
+from util.needs import given
+from util.schema import build
+
+PUBLISHED = shlex.split(
+    """
+    --dataroot DATA --name test --model pta_hybrid --display_id -1 --checkpoints_dir OUT --load_size=224
+    --n_epochs 100 --batch_size 16 --input_nc 1 --output_nc 1 --n_epochs_decay 50 --preprocess resize
+    --save_epoch_freq=5 --netG=hybrid --dataset_mode unaligned_mask --gpu_ids -1
+    """
+)
+SCHEMAS = {
+    "train.py": [schema for model in MODELS for schema in schemas(model, "unaligned")],
+    "test.py": [test_options.TestOptions],
+    "preprocessing_images.py": [
+        preprocess_options.OutputOptions,
+        preprocess_options.VolumeOptions,
+        preprocess_options.BenchmarkOptions,
+    ],
+}
+RESNET, NO_SGP, NO_LSC = "--netG=resnet_6blocks", "--sgp_match=none", "--pretext_adv=none"
+TRAINED = ("--sgp_weights=S", "--lsc_weights=L")
+ALL_LAMBDAS = tuple(f"--lambda_{name}=1" for name in ("syn", "syn_A", "idt", "cycle", "adv", "seg"))
+
+# an option, options beside which it does nothing, and options beside which it does something
+IDLE_IN_TRAINING: list[tuple[str, Sequence[str], Sequence[str]]] = [
+    *((option, [RESNET], []) for option in (
+        "--hybrid_width=96", "--hybrid_depth=2", "--hybrid_heads=6", "--hybrid_mlp=64", "--hybrid_patch=8",
+        "--hybrid_features=8", "--hybrid_window=3", "--no_hybrid_residual", "--fth=0.25", "--structured_shape_iter=9",
+        "--lambda_seg=0.7")),
+    ("--lambda_seg=0.7", ["--model=cycle_gan", RESNET], ["--model=cycle_gan"]),
+    *((option, [], [generator]) for option in ("--ngf=32", "--dropout") for generator in (RESNET, "--netG=unet_128")),
+    ("--n_layers_D=2", [], ["--netD=n_layers"]),
+    ("--n_layers_D=2", ["--netD=pixel"], ["--netD=n_layers"]),
+    ("--init_gain=0.1", ["--init_type=kaiming"], ["--init_type=kaiming", "--norm_D=batch"]),
+    ("--lambda_gp=1.0", [], ["--gan_mode=wgangp"]),
+    *((option, ["--gan_mode=wgangp"], ["--gan_mode=vanilla"]) for option in ("--real_label=1.0", "--fake_label=0.0")),
+    ("--lr_decay_iters=9", ["--lr_policy=cosine"], ["--lr_policy=step"]),
+    ("--refine_ssim=0.5", [], ["--n_epochs_refine=1"]),
+    ("--lf_band=0.5", ["--lf_bias=0.1"], ["--lf_noise=0.1"]),
+    ("--loss_preset=paper", ALL_LAMBDAS, ALL_LAMBDAS[1:]),
+    ("--loss_preset=paper", [RESNET, *ALL_LAMBDAS[:-1]], ALL_LAMBDAS[:-1]),
+    ("--syn_form=cos", ["--lambda_syn=0", "--lambda_syn_A=0"], ["--lambda_syn=0"]),
+    ("--syn_form=cos", ["--loss_preset=released"], ["--loss_preset=paper"]),
+    ("--sgp_bank_k=2", ["--sgp_match=batch"], []),
+    *((option, [NO_SGP], [NO_SGP, "--syn_form=cos"]) for option in (
+        "--sgp_input=64", "--sgp_patch=8", "--sgp_width=128", "--sgp_depth=2", "--sgp_heads=2", "--sgp_embedding=64",
+        "--sgp_steps=9", "--sgp_batch_size=32", "--sgp_lr=0.01", "--sgp_soft_sigma=0.1", "--sgp_weights=S",
+        "--level_crop=0.2")),
+    *((option, TRAINED[:1], []) for option in (
+        "--sgp_steps=9", "--sgp_batch_size=32", "--sgp_lr=0.01", "--sgp_soft_sigma=0.1", "--level_crop=0.2")),
+    ("--sgp_batch_size=8", [], ["--batch_size=4"]),
+    *((option, [NO_LSC], []) for option in (
+        "--lsc_blocks=8", "--rotate_ratio=0.1", "--mask_ratio=0.1", "--lsc_features=8", "--lsc_steps=9",
+        "--lsc_batch_size=32", "--lsc_lr=0.01", "--lsc_weights=L")),
+    *((option, TRAINED[1:], []) for option in ("--lsc_steps=9", "--lsc_batch_size=32", "--lsc_lr=0.01")),
+    ("--lsc_batch_size=4", [], ["--batch_size=4"]),
+    ("--load_size=96", ["--preprocess=none"], ["--preprocess=crop"]),
+    ("--load_size=96", ["--preprocess=crop", "--crop_size=64"], ["--preprocess=resize_and_crop", "--crop_size=64"]),
+    ("--crop_size=64", [], ["--preprocess=crop"]),
+    ("--serial_batches", ["--model=sgp"], ["--model=lsc"]),
+    ("--level_tolerance=0.1", TRAINED, [*TRAINED, "--n_epochs_refine=1"]),
+    ("--level_crop=0.2", ["--model=cycle_gan"], ["--model=sgp"]),
+    ("--batch_size=8", ["--model=sgp"], ["--model=sgp", "--sgp_batch_size=4"]),
+    ("--batch_size=4", ["--model=lsc", "--lsc_batch_size=16"], ["--model=lsc"]),
+    *((option, [f"--model={model}"], []) for option in ("--micro_batch=4", "--checkpoint_activations")
+      for model in ("sgp", "lsc")),
+    ("--val_epoch_freq=1", ["--model=cycle_gan"], ["--model=lsc"]),
+    ("--val_epoch_freq=1", TRAINED, TRAINED[:1]),
+    ("--update_html_freq=9", ["--no_html"], []),
+    ("--display_ncols=2", ["--no_html"], ["--no_html", "--display_id=1"]),
+    *((option, ["--display_id=-1"], ["--display_id=1"]) for option in (
+        "--display_server=http://gpu", "--display_port=9000", "--display_env=mine", "--display_freq=9")),
+]  # fmt: skip
+
+VOLUMES, SIMULATED = ("--input_A=V",), ("--simulate",)
+IDLE_IN_PREPROCESSING: list[tuple[str, Sequence[str], Sequence[str]]] = [
+    *((option, SIMULATED, VOLUMES) for option in (
+        "--input_B=W", "--truth_A=T", "--val_fraction=0.3", "--test_fraction=0.3", "--all_test", "--slice_axis=R",
+        "--window_low=1.0", "--window_high=99.0", "--check_data", "--skip_bad")),
+    ("--input_A=V", SIMULATED, []),
+    *((option, VOLUMES, SIMULATED) for option in (
+        "--n_train=2", "--n_val=2", "--n_test=2", "--matrix=64", "--protocol_A=0.3T-T1w", "--protocol_B=3T-T1w",
+        "--nifti", "--anatomy=N", "--deformation=0.5", "--ventricles=2.0", "--sulci_mm=0.5", "--lesions=wmh",
+        "--faults=noise",
+        *(f"--{name}_{domain}=1.0" for domain in "AB"
+          for name in ("tr", "te", "ti", "flip", "thickness", "partial_fourier", "snr")))),
+    *((option, (*VOLUMES, "--all_test"), VOLUMES) for option in ("--val_fraction=0.3", "--test_fraction=0.3")),
+    ("--seed=3", (*VOLUMES, "--all_test"), VOLUMES),
+    ("--seed=3", (*VOLUMES, "--val_fraction=0", "--test_fraction=0"), (*VOLUMES, "--val_fraction=0")),
+    ("--n_lesions=2", SIMULATED, (*SIMULATED, "--lesions=wmh")),
+    ("--lesions_in=all", SIMULATED, (*SIMULATED, "--lesions=wmh")),
+    ("--lesions=wmh", (*SIMULATED, "--n_test=0"), (*SIMULATED, "--n_test=0", "--lesions_in=train")),
+    ("--fault_probability=0.5", SIMULATED, (*SIMULATED, "--faults=noise")),
+]  # fmt: skip
+
+IDLE_IN_TESTS = ["--average_mirrored", "--eval_encoder=E", "--inception_weights=I", "--no_baselines"]
+
+
+def named(cases: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> list[str]:
+    return [" ".join((option, "|", *beside)) for option, beside, _ in cases]
+
+
+def spelled(option: str) -> str:
+    """How a refusal begins."""
+    return f"{option.replace('=', ' ')} does nothing "
+
+
+# idle options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("option", "idle", "useful"), IDLE_IN_TRAINING, ids=named(IDLE_IN_TRAINING))
+def test_an_option_of_training_that_does_nothing(option: str, idle: Sequence[str], useful: Sequence[str]) -> None:
+    with pytest.raises(UserError) as refused:
+        parse(["--dataroot=D", *idle, option])
+    assert str(refused.value).startswith(spelled(option))
+    parse(["--dataroot=D", *useful, option])
+
+
+@pytest.mark.parametrize(("option", "idle", "useful"), IDLE_IN_PREPROCESSING, ids=named(IDLE_IN_PREPROCESSING))
+def test_an_option_of_preprocessing_that_does_nothing(option: str, idle: Sequence[str], useful: Sequence[str]) -> None:
+    with pytest.raises(UserError) as refused:
+        preprocess_options.parse(["--out=D", *idle, option])
+    assert str(refused.value).startswith(spelled(option))
+    preprocess_options.parse(["--out=D", *useful, option])
+
+
+@pytest.mark.parametrize("option", IDLE_IN_TESTS)
+def test_an_option_of_testing_that_does_nothing(option: str, tmp_path: Path) -> None:
+    arguments = ["--dataroot=D", f"--checkpoints_dir={tmp_path}", "--name=run", option]
+    (tmp_path / "run").mkdir()
+    for content in ('{"model": "cycle_gan"}', '{"model": "made by hand"}', "[]", "no JSON"):
+        (tmp_path / "run" / OPTIONS_NAME).write_text(content)
+        test_options.parse(arguments)  # where the file is damaged, whoever reads all of it says so
+    (tmp_path / "run" / OPTIONS_NAME).write_text('{"model": "sgp"}')
+    with pytest.raises(UserError) as refused:
+        test_options.parse(arguments)
+    assert str(refused.value).startswith(spelled(option))
+    test_options.parse(arguments[:-1])
+    (tmp_path / "run" / OPTIONS_NAME).unlink()
+    test_options.parse(arguments)
+
+
+def test_every_condition_is_tried_above() -> None:
+    tried = {option.split("=")[0].removeprefix("--").removeprefix("no_") for option in IDLE_IN_TESTS}
+    for option, _, _ in (*IDLE_IN_TRAINING, *IDLE_IN_PREPROCESSING):
+        tried.add(option.split("=")[0].removeprefix("--").removeprefix("no_"))
+    declared = (
+        field for schemas_of in SCHEMAS.values() for schema in schemas_of for field in dataclasses.fields(schema)
+    )
+    assert {field.name for field in declared if field.metadata["needs"]} == tried
+
+
+def test_the_published_command_runs_verbatim_and_defaults_may_be_repeated() -> None:
+    run = parse(PUBLISHED)
+    typed = [f"--{name}={value}" for name, value in run.flat().items() if type(value) in (int, float, str)]
+    beside = [RESNET, "--gan_mode=wgangp", NO_SGP, NO_LSC, "--preprocess=none", "--no_html"]
+    assert parse([*typed, *beside]).network.netG == "resnet_6blocks"
+
+
+def test_a_pretext_task_has_no_options_that_do_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for model in ("sgp", "lsc"):
+        for option in ("--lr=0.5", "--beta1=0.9", "--lr_policy=step", "--lr_decay_iters=9", "--n_epochs_refine=1"):
+            with pytest.raises(SystemExit):
+                parse(["--dataroot=D", f"--model={model}", option])
+            assert option in capsys.readouterr().err
+        assert parse(["--dataroot=D", f"--model={model}", "--n_epochs=2"]).network.n_epochs == 2
+
+
+def test_a_need_of_a_missing_option_is_a_mistake_of_ours() -> None:
+    with pytest.raises(AttributeError):
+        given("no_such_option").holds(parse(PUBLISHED).together())
+
+
+# registries -----------------------------------------------------------------------------------------------------------
+
+
+def test_choices_are_those_that_exist() -> None:
+    registries = {
+        "netG": GENERATORS, "netD": DISCRIMINATORS, "norm": NORMS, "init_type": INITS, "loss_preset": LOSS_PRESETS,
+        "norm_D": ("same", *NORMS), "lr_policy": LR_POLICIES, "gan_mode": GAN_MODES,
+    }  # fmt: skip
+    fields = {field.name: field for field in dataclasses.fields(MODELS["pta_hybrid"].Options)}
+    for name, registry in registries.items():
+        assert tuple(fields[name].metadata["choices"]) == tuple(registry)
+
+
+# earlier runs ---------------------------------------------------------------------------------------------------------
+
+RENAMED = {"lf_noise": "low_noise", "lf_band": "low_band", "lf_bias": "low_bias"}
+
+
+def as_saved_before(argv: Sequence[str], **idle: Any) -> dict[str, Any]:
+    """An options.json of before the renaming, which may hold what did nothing."""
+    flat = {RENAMED.get(name, name): value for name, value in parse(argv).flat().items()}
+    return json.loads(json.dumps({**flat, **idle}))
+
+
+def test_old_spellings_are_the_same_options() -> None:
+    old = ["--dataroot=D", "--low_noise=.1", "--low_band=.7", "--low_bias=.2"]
+    new = ["--dataroot=D", "--lf_noise=.1", "--lf_band=.7", "--lf_bias=.2"]
+    assert parse(old) == parse(new)
+    saved = as_saved_before(old)
+    assert saved["low_noise"] == 0.1 and "lf_noise" not in saved
+    found = build(MODELS["pta_hybrid"].Options, saved)
+    assert (found.lf_noise, found.lf_band, found.lf_bias) == (0.1, 0.7, 0.2)
+    assert differences(saved, parse(new).flat()) == []
+    assert differences(saved, parse([*new, "--lf_noise=.3"]).flat()) == ["--lf_noise: 0.1 -> 0.3"]
+
+
+def test_what_did_nothing_in_an_earlier_run_is_neither_refused_nor_compared() -> None:
+    argv = ["--dataroot=D", "--model=cycle_gan", RESNET]
+    saved = as_saved_before(argv, hybrid_width=96, refine_ssim=0.5, low_band=0.8, lambda_gp=3.0)
+    assert build(MODELS["cycle_gan"].Options, saved).hybrid_width == 96
+    assert differences(saved, parse(argv).flat()) == []
+    assert differences(saved, parse([*argv, "--n_epochs_refine=2", "--refine_ssim=2"]).flat()) == []
+    assert differences(saved, parse([*argv, "--ngf=8"]).flat()) == ["--ngf: 64 -> 8"]
+    refined = as_saved_before(argv, n_epochs_refine=1, refine_ssim=0.5)
+    assert differences(refined, parse([*argv, "--n_epochs_refine=2"]).flat()) == ["--refine_ssim: 0.5 -> 1.0"]
+
+
+@pytest.mark.parametrize("model", ["sgp", "lsc"])
+def test_a_pretext_run_of_before_goes_on(model: str) -> None:
+    argv = ["--dataroot=D", f"--model={model}"]
+    saved = as_saved_before(argv, lr=0.5, beta1=0.9, lr_policy="step", lr_decay_iters=9)
+    build(MODELS[model].Options, saved)
+    assert differences(saved, parse(argv).flat()) == []
+    assert differences({**saved, "unheard_of": 1}, parse(argv).flat()) == ["--unheard_of: 1 -> None"]
+
+
+@pytest.mark.parametrize("spoiled", [{"model": ["sgp"]}, {"model": "x"}, {"dataset_mode": "x"}, {"lf_noise": "much"}])
+def test_a_damaged_record_of_options_is_compared_as_it_is(spoiled: dict[str, Any]) -> None:
+    run = parse(["--dataroot=D", RESNET]).flat()
+    told = differences({**run, **spoiled, "hybrid_width": 96}, run)
+    (name, value), = spoiled.items()  # fmt: skip
+    assert f"--{name}: {value} -> {run[name]}" in told
+    assert "--hybrid_width: 96 -> 768" in told
