@@ -15,6 +15,7 @@ from data.registry import DATASETS
 from data.unaligned_dataset import UnalignedOptions
 from models import MODELS
 from options.display_options import DisplayOptions
+from options.presets import PRESETS, Preset
 from util.device import AMP
 from util.errors import UserError
 from util.needs import Need, Together, idle_options, refuse_idle
@@ -134,8 +135,14 @@ def parse(argv: Sequence[str]) -> RunOptions:
         "--model", choices=tuple(MODELS), default="pta_hybrid", help="what is trained [default: pta_hybrid]"
     )
     pick.add_argument("--dataset_mode", choices=tuple(DATASETS), help="which dataset [default: the model's own]")
+    pick.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="a set of options instead of the defaults (docs/options.md); an option that is typed wins",
+    )
     chosen, _ = pick.parse_known_args(argv)
-    dataset_mode = chosen.dataset_mode or MODELS[chosen.model].dataset_mode
+    preset = PRESETS[chosen.preset] if chosen.preset else Preset("", {})
+    dataset_mode = chosen.dataset_mode or preset.dataset_mode or MODELS[chosen.model].dataset_mode
     parser = CommandLine(
         prog="train.py",
         parents=[pick],
@@ -144,7 +151,7 @@ def parse(argv: Sequence[str]) -> RunOptions:
     for schema in schemas(chosen.model, dataset_mode):
         add_flags(parser, schema)
     typed = vars(parser.parse_args(argv))
-    run = _built(chosen.model, dataset_mode, typed)
+    run = _with_preset(_built(chosen.model, dataset_mode, typed), preset, typed)
     refuse_idle(run.together(), typed)
     _check_together(run)
     return run
@@ -157,6 +164,17 @@ def schemas(model: str, dataset_mode: str) -> tuple[type, ...]:
 
 def _built(model: str, dataset_mode: str, values: Mapping[str, Any]) -> RunOptions:
     return RunOptions(model, dataset_mode, *(build(schema, values) for schema in schemas(model, dataset_mode)))
+
+
+def _with_preset(run: RunOptions, preset: Preset, typed: Mapping[str, Any]) -> RunOptions:
+    """The run with the preset's values, but for options that are typed and those that would do nothing beside them."""
+    values = preset.of(run.together().fields())
+    while True:
+        found = _built(run.model, run.dataset_mode, {**values, **typed})
+        idle = idle_options(found.together()).keys() & values.keys() - typed.keys()
+        if not idle:
+            return found
+        values = {name: value for name, value in values.items() if name not in idle}
 
 
 def _check_together(run: RunOptions) -> None:

@@ -1,4 +1,4 @@
-"""What options do beside each other: idle ones are refused, earlier runs keep their meaning."""
+"""What options do beside each other: idle ones are refused, presets give defaults, earlier runs keep their meaning."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from data.registry import DATASETS
 from models import MODELS
 from models.base_model import LR_POLICIES
 from models.losses import GAN_MODES
@@ -18,12 +19,15 @@ from models.networks import DISCRIMINATORS, GENERATORS
 from models.networks.layers import INITS, NORMS
 from models.pta_model import LOSS_PRESETS
 from options import preprocess_options, test_options
-from options.train_options import differences, parse, schemas
+from options.presets import PRESETS
+from options.train_options import FREE_ON_RESUME, differences, parse, schemas
+from scripts import compare_precision, soak, write_options
 from util.checkpoint import OPTIONS_NAME
 from util.errors import UserError
 from util.needs import given
 from util.schema import build
 
+ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = shlex.split(
     """
     --dataroot DATA --name test --model pta_hybrid --display_id -1 --checkpoints_dir OUT --load_size=224
@@ -257,3 +261,104 @@ def test_a_damaged_record_of_options_is_compared_as_it_is(spoiled: dict[str, Any
     (name, value), = spoiled.items()  # fmt: skip
     assert f"--{name}: {value} -> {run[name]}" in told
     assert "--hybrid_width: 96 -> 768" in told
+
+
+# presets --------------------------------------------------------------------------------------------------------------
+
+PLACES = ["--dataroot=D", "--checkpoints_dir=O", "--overwrite"]
+DEMO_SIZES = shlex.split(
+    """
+    --load_size 96 --level_crop 0 --sgp_input 48 --sgp_patch 12 --sgp_width 128 --sgp_depth 3 --sgp_embedding 128
+    --sgp_batch_size 32 --sgp_lr 5e-4
+    """
+)
+DEMO = shlex.split(
+    """
+    --model pta_hybrid --sgp_steps 1000 --lsc_features 8 --lsc_lr 3e-3 --lsc_steps 300
+    --hybrid_width 128 --hybrid_depth 2 --hybrid_heads 4 --hybrid_mlp 256 --hybrid_features 8 --ndf 16
+    --flip --batch_size 2 --n_epochs 1 --n_epochs_decay 1 --n_epochs_refine 4 --lr 6e-4 --lf_noise 0.1 --lf_bias 0.1
+    """
+)
+
+
+def test_the_demo_trains_what_it_did_before_there_was_a_preset() -> None:
+    assert parse([*PLACES, "--preset=demo"]) == parse([*PLACES, *DEMO_SIZES, *DEMO])
+    encoder = ["--model=sgp", "--seed=7", "--sgp_steps=150"]
+    assert parse([*PLACES, "--preset=demo", *encoder]) == parse([*PLACES, *DEMO_SIZES, *encoder])
+    lines = (ROOT / "scripts" / "demo.sh").read_text().splitlines()
+    assert len([line for line in lines if '"${TRAIN[@]}" --name' in line]) == 2
+    assert any("--preset demo" in line and line.startswith("TRAIN=") for line in lines)
+
+
+def test_the_published_preset_is_the_published_command() -> None:
+    places = ["--dataroot=DATA", "--name=test", "--checkpoints_dir=OUT", "--gpu_ids=-1"]
+    assert parse([*places, "--preset=published"]) == parse(PUBLISHED)
+    assert parse([*places, "--preset=published", "--model=cycle_gan"]).dataset_mode == "unaligned_mask"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_preset_serves_every_model_and_is_a_default(name: str, model: str) -> None:
+    preset, argv = PRESETS[name], ["--dataroot=D", f"--model={model}", f"--preset={name}"]
+    run = parse(argv)
+    flat = run.flat()
+    assert flat["load_size"] == preset.values["load_size"]
+    assert ("netG" in flat) == (model in ("pta_hybrid", "cycle_gan"))
+    if "netG" in flat:
+        assert flat["batch_size"] == {**preset.values, **preset.adversarial}["batch_size"]
+    assert parse([*argv, "--load_size=64", "--seed=3"]).flat() == {**flat, "load_size": 64, "seed": 3}
+    assert "preset" not in flat
+    network = MODELS[model](run.network, (flat["load_size"],) * 2) if name != "published" else None  # type: ignore[call-arg]
+    assert network is None or network.stages
+
+
+def test_what_a_preset_sets_for_something_else_keeps_its_default() -> None:
+    demo = ["--dataroot=D", "--preset=demo"]
+    plain = parse(["--dataroot=D"]).network
+    resnet = parse([*demo, RESNET]).network
+    assert resnet.hybrid_width == plain.hybrid_width
+    assert resnet.ndf == 16
+    alone = parse([*demo, NO_SGP, "--lf_noise=0"])
+    assert (alone.network.sgp_width, alone.data.level_crop) == (plain.sgp_width, 0.1)
+    with pytest.raises(UserError, match=r"^--lf_band 0\.5 does nothing"):
+        parse([*demo, "--lf_noise=0", "--lf_band=0.5"])
+    with pytest.raises(UserError, match=r"^--ngf 8 does nothing"):
+        parse([*demo, "--ngf=8"])
+
+
+def test_presets_name_real_options_and_a_run_goes_on_without_them() -> None:
+    known = {field.name for schema in SCHEMAS["train.py"] for field in dataclasses.fields(schema)}
+    for preset in PRESETS.values():
+        assert {*preset.values, *preset.adversarial} <= known
+        assert preset.dataset_mode in (None, *DATASETS)
+    started = parse([*PLACES, "--preset=demo"]).flat()
+    assert differences(started, parse([*PLACES, *DEMO_SIZES, *DEMO]).flat()) == []
+    assert "--lr: 0.0006 -> 0.0002" in differences(started, parse(PLACES).flat())
+    assert "lr" not in FREE_ON_RESUME
+
+
+def test_the_scripts_command_lines_are_accepted() -> None:
+    for options in (soak.TINY, (*compare_precision.NETWORKS, *compare_precision.LENGTH)):
+        assert parse(["--dataroot=D", *options]).model == "pta_hybrid"
+
+
+# docs/options.md ------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_options_is_current() -> None:
+    current = write_options.PAGE.read_text(encoding="utf-8") == write_options.page()
+    assert current, f"docs/options.md is not what the options are now; write it: {write_options.COMMAND}"
+
+
+def test_the_page_lists_every_option_of_every_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_options, "PAGE", tmp_path / "options.md")
+    write_options.main()
+    page = (tmp_path / "options.md").read_text(encoding="utf-8")
+    sections = dict(part.split("`", 1) for part in page.split("\n## `")[1:])
+    assert sections.keys() == SCHEMAS.keys()
+    for program, declared in SCHEMAS.items():
+        rows = [line.split(" | ") for line in sections[program].splitlines() if line.startswith("| `--")]
+        for field in (field for schema in declared for field in dataclasses.fields(schema)):
+            flags = ", ".join(f"`--{name}`" for name in (field.name, *field.metadata["alias"]))
+            row = next(row for row in rows if row[0] == f"| {flags}" and len(row) == 5)
+            assert all(f"`{choice}`" in row[2] for choice in field.metadata["choices"] or ())

@@ -1,0 +1,147 @@
+"""Sets of options by the names users type: `--preset`. They are defaults; an option that is typed wins."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values by option; a model that lacks an option goes without it.
+
+    adversarial: for models with generators alone; a pretext task by itself keeps its own length and batches.
+    """
+
+    about: str
+    values: Mapping[str, Any]
+    adversarial: Mapping[str, Any] = field(default_factory=dict)
+    dataset_mode: str | None = None  # None: the model's own
+
+    def of(self, options: Collection[str]) -> dict[str, Any]:
+        """The values for a model with these options."""
+        values = {**self.values, **(self.adversarial if "netG" in options else {})}
+        return {name: value for name, value in values.items() if name in options}
+
+
+PRESETS: dict[str, Preset] = {
+    # what scripts/demo.sh trains: slices of 96 px and small networks keep a step below a second on two processors
+    "demo": Preset(
+        "what scripts/demo.sh trains on simulated slices of 96 px, in some ten minutes on two processors",
+        values={
+            "load_size": 96,
+            "level_crop": 0.0,  # simulated heads all show the same part of the body
+            "sgp_input": 48,
+            "sgp_patch": 12,
+            "sgp_width": 128,
+            "sgp_depth": 3,
+            "sgp_embedding": 128,
+            "sgp_batch_size": 32,
+            "sgp_lr": 5e-4,
+            "sgp_steps": 1000,
+            "lsc_features": 8,
+            "lsc_lr": 3e-3,
+            "lsc_steps": 300,
+        },
+        adversarial={
+            "hybrid_width": 128,
+            "hybrid_depth": 2,
+            "hybrid_heads": 4,
+            "hybrid_mlp": 256,
+            "hybrid_features": 8,
+            "ndf": 16,
+            "flip": True,
+            "batch_size": 2,
+            "n_epochs": 1,
+            "n_epochs_decay": 1,
+            "n_epochs_refine": 4,
+            "lr": 6e-4,
+            "lf_noise": 0.1,
+            "lf_bias": 0.1,
+        },
+    ),
+    # the command of the published code, and the sizes and rates that it leaves to defaults
+    "published": Preset(
+        "the published sizes and lengths: 224 px, batches of 16, 100 + 50 epochs; for a GPU",
+        values={
+            "load_size": 224,
+            "preprocess": "resize",
+            "flip": False,
+            "batch_size": 16,
+            "n_epochs": 100,
+            "n_epochs_decay": 50,
+            "save_epoch_freq": 5,
+            "level_tolerance": 0.03,
+            "sgp_input": 120,
+            "sgp_patch": 16,
+            "sgp_width": 256,
+            "sgp_depth": 6,
+            "sgp_heads": 4,
+            "sgp_embedding": 512,
+            "sgp_batch_size": 16,
+            "lsc_blocks": 24,
+            "mask_ratio": 0.2,
+            "lsc_features": 16,
+        },
+        adversarial={
+            "input_nc": 1,
+            "output_nc": 1,
+            "netG": "hybrid",
+            "hybrid_width": 768,
+            "hybrid_depth": 4,
+            "hybrid_heads": 12,
+            "hybrid_mlp": 3072,
+            "hybrid_patch": 16,
+            "hybrid_features": 16,
+            "fth": 0.5,
+            "norm": "instance",
+            "init_type": "normal",
+            "init_gain": 0.02,
+            "netD": "basic",
+            "ndf": 64,
+            "gan_mode": "lsgan",
+            "real_label": 0.9,
+            "fake_label": 0.1,
+            "pool_size": 50,
+            "lr": 2e-4,
+            "beta1": 0.5,
+            "lr_policy": "linear",
+        },
+        dataset_mode="unaligned_mask",
+    ),
+    # between the two, chosen for its cost alone: how good its images are, nobody has measured
+    "small": Preset(
+        "networks between the two at 128 px, for some hours of a laptop; the quality of its images is untested",
+        values={
+            "load_size": 128,
+            "sgp_input": 64,
+            "sgp_patch": 8,
+            "sgp_width": 128,
+            "sgp_depth": 4,
+            "sgp_embedding": 128,
+            "sgp_batch_size": 32,
+            "sgp_lr": 3e-4,
+            "sgp_steps": 2000,
+            "lsc_features": 8,
+            "lsc_lr": 2e-3,
+            "lsc_steps": 1000,
+        },
+        adversarial={
+            "hybrid_width": 192,
+            "hybrid_depth": 3,
+            "hybrid_heads": 6,
+            "hybrid_mlp": 384,
+            "hybrid_features": 8,
+            "ndf": 24,
+            "flip": True,
+            "batch_size": 4,
+            "n_epochs": 5,
+            "n_epochs_decay": 5,
+            "n_epochs_refine": 10,
+            "lr": 4e-4,
+            "lf_noise": 0.1,
+            "lf_bias": 0.1,
+        },
+    ),
+}
