@@ -66,7 +66,7 @@ class Benchmark:
         """The settings that the manifest records."""
         chosen = {field.name: getattr(self, field.name) for field in fields(self)}
         protocols = [self.preset.low.name, self.preset.high.name]
-        anatomy = self.anatomy and printable(self.anatomy)  # a file's name need not be Unicode
+        anatomy = self.anatomy and printable(self.anatomy)  # a file name need not be Unicode
         written = {"preset": self.preset.name, "protocols": protocols, "faults": list(self.faults), "anatomy": anatomy}
         return chosen | written
 

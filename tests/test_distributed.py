@@ -177,7 +177,7 @@ def test_buckets_keep_order_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"RANK": "2"}, {"RANK": "-1"}, {"LOCAL_RANK": "x"}])
-def test_variables_that_describe_no_world_are_refused(wrong: dict[str, str]) -> None:
+def test_inconsistent_variables_of_torchrun_are_refused(wrong: dict[str, str]) -> None:
     good = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
     with pytest.raises(UserError, match="must be set by torchrun"), join_processes(good | wrong):
         pass

@@ -118,12 +118,12 @@ def test_a_bad_volume_ends_all_is_told_once_and_leaves_nothing(tmp_path: Path) -
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_shares_are_of_like_size_and_together_everything() -> None:
+def test_parts_are_of_like_size_and_together_everything() -> None:
     positions = {f"s{i}": list(range(n)) for i, n in enumerate((5, 40, 10, 9, 8, 7, 1))}
-    shares = [part_of(positions, Processes(rank, 3)) for rank in range(3)]
-    assert sorted(name for share in shares for name in share) == sorted(positions)
-    assert [sum(map(len, share.values())) for share in shares] == [40, 22, 18]
-    assert list(shares[1]) == [name for name in positions if name in shares[1]]
+    parts = [part_of(positions, Processes(rank, 3)) for rank in range(3)]
+    assert sorted(name for part in parts for name in part) == sorted(positions)
+    assert [sum(map(len, part.values())) for part in parts] == [40, 22, 18]
+    assert list(parts[1]) == [name for name in positions if name in parts[1]]
     assert part_of(positions, ALONE) == positions
     assert part_of({"only": [0]}, Processes(1, 2)) == {}
 
@@ -139,7 +139,7 @@ def test_findings_are_put_back_in_the_order_of_one_process() -> None:
     assert merged.n_volumes == 3 and merged.sets.keys() == {"fake_B", "real_B", "identity"}
 
 
-def test_one_process_is_a_world_that_waits_for_nobody(tmp_path: Path) -> None:
+def test_one_process_waits_for_nobody(tmp_path: Path) -> None:
     def refuse() -> None:
         raise UserError("no")
 

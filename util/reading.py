@@ -67,9 +67,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_structure(path: Path, kind: type[T], *, most_bytes: int, most_values: int) -> T:
-    """The content of a JSON file in UTF-8 as `kind`, a msgspec.Struct; of a million parts none is a dict on the way.
+    """The content of a JSON file in UTF-8 as `kind`, a msgspec.Struct, decoded without intermediate dicts.
 
-    Raises: UserError as `read_json`, or naming the file and the place of what does not fit.
+    Raises: UserError as `read_json`; also naming the file and the field that does not fit.
     """
     content = _bounded_json(path, most_bytes, most_values)
     try:
@@ -81,7 +81,7 @@ def read_structure(path: Path, kind: type[T], *, most_bytes: int, most_values: i
 
 
 def structured(kind: type[T], value: Any) -> T:
-    """What `read_json` gave as `kind`, a msgspec.Struct. Raises ValueError naming the place of what does not fit."""
+    """A value of `read_json` as `kind`, a msgspec.Struct. Raises ValueError naming the field that does not fit."""
     try:
         return msgspec.convert(value, type=kind)
     except msgspec.ValidationError as error:
@@ -95,7 +95,9 @@ def _bounded_json(path: Path, most_bytes: int, most_values: int) -> bytes:
     if content.count(b":") > most_values * 3 // 4:  # distinct names take twice the memory of values
         raise UserError(f"{path}: more than {most_values * 3 // 4} named values")
     if len(content) > MAX_JSON_BYTES and not content.isascii():  # one emoji quadruples the memory of the text
-        raise UserError(f"{path}: {len(content)} bytes, beyond {MAX_JSON_BYTES} only ASCII is read (\\u for the rest)")
+        raise UserError(
+            f"{path}: {len(content)} bytes, beyond {MAX_JSON_BYTES} only ASCII is allowed (\\u for the rest)"
+        )
     return content
 
 

@@ -125,7 +125,7 @@ def forget_manifest() -> None:
 
 
 def _check(manifest: Manifest) -> None:
-    """Raise ValueError for the first value whose type says too little about what it may be."""
+    """Raise ValueError for the first value that breaks a rule which its type does not express."""
     known: set[tuple[str, str]] = set()
     for i, volume in enumerate(manifest.volumes):
         place = f"volumes[{i}]"

@@ -84,9 +84,9 @@ def write_image(path: Path, image: NDArray, bits: int) -> None:
 def write_pixels(path: Path, pixels: NDArray) -> None:
     """Write pixels (H, W) uint8 or uint16 unchanged: masks, class labels, quantised intensities.
 
-    Noise hardly compresses: run lengths keep air and masks small in less time than a search for repeats takes.
+    Noise hardly compresses; run-length encoding shrinks air and masks in less time than a full match search.
 
-    Raises: ValueError: pixels of another type or shape.
+    Raises: ValueError for pixels of another type or shape.
     """
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"{path}: {pixels.dtype} of shape {pixels.shape}, need (H, W) of uint8 or uint16")
