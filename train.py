@@ -73,7 +73,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
         device=device,
         amp_dtype=dtype,
         activations=needs.activations,
-        stop=held.enter_context(stop_on_signals(copied=processes.size > 1, told=processes.first)),
+        stop=held.enter_context(stop_on_signals(copied=processes.size > 1, announce=processes.first)),
         processes=processes,
     )
     if newest is not None:
