@@ -41,8 +41,8 @@ def check_disk(model: BaseModel, run_dir: Path, cleared: Sequence[Path]) -> None
     needed = 3 * state_bytes(model)
     if room < needed:
         raise UserError(
-            f"{run_dir}: the disk has {in_words(free)} free, but latest.pt, previous.pt and a save in progress, with "
-            f"their weights files, need {in_words(needed)}; free some space or give another --checkpoints_dir"
+            f"{run_dir}: its disk has {in_words(free)} free but needs {in_words(needed)} for latest.pt, previous.pt "
+            "and a save in progress, with their weights files; free some space or give another --checkpoints_dir"
         )
 
 
