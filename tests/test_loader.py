@@ -193,11 +193,11 @@ def test_a_worker_that_dies_while_handing_over_is_told_too(monkeypatch: pytest.M
             raise ConnectionResetError(104, "Connection reset by peer")
 
     with pytest.raises(UserError) as caught, explain_worker_deaths(1, 16):
-        next(loader._answers(Broken()))
+        next(loader._loaded(Broken()))
     assert f"(pid {worker.pid}) was killed by SIGKILL: the system" in str(caught.value)
     monkeypatch.setattr(Broken, "_workers", ())
     with pytest.raises(ConnectionResetError), explain_worker_deaths(1, 16):
-        next(loader._answers(Broken()))
+        next(loader._loaded(Broken()))
 
 
 @pytest.mark.parametrize(
