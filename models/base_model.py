@@ -114,10 +114,10 @@ def adam(networks: list[nn.Module], options: OptimiserOptions, *, beta2: float =
 
 
 def scheduler(optimiser: torch.optim.Optimizer, options: OptimiserOptions) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate schedule that `--lr_policy` names; it moves once per epoch.
+    """The learning rate over epochs that `--lr_policy` names.
 
-    linear: constant for n_epochs, then linear decay that would reach zero one epoch after the last. step: divided by
-    ten every lr_decay_iters epochs. cosine: half a cosine over all epochs.
+    linear: constant for n_epochs, then a line that would reach zero one epoch after the last. step: a tenth every
+    lr_decay_iters epochs. cosine: half a cosine over all epochs.
     """
     total = options.n_epochs + options.n_epochs_decay
     if options.lr_policy == "step":

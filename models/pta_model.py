@@ -161,6 +161,6 @@ class PTAModel(GeneratorPair):
 
 
 def chosen_weights(o: PTAOptions) -> Weights:
-    """The lambdas of --loss_preset; an explicit --lambda_* replaces its value."""
+    """The lambdas: those of --loss_preset, but for those that are given one by one."""
     given = {field.name: getattr(o, f"lambda_{field.name}") for field in fields(Weights)}
     return replace(LOSS_PRESETS[o.loss_preset], **{name: value for name, value in given.items() if value is not None})
