@@ -1,4 +1,4 @@
-"""Volumes become slices, foreground masks and a manifest: the data folder that train.py and test.py read.
+"""Turn volumes into slices, foreground masks and a manifest: the data folder that train.py and test.py read.
 
 python preprocessing_images.py --input_A LOW --input_B HIGH --out DATA
 python preprocessing_images.py --simulate [PRESET] --out DATA
@@ -25,7 +25,7 @@ from util.processes import Processes, join_processes
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write the data folder that the command line asks for and print what is in it; or check volumes of one's own."""
+    """Write the data folder and print a summary; with --check_data, only check the volumes."""
     with join_processes() as processes:
         options = processes.alone(partial(parse, argv))
         dataroot, volumes = Path(options.output.out or ""), options.volumes
@@ -52,35 +52,35 @@ def find(volumes: VolumeOptions) -> Inputs:
 
 
 def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes) -> int:
-    """Read everything, write nothing but the table of what cannot be used; status 2 if there is any."""
+    """Read everything and write nothing but the table of files that cannot be used; status 2 if there are any."""
     found = processes.alone(partial(find, volumes))
     settings = settings_of(volumes, output)
     problems = found.problems + check_volumes(found.sources, settings, workers=output.workers, processes=processes)
     status = processes.alone(partial(print_problems, problems, found.n_files, dataroot))
-    return status if processes.first else 0  # torchrun ends the first process as soon as another has gone with a status
+    return status if processes.first else 0  # torchrun would end the first process as soon as another one fails
 
 
 def settings_of(volumes: VolumeOptions, output: OutputOptions) -> SlicingSettings:
-    """How volumes are to be sliced."""
+    """The slicing settings that the options give."""
     return SlicingSettings(output.bits, volumes.slice_axis, (volumes.window_low, volumes.window_high))
 
 
 def slice_volumes(
     dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes
 ) -> tuple[Manifest, list[Problem]]:
-    """Slice volumes of one's own; every header is checked before anything is written."""
+    """Slice the user's volumes; every header is checked before anything is written."""
     found = processes.alone(partial(find, volumes))
     processes.alone(partial(check_inputs, found, dataroot, skip_bad=volumes.skip_bad))
     val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
-    shares = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
+    fractions = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
     splits = split_subjects(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
     plan = SlicingPlan(dataroot, settings_of(volumes, output), splits, volumes.skip_bad)
-    return write_dataset(plan, found, workers=output.workers, recorded=shares, processes=processes)
+    return write_dataset(plan, found, workers=output.workers, recorded=fractions, processes=processes)
 
 
 def simulate(dataroot: Path, preset: str, options: PreprocessOptions, processes: Processes) -> Manifest:
-    """Write the embedded paired benchmark."""
-    from simulation.benchmark import Benchmark, write_benchmark  # its anatomy is only loaded when asked for
+    """Write the simulated paired benchmark."""
+    from simulation.benchmark import Benchmark, write_benchmark  # late: only simulating needs the simulator
 
     chosen, output = options.benchmark, options.output
     benchmark = Benchmark(

@@ -29,13 +29,13 @@ from util.errors import run_cli, warn
 from util.processes import Processes, join_processes, limit_threads
 from util.shared_folder import require_shared
 
-__test__ = False  # for pytest: a programme, whatever the name
+__test__ = False  # this is a program; its name makes pytest take it for a test
 
 
 def make_evaluation(options: TestOptions, processes: Processes) -> Evaluation:
-    """Everything of a test, opened and checked before any work."""
+    """Open and check everything before any work."""
     opened = processes.together(partial(open_networks, options, processes))
-    again = options.revalidate and processes.first  # once is enough
+    again = options.revalidate and processes.first  # one process is enough
     cache = SliceCache(Path(options.dataroot), options.cache, skip_bad=options.skip_bad, revalidate=again)
     data = open_test_data(
         Path(options.dataroot),
@@ -60,7 +60,7 @@ def make_evaluation(options: TestOptions, processes: Processes) -> Evaluation:
 
 
 def open_networks(options: TestOptions, processes: Processes) -> dict[str, Any]:
-    """The run's networks, those that measure, and where they compute."""
+    """The run's model, the evaluation networks and their device, as arguments of `Evaluation`."""
     device = choose_device(options.gpu_ids, processes.local_rank)
     model = load_trained(options.run_dir, options.epoch, device)
     given = options.eval_encoder
@@ -74,7 +74,7 @@ def open_networks(options: TestOptions, processes: Processes) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the test, write its results folder and print a table; or check the data folder."""
+    """Run the test, write the results folder and print a table; with --check_data, only check the data folder."""
     with join_processes() as processes:
         options = processes.alone(partial(parse, argv))
         if options.check_data:
@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write_results(options: TestOptions, evaluation: Evaluation, record: Record, table: PairedTable) -> None:
-    """Numbers, report, and the few lines that are printed."""
+    """Write metrics.json, metrics.csv and the report, and print the summary."""
     write_json(options.results / "metrics.json", record.as_json(DEFINITIONS))
     write_csv(options.results / "metrics.csv", table.rows, MEASURES)
     stems = evaluation.stems() if evaluation.model.can_synthesise else {}

@@ -1,4 +1,4 @@
-"""Train a model: `python train.py --dataroot DATA …`, or under torchrun (docs/scale.md); `--help` lists the options."""
+"""Train a model: `python train.py --dataroot DATA …`, or with torchrun (docs/scale.md); `--help` lists options."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from util.shared_folder import require_shared
 
 
 def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processes: Processes = ALONE) -> Trainer:
-    """Everything of a run, checked and in place, before its first step; `held` are its lock, signals and log."""
+    """Check and set up everything before a run's first step; `held` closes its lock, signal handlers and log."""
     processes.alone(partial(require_visdom, run.display))
     device = processes.together(partial(own_device, run.train.gpu_ids, processes))
     if device.type == "cuda":
@@ -62,7 +62,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
             if warning:
                 log.warn(warning)
     held.callback(log.close)
-    seed_everything(run.train.seed + processes.rank)  # the same weights everywhere, but not the same dropout
+    seed_everything(run.train.seed + processes.rank)  # all processes have the same weights but different dropout
     trainer = Trainer(
         model,
         dataset,
@@ -73,7 +73,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
         device=device,
         amp_dtype=dtype,
         activations=needs.activations,
-        stop=held.enter_context(stop_on_signals(copied=processes.size > 1, told=processes.first)),
+        stop=held.enter_context(stop_on_signals(copied=processes.size > 1, announce=processes.first)),
         processes=processes,
     )
     if newest is not None:
@@ -82,14 +82,14 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator; what decides about the data draws from none of them."""
+    """Seed every global random generator. The order and sampling of the data do not depend on them."""
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     random.seed(seed)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train from start, or from the newest checkpoint, to the end; the status: 0, or 128 and the signal's number."""
+    """Train to the end, from the start or the newest checkpoint. Returns 0, or 128 plus the number of a signal."""
     with ExitStack() as held:
         processes = held.enter_context(join_processes())
         run = processes.alone(partial(parse, argv))

@@ -1,4 +1,4 @@
-"""Speed of the training step and of inference, at full size, on random slices with a head-shaped foreground."""
+"""Speed and memory of the training step and of inference, on random slices with a head-shaped foreground."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from training.memory import fitting_micro_batch
 from util.device import amp_dtype, choose_device
 from util.errors import UserError
 
-WARM_UP = 2  # steps before the clock runs: kernels are chosen, pools filled
+WARM_UP = 2  # untimed steps: they select kernels and fill the image pools
 LEAST_STEPS = 5
-TERMS = ("cycle", "idt", "syn", "syn_A", "seg")  # whose cost shows when they are left out
+TERMS = ("cycle", "idt", "syn", "syn_A", "seg")  # terms whose cost is measured by leaving them out
 
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured: the model at its default size, square slices, one number format, one device."""
+    """What to measure: a model at its default size, on square slices, in one number format, on one device."""
 
     model: str
     size: int
     batch: int
     amp: str
     gpu_ids: str
-    seconds: float = 20.0  # each timing takes about so long
+    seconds: float = 20.0  # approximate length of each timing
     train_args: tuple[str, ...] = ()
     slices: int = 10**6  # in the largest data folder
     profile: bool = False
 
 
 class Bench:
-    """One model with one batch, ready for steps of its longest stage."""
+    """A model and a batch, ready for steps of its adversarial stage, or of its last stage if it has none."""
 
     def __init__(self, case: Case) -> None:
         run = parse(["--dataroot", "-", "--model", case.model, "--load_size", str(case.size), *case.train_args])
@@ -84,7 +84,7 @@ class Bench:
             return self.model.synthesise(self.batch.A)
 
     def described(self, name: str, seconds: float) -> Result:
-        """What every case of this model reports."""
+        """The figures that every case of this model reports."""
         generator = getattr(self.model, "G_AB", self.model)
         return {
             "case": name,
@@ -102,7 +102,7 @@ class Bench:
 
 
 def head_batch(n: int, size: int) -> Batch:
-    """Random intensities inside an ellipse of a head's share of the slice, background outside."""
+    """Random intensities inside an ellipse about as large as a head in a slice, background outside."""
     generator = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
     mask = (((y / 0.85) ** 2 + (x / 0.7) ** 2) < 1).float().expand(n, 1, size, size).contiguous()
@@ -112,14 +112,14 @@ def head_batch(n: int, size: int) -> Batch:
 
 
 def peak_mb(device: torch.device) -> int:
-    """Most memory so far in MiB: of the GPU if it is one, else of this process, Python and libraries included."""
+    """Peak memory so far in MiB: on a GPU its own, else that of this process, Python and libraries included."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def median_seconds(work: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Median time of `work` after a warm-up, from about `seconds` of calls, five at least."""
+    """Median time of one call of `work` after a warm-up, from about `seconds` of calls, at least five."""
     for _ in range(WARM_UP):
         work()
     times: list[float] = []
@@ -135,7 +135,7 @@ def median_seconds(work: Callable[[], object], device: torch.device, seconds: fl
 
 
 def train_case(case: Case) -> Result:
-    """One complete step of generators and discriminators: time, memory, FLOP as a whole and by term of the loss."""
+    """One complete step of generators and discriminators: time, memory, and FLOP in total and by loss term."""
     bench = Bench(case)
     found = bench.described("train", median_seconds(bench.step, bench.device, case.seconds))
     found |= _against_machine(bench, found["s_per_step"], flop(bench.step))
@@ -144,7 +144,7 @@ def train_case(case: Case) -> Result:
 
 
 def infer_case(case: Case) -> Result:
-    """Synthesis of one batch as test.py does it."""
+    """Synthesis of one batch, as in test.py."""
     bench = Bench(case)
     if not bench.model.can_synthesise:
         raise UserError(f"--cases infer: --model {case.model} does not synthesise")
@@ -161,18 +161,18 @@ def flop(work: Callable[[], object]) -> int:
 
 
 def flop_by_term(bench: Bench) -> dict[str, int]:
-    """FLOP a step saves without each term of the loss; `adv` is what is left: both discriminators, R and one G pass."""
+    """FLOP of each loss term, found by leaving it out; `adv` is the rest: both discriminators, R and one G pass."""
     stage = bench.stage
     if not isinstance(stage, GANStage):
         return {}
-    weights, whole = stage.weights, flop(bench.step)
+    weights, total = stage.weights, flop(bench.step)
     saved = {}
     for term in TERMS:
         if getattr(weights, term):
             stage.weights = replace(weights, **{term: 0.0})
-            saved[term] = whole - flop(bench.step)
+            saved[term] = total - flop(bench.step)
     stage.weights = weights
-    return {**saved, "adv": whole - sum(saved.values())}
+    return {**saved, "adv": total - sum(saved.values())}
 
 
 def _against_machine(bench: Bench, seconds: float, operations: int) -> Result:

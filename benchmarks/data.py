@@ -1,4 +1,4 @@
-"""Speed of what feeds training: simulating volumes, making slices out of them, decoding and preparing slices."""
+"""Speed of the data pipeline: simulating volumes, slicing them, decoding and preparing slices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from simulation.subject import simulate_scan
 from training.loader import load
 from util.device import choose_device
 
-SUBJECTS = 3  # training subjects a domain in the loaded folder
+SUBJECTS = 3  # training subjects per domain in the simulated data folder
 PREPROCESS_MATRIX = 256
 THICKNESS_MM = 1.0  # of the simulated slices
 
@@ -32,9 +32,9 @@ Result = dict[str, Any]
 
 
 def load_case(case: Case) -> Result:
-    """Slices of a simulated data folder: cold, PNG files checked and decoded into the cache, and warm, batches from it.
+    """Load slices of a simulated data folder: cold, from PNG files into the cache, and warm, in batches from the cache.
 
-    Warm batches are read and prepared in this process, on the device asked for; the first epoch does not count.
+    Warm batches are read and prepared in this process, on the device asked for; the first epoch is not timed.
     """
     device = choose_device(case.gpu_ids)
     with tempfile.TemporaryDirectory() as folder:
@@ -66,9 +66,9 @@ def load_case(case: Case) -> Result:
 
 
 def preprocess_case(case: Case) -> Result:
-    """One simulated volume of 256 x 256 pixels made into 16-bit slices and masks, by one process."""
+    """Slice one simulated volume of 256 x 256 pixels into 16-bit slices and masks, in one process."""
     scan = simulate_scan(find_preset("same-contrast"), 0, 3, "A", matrix=PREPROCESS_MATRIX, with_truth=False)
-    volume = np.concatenate([scan.image] * 4, axis=2)  # some hundred slices, as isotropic volumes have
+    volume = np.concatenate([scan.image] * 4, axis=2)  # about a hundred slices, as in isotropic volumes
     size = (volume.shape[0], volume.shape[1], volume.shape[2])
     geometry = SourceGeometry(size, scan.affine, scan.affine, scan.affine, 1, 1)
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +87,7 @@ def preprocess_case(case: Case) -> Result:
 
 
 def simulate_case(case: Case) -> Result:
-    """One subject of the simulator in slices of 1 mm: both fields and the truth, one after the other, on one thread."""
+    """Simulate one subject in slices of 1 mm: both fields and the truth, one after the other, on one thread."""
     torch.set_num_threads(1)
     thick = find_preset("same-contrast")
     preset = Preset(
@@ -95,7 +95,7 @@ def simulate_case(case: Case) -> Result:
     )
     slices: list[int] = []
     times: list[float] = []
-    while len(times) < 2 or sum(times) < case.seconds:  # the first subject also pays for the anatomy
+    while len(times) < 2 or sum(times) < case.seconds:  # the first subject also loads the anatomy and is not counted
         start = time.perf_counter()
         scans = [simulate_scan(preset, 0, len(times), ab, matrix=case.size, with_truth=ab == "A") for ab in "AB"]
         times.append(time.perf_counter() - start)

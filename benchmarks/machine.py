@@ -1,4 +1,4 @@
-"""What the machine itself can do: rates that every measured speed is held against, taken in the same run."""
+"""Rates of the machine itself, measured in the same run for comparison with every measured speed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-CHANNELS = (64, 256, 512)  # of the convolutions whose best rate counts
-PIXELS = 56  # a side
-SECONDS = 1.0  # each rate is the best of what fits in this time
+CHANNELS = (64, 256, 512)  # of the convolutions; the best rate counts
+PIXELS = 56  # per side
+SECONDS = 1.0  # each rate is the best within this time
 BANDWIDTH_BYTES = 256 << 20
 
 
 def best_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The shortest of repeated calls of `work`, device finished, within about `SECONDS`; at least three after one."""
+    """Shortest time of a call of `work` in about `SECONDS`, device synchronised; at least three after a warm-up."""
 
     def once() -> float:
         start = time.perf_counter()
@@ -32,7 +32,7 @@ def best_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def conv_rate(device: torch.device, dtype: torch.dtype, batch: int = 8) -> float:
-    """FLOP/s of the best 3x3 convolution of 64, 256 and 512 channels, forward, channels last, in that number format."""
+    """FLOP/s of the fastest 3x3 convolution of 64, 256 and 512 channels, forward, channels last, in `dtype`."""
     rates = []
     for channels in CHANNELS:
         x = torch.randn(batch, channels, PIXELS, PIXELS, device=device, dtype=dtype)
@@ -45,7 +45,7 @@ def conv_rate(device: torch.device, dtype: torch.dtype, batch: int = 8) -> float
 
 
 def copy_rate(device: torch.device) -> float:
-    """Bytes/s of a large copy on the device, read and written counted."""
+    """Bytes/s of a large copy on the device; bytes read and bytes written both count."""
     source = torch.ones(BANDWIDTH_BYTES // 4, device=device)
     target = torch.empty_like(source)
     return 2 * BANDWIDTH_BYTES / best_seconds(lambda: target.copy_(source), device)

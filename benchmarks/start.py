@@ -1,4 +1,4 @@
-"""What a run costs before its first step, by the size of its data: folders of empty files and a cache of zeros."""
+"""Time and memory before a run's first step, by the size of its data: folders of empty files and a cache of zeros."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Result = dict[str, Any]
 
 
 def start_case(case: Case) -> Result:
-    """A start with the cache built, in a fresh process: seconds and MB beyond the imports, and an epoch's sampling."""
+    """Start with a valid cache, in a fresh process: seconds and MB beyond the imports, and the sampling of an epoch."""
     with tempfile.TemporaryDirectory() as folder:
         made = make_data(Path(folder), case.slices)
         command = [sys.executable, "-m", __name__, str(made), folder]
@@ -50,7 +50,7 @@ def start_case(case: Case) -> Result:
 
 
 def make_data(root: Path, slices: int) -> Path:
-    """A data folder of empty files and masks, `slices` in all, its manifest, and a valid cache beside it."""
+    """Make a data folder of `slices` empty files with masks, its manifest, and a valid cache beside it."""
     dataroot, each = root / "data", slices // len(DOMAINS)
     for domain in DOMAINS:
         for kind in ("", "_mask"):
@@ -65,7 +65,7 @@ def make_data(root: Path, slices: int) -> Path:
             names = [_name(domain, i) for i in range(each)]
             subjects = SubjectTable.of(names, [name.rpartition("_")[0] for name in names])
             with (write.part / DATA_NAME).open("wb") as data:
-                data.truncate(each * RECORD)  # sparse: zeros that take no room
+                data.truncate(each * RECORD)  # sparse: zeros that take no disk space
             write(
                 {**subject_columns(subjects), **_columns(each), **problem_columns([], dataroot)},
                 digest=domain,
@@ -75,7 +75,7 @@ def make_data(root: Path, slices: int) -> Path:
 
 
 def make_manifest(dataroot: Path, each: int) -> None:
-    """The manifest of `each` slices in either domain."""
+    """Write the manifest for `each` slices per domain."""
     volumes = [(domain, number) for domain in DOMAINS for number in range(-(-each // PER_VOLUME))]
     with (dataroot / MANIFEST_NAME).open("w", encoding="ascii") as file:
         file.write(f'{{"format": {FORMAT}, "origin": "simulated", "volumes": [\n')
@@ -89,7 +89,7 @@ def _name(domain: str, i: int) -> str:
 
 
 def _volume(domain: str, number: int, each: int) -> VolumeEntry:
-    """The entry of one volume as preprocessing writes it."""
+    """The manifest entry of one volume, as preprocessing writes it."""
     here = range(number * PER_VOLUME, min((number + 1) * PER_VOLUME, each))
     slices = [SliceEntry(k, _name(domain, i), (k + 0.5) / len(here), 1.1 * k - 60) for k, i in enumerate(here)]
     subject, affine = f"sub-{domain}{number:05d}", np.eye(4).tolist()
@@ -110,7 +110,7 @@ def _volume(domain: str, number: int, each: int) -> VolumeEntry:
 def _columns(count: int) -> dict[str, NDArray]:
     number = np.arange(count, dtype=np.int64)
     index = number % PER_VOLUME
-    length = np.minimum(PER_VOLUME, count - (number - index))  # of the volume; the last one may be shorter
+    length = np.minimum(PER_VOLUME, count - (number - index))  # slices in the volume; the last one may have fewer
     side = np.full(count, SIDE, dtype=np.uint16)
     return {
         "offset": number * (RECORD + -RECORD % ALIGNED),
@@ -124,13 +124,13 @@ def _columns(count: int) -> dict[str, NDArray]:
 
 
 def memory_mb() -> float:
-    """Most memory of this process so far, in MB; of its own, where the system tells (Linux)."""
+    """Peak resident memory of this process so far, in MB (Linux)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def measure(dataroot: str, checkpoints_dir: str) -> Result:
-    """All that train.py does before its first step and that could grow with the data."""
+    """Measure everything that train.py does before its first step and that could grow with the data."""
     run = parse([f"--dataroot={dataroot}", f"--checkpoints_dir={checkpoints_dir}", f"--name={NAME}"])
     before, began = memory_mb(), time.perf_counter()
     dataset, _, _ = open_data(run)

@@ -1,4 +1,4 @@
-"""Models by the names users type: `--model`."""
+"""The models, by the names that `--model` takes."""
 
 from __future__ import annotations
 

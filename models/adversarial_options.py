@@ -1,4 +1,4 @@
-"""Options that all models with two generators and two discriminators share."""
+"""Options shared by all models with two generators and two discriminators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABELLED = chosen(gan_mode=losses.LABELLED_LOSSES)
 
 @dataclass(frozen=True)
 class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, LowFieldOptions, OptimiserOptions):
-    """What every model with two generators and two discriminators shares."""
+    """Options of a model with two generators and two discriminators."""
 
     gan_mode: str = flag("lsgan", "adversarial loss", group="loss", choices=losses.GAN_MODES)
     real_label: float = flag(0.9, "soft label of real images", group="loss", low=0, high=1, needs=LABELLED)

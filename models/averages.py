@@ -1,4 +1,4 @@
-"""Exponential moving averages of generators: what test.py uses, and what refinement learns from."""
+"""Exponential moving averages (EMA) of the generators' weights, used by test.py and by the refinement stage."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from models.networks.layers import ema_update
 
 
 class Averages:
-    """Averages `of` networks by name, which follow `networks` of the same names at every `update`.
+    """Averaged copies of networks, by name. Each `update` moves them towards the networks of the same names.
 
-    The decay is min(beta, (1 + t) / (10 + t)) after t updates, the same for every model (docs/method.md section 3).
+    The decay is min(beta, (1 + t) / (10 + t)) after t updates, the same for every model (docs/method.md section 3.4).
     """
 
-    def __init__(self, of: Mapping[str, nn.Module], networks: Mapping[str, nn.Module], beta: float) -> None:
-        self.of, self._networks, self._beta = dict(of), dict(networks), beta
+    def __init__(self, averaged: Mapping[str, nn.Module], networks: Mapping[str, nn.Module], beta: float) -> None:
+        self.averaged, self._networks, self._beta = dict(averaged), dict(networks), beta
         self.updates = 0
 
     def update(self, *names: str) -> None:
-        """Move the averages of these networks one step towards them."""
+        """Move the averages of the named networks one step towards them."""
         for name in names:
-            ema_update(self.of[name], self._networks[name], self.updates, self._beta)
+            ema_update(self.averaged[name], self._networks[name], self.updates, self._beta)
         self.updates += 1

@@ -1,4 +1,4 @@
-"""What the trainer and `test.py` know of a model: networks, the stages of its training, what it can do once trained."""
+"""The interface between a model and the programs: its networks, its training stages and what it can do once trained."""
 
 from __future__ import annotations
 
@@ -69,42 +69,42 @@ class OptimiserOptions(LengthOptions):
 
 
 class BaseModel(nn.Module):
-    """A model owns its networks, as submodules, and is a list of `stages` over them.
+    """A model owns its networks, as submodules, and a list of `stages` that train them.
 
-    A subclass declares its options in `Options` and makes networks and stages in `__init__`. Everything that must
-    survive a restart is in `state_dict()` or in `training_state()`.
+    A subclass declares its options in `Options` and creates networks and stages in `__init__`. Everything that must
+    survive a restart is in `state_dict()`, `training_state()` or `process_state()`.
     """
 
     Options: type = LengthOptions
-    pretext_steps: ClassVar[Mapping[str, StepsByDevice]] = {}  # what `None` means for which option
+    pretext_steps: ClassVar[Mapping[str, StepsByDevice]] = {}  # by option: the number of steps that None stands for
     dataset_mode = "unaligned_mask"
     supports_BtoA = True
 
     def __init__(self, options: Any, image_size: tuple[int, int]) -> None:
-        """Args: options: of class `Options`. image_size: (H, W) of what the networks are shown.
+        """Args: options: of class `Options`. image_size: (H, W) of the networks' input.
 
-        Raises: UserError: the two do not fit together.
+        Raises: UserError: options and image size do not fit together.
         """
         super().__init__()
         self.options, self.image_size = options, image_size
         self.stages: Sequence[Stage] = ()
-        self.run: Mapping[str, Any] = {}  # the run's options.json, where the model was loaded from a run
+        self.run: Mapping[str, Any] = {}  # the content of options.json, if the model was loaded from a run
 
     def costly_networks(self) -> list[nn.Module]:
-        """Networks in which a training spends its time: those that --compile compiles."""
+        """Networks that take most of the training time; --compile compiles them."""
         return []
 
     def exported_networks(self) -> dict[str, nn.Module]:
-        """Networks whose weights are also saved alone, as `latest_net_NAME.pth`."""
+        """Networks whose weights are also saved by themselves, as `latest_net_NAME.pth`."""
         return {}
 
     @property
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        """Those of all stages, by name."""
+        """The optimisers of all stages, by name."""
         return {name: optimiser for stage in self.stages for name, optimiser in stage.optimisers.items()}
 
     def training_state(self) -> dict[str, Any]:
-        """State beside the networks: optimisers, schedulers and what stages add. Tensors and plain values only."""
+        """The state of optimisers, schedulers and stages. Tensors and plain values only."""
         schedulers = {name: each for stage in self.stages for name, each in stage.schedulers.items()}
         state: dict[str, Any] = {
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
@@ -115,23 +115,23 @@ class BaseModel(nn.Module):
         return state
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Take up `training_state`; what a stage that was added since needs begins afresh.
+        """Restore a `training_state`. Optimisers of a stage that was added since keep their initial state.
 
-        Raises: ValueError, LookupError, TypeError, RuntimeError, AttributeError: it is not a state of this model.
+        Raises: ValueError, LookupError, TypeError, RuntimeError, AttributeError: not a state of this model.
         """
         for stage in self.stages:
             stage.load_optimisers(state["optimisers"], state["schedulers"])
             stage.load_state(state)
 
     def process_state(self) -> dict[str, Any]:
-        """What the processes of a run do not have in common. Tensors and plain values only."""
+        """The state that differs between the processes of a run. Tensors and plain values only."""
         state: dict[str, Any] = {}
         for stage in self.stages:
             state |= stage.process_state()
         return state
 
     def load_process_state(self, state: Mapping[str, Any]) -> None:
-        """Take up `process_state`. Raises: as `load_training_state`."""
+        """Restore a `process_state`. Raises: as `load_training_state`."""
         for stage in self.stages:
             stage.load_process_state(state)
 
@@ -140,11 +140,11 @@ class BaseModel(nn.Module):
         """Image sides must be multiples of this."""
         return 1
 
-    # What a trained model can do. Those with pretext networks also have `sgp` or `lsc`.
+    # What a trained model can do. Models with pretext networks also have an attribute `sgp` or `lsc`.
     can_synthesise = False
 
     def synthesise(self, real_A: Tensor) -> Tensor:
-        """High-field-like images of low-field slices: (N, 1, H, W) in [-1, 1] both."""
+        """Synthesise high-field images from low-field slices; both are (N, 1, H, W) in [-1, 1]."""
         raise TypeError(f"{type(self).__name__} does not synthesise")
 
 

@@ -1,6 +1,6 @@
-"""Random numbers that belong to an item, not to its batch: every item has a key, and every use of chance a name.
+"""Random numbers that depend on the item and not on its batch: they follow from the item's key and their purpose.
 
-So the same item meets the same chance in any batch, micro-batch or process, and after any restart.
+So an item gets the same random numbers in any batch, micro-batch or process, and after any restart.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 
-@torch.autocast("cpu", enabled=False)  # drawn within a step, whose mixed precision would round it
+@torch.autocast("cpu", enabled=False)  # called within a step, whose mixed precision would round the numbers
 def drawn(keys: Tensor, purpose: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
-    """What `draw` makes of each item's own generator (on the CPU), stacked: (N, …).
+    """Call `draw` with a generator (on the CPU) for each item and stack the results: (N, …).
 
     Args:
         keys: (N,) int64 on the CPU, see `Batch.key`.
-        purpose: what the numbers are for; two purposes have nothing in common.
-        draw: gives tensors of one shape.
+        purpose: what the numbers are for; the numbers for two purposes are independent.
+        draw: returns a tensor; its shape is the same for every item.
     """
     generator = torch.Generator()
-    if not len(keys):  # a process may have none of a batch
+    if not len(keys):  # a process may have no images of a batch
         return draw(generator).unsqueeze(0)[:0]
     return torch.stack([draw(generator.manual_seed(_seed(key, purpose))) for key in keys.tolist()])
 

@@ -23,7 +23,7 @@ class CycleGANOptions(AdversarialOptions):
 
 
 class CycleGANModel(GeneratorPair):
-    """The adversarial stage without pretext tasks, and refinement where it is asked for."""
+    """The adversarial stage without pretext tasks, and the refinement if `--n_epochs_refine` asks for it."""
 
     Options: type = CycleGANOptions
     dataset_mode = "unaligned"

@@ -19,21 +19,21 @@ from models.chance import uniform
 from models.generator_pair import GeneratorPair
 from models.image_pool import ImagePool
 from models.losses import cycle_loss, identity_loss, seg_loss
-from models.low_field import LowFieldChance
+from models.low_field import LowFieldScan
 from models.passes import frozen, full, translate
 from models.stage import Stage
 from models.training_state import count_in, load_pool
 from models.update import StepContext, Update
 
-DIRECTIONS = (("A", "B"), ("B", "A"))  # from, to
-SYN = {"B": "syn", "A": "syn_A"}  # L_syn's name in the log, by the domain that is made; only the first is published
+DIRECTIONS = (("A", "B"), ("B", "A"))  # source, target
+SYN = {"B": "syn", "A": "syn_A"}  # L_syn's name in the log, by the target domain; only the first is published
 
 ByDomain = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The lambdas of a run: what each term of the generators' loss is multiplied by. A term of weight 0 is left out."""
+    """The lambdas: the weight of each term in the generators' loss. A term of weight 0 is not computed."""
 
     cycle: float = 0.0
     adv: float = 0.0
@@ -44,10 +44,10 @@ class Weights:
 
 
 class GANStage(Stage):
-    """Two generators against two discriminators. PTA (models/pta_model.py) changes what D_B is shown and adds L_syn.
+    """Two generators against two discriminators. PTA (models/pta_model.py) changes the input of D_B and adds L_syn.
 
     Attributes:
-        G: generators by the domain that they make: G["B"] is G_AB.
+        G: generators by target domain: G["B"] is G_AB.
         D: discriminators by the domain that they judge.
     """
 
@@ -59,7 +59,7 @@ class GANStage(Stage):
         self.G, self.D = {"A": model.G_BA, "B": model.G_AB}, {"A": model.D_A, "B": model.D_B}
         self.averages, self.options, self.weights = model.averages, o, weights
         self._norm_D, self._image_size = model.norm_D, model.image_size
-        self.splits = "batch" not in (o.norm, model.norm_D)  # batch statistics forbid it
+        self.splits = "batch" not in (o.norm, model.norm_D)  # batch statistics need the whole batch
         self.smaller = ("--load_size", *(("--hybrid_width",) if o.netG == "hybrid" else ("--ngf",)))
         self.pools = {"A": ImagePool(o.pool_size, seed=1), "B": ImagePool(o.pool_size, seed=2)}
         self.optimisers = {"G": adam([model.G_AB, model.G_BA], o), "D": adam([model.D_A, model.D_B], o)}
@@ -68,15 +68,15 @@ class GANStage(Stage):
     # what PTA changes ------------------------------------------------------------------------------------------
 
     def partners(self, batch: Batch, context: StepContext) -> ByDomain:
-        """What L_syn compares with: a partner b* for every a ("A"), and one for every b ("B"); (N, 1, H, W) each."""
+        """Partners for L_syn, (N, 1, H, W) each: "A" holds a partner b* for every a, "B" a partner for every b."""
         return {"A": batch.B, "B": batch.A}
 
     def syn_loss(self, domain: str, fake: Tensor, partner: Tensor, keys: Tensor) -> Tensor:
-        """L_syn between a synthesis of `domain` and the partner of what it was made from."""
+        """L_syn between a synthesised image of `domain` and the partner of its source image."""
         return losses.syn_l1_loss(fake, partner)
 
     def judged(self, domain: str, image: Tensor, keys: Tensor, by: str) -> list[Tensor]:
-        """What the discriminator of `domain` is shown of images; `by` names the update that asks."""
+        """The inputs that the discriminator of `domain` gets for `image`; `by` names the update."""
         return [image]
 
     # the step --------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class GANStage(Stage):
                 made = self.losses(part, update_G, {domain: x[rows] for domain, x in partners.items()})
             for domain, fake in made.items():
                 fakes[domain].append(fake.detach())
-        update_G.send()  # the discriminators need the fakes, not what the generators learn from them
+        update_G.send()  # the sum over processes overlaps with the discriminators' update, which does not need it
         update_D = Update(self.optimisers["D"], context)
         pooled = {domain: self.pools[domain].query(full(_cat(fakes[domain], batch.A))) for domain in "AB"}
         for rows, part in update_D.micro_batches(batch):
@@ -103,11 +103,11 @@ class GANStage(Stage):
         return update_G.terms | update_D.terms
 
     def losses(self, batch: Batch, update: Update, partners: ByDomain | None = None) -> dict[str, Tensor]:
-        """The generators' loss, docs/method.md section 3. Returns the syntheses by domain.
+        """The generators' loss, docs/method.md section 3.3. Returns the synthesised images by domain.
 
         L = lambda_cycle L_cycle + lambda_adv L_adv + lambda_seg L_seg + lambda_syn L_syn + lambda_idt L_idt
         """
-        w, G, scan = self.weights, self.G, LowFieldChance(self.options, batch)
+        w, G, scan = self.weights, self.G, LowFieldScan(self.options, batch)
         lambda_syn = {"B": w.syn, "A": w.syn_A}
         real, mask = {"A": batch.A, "B": batch.B}, {"A": batch.mask_A, "B": batch.mask_B}
         partner = partners or self.partners(batch, update.context)
@@ -121,7 +121,7 @@ class GANStage(Stage):
                 if w.cycle:
                     rec, _ = translate(G[a], scan.on_way_back(b, fake[b]), shown[a])  # rec_A = G_BA(fake_B)
                     update.add("cycle", w.cycle, cycle_loss(rec, real[a]))
-                update.add("adv", w.adv, self._fooling_loss(b, fake[b], batch.key))
+                update.add("adv", w.adv, self._generator_adv_loss(b, fake[b], batch.key))
                 if w.seg and logits is not None:
                     update.hold("seg", w.seg, seg_loss(logits, mask[a]))
                 if lambda_syn[b]:
@@ -133,31 +133,34 @@ class GANStage(Stage):
         return fake
 
     def discriminator_losses(self, batch: Batch, update: Update, fakes: ByDomain) -> None:
-        """The discriminators' half of L_adv, on real images and on syntheses from the pools."""
+        """The discriminators' loss L_D (docs/method.md section 3.4) on real images and on images from the pools."""
         keys = torch.cat([batch.key, batch.key])
         for domain, real in (("A", batch.A), ("B", batch.B)):
             with torch.no_grad():
                 shown = self.judged(domain, torch.cat([real, fakes[domain]]), keys, "discriminators")
-            verdicts = [self._judgement_loss(domain, both, batch.key, update.context) for both in shown]
-            update.add(f"D_{domain}", 1.0, torch.stack(verdicts).sum())
+            terms = [self._discriminator_loss(domain, both, batch.key, update.context) for both in shown]
+            update.add(f"D_{domain}", 1.0, torch.stack(terms).sum())
 
     def _shows_masks(self, context: StepContext) -> bool:
-        """Whether the generators are still shown the true masks."""
+        """Whether the generators still get the true masks (--structured_shape_iter)."""
         return context.images_seen < getattr(self.options, "structured_shape_iter", 0)
 
-    def _fooling_loss(self, domain: str, fake: Tensor, keys: Tensor) -> Tensor:
+    def _generator_adv_loss(self, domain: str, fake: Tensor, keys: Tensor) -> Tensor:
         """L_adv of the generators: the discriminator of `domain` should take `fake` for real."""
         shown = self.judged(domain, fake, keys, "generators")
         return torch.stack([self._adversarial(self.D[domain](x), real=True) for x in shown]).sum()
 
-    def _judgement_loss(self, domain: str, both: Tensor, keys: Tensor, context: StepContext) -> Tensor:
-        """Half the sum of D's losses on real and fake, one after the other in `both`; wgangp: all, and a penalty."""
+    def _discriminator_loss(self, domain: str, both: Tensor, keys: Tensor, context: StepContext) -> Tensor:
+        """Half the sum of D's losses on real and fake images; with wgangp the whole sum plus the gradient penalty.
+
+        `both`: the real images, then the fake ones, along the batch dimension.
+        """
         D, (real, fake) = self.D[domain], both.chunk(2)
-        if self._norm_D == "batch":
-            of_real, of_fake = D(real), D(fake)
-        else:  # one pass, as no statistics would mix them
-            of_real, of_fake = D(both).chunk(2)
-        loss = self._adversarial(of_real, real=True) + self._adversarial(of_fake, real=False)
+        if self._norm_D == "batch":  # two passes, so that real and fake images do not share batch statistics
+            real_scores, fake_scores = D(real), D(fake)
+        else:
+            real_scores, fake_scores = D(both).chunk(2)
+        loss = self._adversarial(real_scores, real=True) + self._adversarial(fake_scores, real=False)
         if self.options.gan_mode != "wgangp":
             return 0.5 * loss
         with context.float32():
@@ -173,8 +176,8 @@ class GANStage(Stage):
 
     @torch.no_grad()
     def visuals(self, batch: Batch) -> dict[str, Tensor]:
-        """real, fake and reconstruction of both domains, by the averaged generators."""
-        G_AB, G_BA = self.averages.of["G_AB"], self.averages.of["G_BA"]
+        """Real, synthesised and reconstructed images of both domains, by the averaged generators."""
+        G_AB, G_BA = self.averages.averaged["G_AB"], self.averages.averaged["G_BA"]
         fake_B, fake_A = translate(G_AB, batch.A)[0], translate(G_BA, batch.B)[0]
         rec_A, rec_B = translate(G_BA, fake_B)[0], translate(G_AB, fake_A)[0]
         return {
@@ -196,6 +199,6 @@ class GANStage(Stage):
             load_pool(pool, state["pools"][name], (1, *self._image_size), dtype, name)
 
 
-def _cat(parts: list[Tensor], none: Tensor) -> Tensor:
-    """The parts in one; `none` where a process has no images of the batch."""
-    return torch.cat(parts) if parts else none
+def _cat(parts: list[Tensor], empty: Tensor) -> Tensor:
+    """The parts as one tensor; `empty` if there are none because this process has no images of the batch."""
+    return torch.cat(parts) if parts else empty

@@ -1,4 +1,4 @@
-"""What all adversarial models share: a generator in each direction, a discriminator of each domain, and averages."""
+"""The base of all adversarial models: a generator per direction, a discriminator per domain, averaged generators."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from models.passes import translate
 
 
 class GeneratorPair(BaseModel):
-    """G_AB and G_BA, D_A and D_B, and the averaged generators, which are the ones to use. Subclasses add `stages`.
+    """G_AB and G_BA, D_A and D_B, and the averaged generators, which synthesise. Subclasses add `stages`.
 
     Args:
-        channels_D_B: of what D_B is shown.
+        channels_D_B: input channels of D_B.
     """
 
     can_synthesise = True
@@ -35,7 +35,7 @@ class GeneratorPair(BaseModel):
         )
         check_multiple(f"--netG {options.netG}", image_size, self.size_multiple)
         with torch.no_grad():
-            self.D_A(torch.zeros(1, 1, *image_size))  # refuses images that are too small, before training
+            self.D_A(torch.zeros(1, 1, *image_size))  # raises before training if images are too small
 
     def costly_networks(self) -> list[nn.Module]:
         return [self.G_AB, self.G_BA, self.D_A, self.D_B]
@@ -49,5 +49,5 @@ class GeneratorPair(BaseModel):
 
     @torch.no_grad()
     def synthesise(self, real_A: Tensor) -> Tensor:
-        """G_AB with averaged weights: (N, 1, H, W) in [-1, 1] to the same; never sees a mask."""
+        """Apply G_AB with averaged weights, without a mask; input and output are (N, 1, H, W) in [-1, 1]."""
         return translate(self.ema_G_AB.eval(), real_A)[0].float()

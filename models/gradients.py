@@ -1,9 +1,10 @@
-"""Gradients of one step, summed over the processes of a run while other work goes on.
+"""Sums the gradients of a step over all processes while other work goes on.
 
-What torch's DistributedDataParallel does inside `backward` is done here after it, once for all micro-batches: a step
-passes through every generator several times, freezes the discriminators for a while, and leaves a process without
-images where the last batch of an epoch is smaller than the number of processes. DistributedDataParallel allows none of
-these without waste, and its mean over processes is wrong where they have different numbers of images.
+torch's DistributedDataParallel reduces gradients inside `backward`. Here they are reduced after it, once for all
+micro-batches. A step passes through every generator several times and freezes the discriminators for a while, and a
+process has no images if the last batch of an epoch is smaller than the number of processes.
+DistributedDataParallel handles none of this without waste, and its mean over processes is wrong if they have
+different numbers of images.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from torch import Tensor, nn
 
 from util.processes import Processes
 
-BUCKET_BYTES = 25 << 20  # sent at once: large enough for the network, small enough to begin early
+BUCKET_BYTES = 25 << 20  # per message: large enough to use the network well, small enough to start early
 
 
 class GradientSum:
-    """Begins to sum the gradients of `parameters` over all processes; `wait` ends it, with the sums in `.grad`.
+    """Starts to sum the gradients of `parameters` over all processes; after `wait` the sums are in `.grad`.
 
-    A parameter that no process has a gradient for keeps None; one that only others have a gradient for counts as zero
-    here. With one process there is nothing to do.
+    A parameter without a gradient in any process keeps None; one with a gradient in other processes only counts as
+    zero here. With one process there is nothing to do.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], processes: Processes) -> None:
-        self._world = processes
+        self._processes = processes
         self._sent: list[tuple[list[Tensor], Tensor, dist.Work]] = []
         if processes.size == 1:
             return
@@ -37,9 +38,9 @@ class GradientSum:
                 self._sent.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
 
     def wait(self) -> None:
-        """Put the sums in place."""
+        """Wait for the sums and write them to `.grad`."""
         for bucket, flat, work in self._sent:
-            with self._world.talking():
+            with self._processes.talking():
                 work.wait()
             sums = flat.split([gradient.numel() for gradient in bucket])
             torch._foreach_copy_(bucket, [part.view_as(g) for part, g in zip(sums, bucket, strict=True)])
@@ -47,7 +48,10 @@ class GradientSum:
 
 
 def _completed(parameters: Sequence[nn.Parameter], processes: Processes) -> list[Tensor]:
-    """Gradients of those parameters for which any process has one: attention without background tokens has none."""
+    """Gradients of all parameters that have one in any process.
+
+    They differ: the attention of background tokens gets no gradient where a process has no such tokens.
+    """
     here = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
     with processes.talking():
         dist.all_reduce(here, dist.ReduceOp.MAX, group=processes.messages)
@@ -58,7 +62,7 @@ def _completed(parameters: Sequence[nn.Parameter], processes: Processes) -> list
 
 
 def _buckets(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Neighbours of one number format, together at most BUCKET_BYTES unless one alone is larger."""
+    """Consecutive gradients of one dtype, at most BUCKET_BYTES in total unless a single one is larger."""
     buckets: list[list[Tensor]] = []
     room = 0
     for gradient in gradients:

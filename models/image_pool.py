@@ -1,4 +1,4 @@
-"""Pool of earlier syntheses that the discriminator is shown (Shrivastava et al. 2017; CycleGAN: 50 images)."""
+"""Pool of earlier synthesised images for the discriminators (Shrivastava et al. 2017; CycleGAN: 50 images)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch import Tensor
 
 
 class ImagePool:
-    """Keeps up to `size` images; a query returns, for each image with probability 1/2, an older one in exchange.
+    """Keeps up to `size` images. A query swaps each new image for an older one with probability 1/2.
 
-    The pool has its own generator and its content is part of a checkpoint, so that a resumed run sees the same images.
+    The pool has its own random generator, and its content is part of the checkpoint, so a resumed run gets the same
+    images.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -18,7 +19,7 @@ class ImagePool:
         self.generator = torch.Generator().manual_seed(seed)
 
     def query(self, images: Tensor) -> Tensor:
-        """images: (N, C, H, W), without graph. Returns the same shape; the images themselves when size is 0."""
+        """images: (N, C, H, W), detached. Returns a tensor of the same shape; `images` itself if `size` is 0."""
         if self.size == 0 or not len(images):
             return images
         returned = []

@@ -1,4 +1,4 @@
-"""How much memory a training step needs for its gradients."""
+"""How much memory autograd keeps for the backward pass of a training step."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from models.update import StepContext, Update
 
 
 class KeptMemory:
-    """Bytes of the tensors that autograd keeps at this moment, and the most so far; `own` storages are not counted."""
+    """Bytes of the tensors that autograd keeps: now, and `most` at any time. Storages in `excluded` do not count."""
 
-    def __init__(self, own: set[int], room: int | None) -> None:
-        self._own, self._room = own, room
-        self._uses: Counter[int] = Counter()  # of a storage, by its address: it may be kept several times
+    def __init__(self, excluded: set[int], limit: int | None) -> None:
+        self._excluded, self._limit = excluded, limit
+        self._uses: Counter[int] = Counter()  # by a storage's address: autograd may keep a storage several times
         self._now = self.most = 0
 
     def take(self, storage: torch.UntypedStorage) -> None:
-        place = storage.data_ptr()
-        self._uses[place] += 1
-        if self._uses[place] > 1 or place in self._own:
+        address = storage.data_ptr()
+        self._uses[address] += 1
+        if self._uses[address] > 1 or address in self._excluded:
             return
         self._now += storage.nbytes()
         self.most = max(self.most, self._now)
-        if self._room is not None and self._now > self._room:
-            raise MemoryError(f"a step keeps more than {self._room} bytes")
+        if self._limit is not None and self._now > self._limit:
+            raise MemoryError(f"a step keeps more than {self._limit} bytes")
 
     def release(self, storage: torch.UntypedStorage) -> None:
-        place = storage.data_ptr()
-        self._uses[place] -= 1
-        if not self._uses[place] and place not in self._own:
+        address = storage.data_ptr()
+        self._uses[address] -= 1
+        if not self._uses[address] and address not in self._excluded:
             self._now -= storage.nbytes()
 
 
 class _Kept:
-    """A tensor that autograd keeps, counted for as long. Without its graph, which would keep the tensor for ever."""
+    """A tensor that autograd keeps, counted until it is dropped. Detached: its graph would keep it alive for ever."""
 
     def __init__(self, tensor: Tensor, memory: KeptMemory) -> None:
         self.tensor, self._memory = tensor.detach(), memory
@@ -52,14 +52,14 @@ class _Kept:
 
 @contextmanager
 def kept_memory(model: nn.Module, context: StepContext) -> Iterator[KeptMemory]:
-    """Counts what autograd keeps of the work in the block, until its results are dropped; the model's own is left out.
+    """Count what autograd keeps for the work in the block; the model's parameters and buffers do not count.
 
-    Neither random numbers nor buffers (running statistics) are other than before when it ends.
+    Afterwards random states and buffers (running statistics) are what they were before.
 
-    Raises: MemoryError: it is more than `context.room`.
+    Raises: MemoryError: autograd keeps more than `context.room`.
     """
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    memory = KeptMemory(own, context.room)
+    excluded = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    memory = KeptMemory(excluded, context.room)
     buffers = [buffer.clone() for buffer in model.buffers()]
     devices = [context.device] if context.device.type == "cuda" else []
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: _Kept(tensor, memory), lambda kept: kept.tensor)
@@ -70,9 +70,9 @@ def kept_memory(model: nn.Module, context: StepContext) -> Iterator[KeptMemory]:
 
 
 def kept_bytes(model: nn.Module, stage: Stage, batch: Batch, context: StepContext) -> int:
-    """Most memory that autograd keeps at once in a step of `stage` on `batch`; the first optimiser's update counts.
+    """The most bytes that autograd keeps at once in a step of `stage` on `batch`, in the first optimiser's update.
 
-    Computes its gradients and drops them; no weight moves. `stage.begin(model)` has been called.
+    Computes gradients and drops them; no weight changes. Call `stage.begin(model)` first.
 
     Raises: as `kept_memory`.
     """

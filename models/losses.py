@@ -1,4 +1,4 @@
-"""The losses of docs/method.md section 3: tensors in, unweighted scalar out. No options, no state."""
+"""The losses of docs/method.md, sections 1 to 3: pure functions from tensors to an unweighted scalar."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def cycle_loss(rec: Tensor, real: Tensor) -> Tensor:
 
 
 def identity_loss(idt: Tensor, real: Tensor) -> Tensor:
-    """One half of L_idt: E|G_AB(b) - b|. Shapes and range as `cycle_loss`. It teaches contrast preservation."""
+    """One half of L_idt: E|G_AB(b) - b|. Shapes and range as in `cycle_loss`. It teaches G to keep the contrast."""
     _same_shape("identity_loss", idt, real)
     return (idt - real).abs().mean()
 
 
 def ssim_loss(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """One minus the structural similarity (Wang et al. 2004, Eq. 13) over each mask, mean over the images.
+    """One minus the structural similarity (Wang et al. 2004, Eq. 13) inside the mask, averaged over the images.
 
     Args:
-        x, y: (N, 1, H, W) in [-1, 1], which is a data range of 1 after halving.
-        mask: (N, 1, H, W) in {0, 1}; an image without any counts as 0 similar.
+        x, y: (N, 1, H, W) in [-1, 1]; scaled to [0, 1] inside, so the data range is 1.
+        mask: (N, 1, H, W) in {0, 1}; an image with an empty mask has similarity 0.
 
     Returns:
-        scalar in [0, 2], zero only where equal.
+        scalar in [0, 2], zero only if equal inside the mask.
 
     Raises:
         ValueError: shapes differ.
@@ -70,7 +70,7 @@ def ssim_loss(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
 
 
 def syn_l1_loss(fake: Tensor, partner: Tensor) -> Tensor:
-    """L_syn of `--syn_form l1`: E|G_AB(a) - b*|, b* the partner SGP chose. (N, C, H, W) in [-1, 1] each."""
+    """L_syn of `--syn_form l1`: E|G_AB(a) - b*|, b* the partner that SGP chose. (N, C, H, W) in [-1, 1] each."""
     _same_shape("syn_l1_loss", fake, partner)
     return (fake - partner).abs().mean()
 
@@ -86,7 +86,7 @@ def seg_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         logits: (N, 1, h, w).
-        mask: (N, 1, H, W) in {0, 1}; H / h = W / w is the patch.
+        mask: (N, 1, H, W) in {0, 1}; H / h = W / w is the patch side.
     """
     target = F.adaptive_max_pool2d(mask, logits.shape[-2:])
     return F.binary_cross_entropy_with_logits(logits, target)
@@ -97,9 +97,9 @@ def adversarial_loss(scores: Tensor, *, real: bool, mode: str = "lsgan", label: 
 
     Args:
         scores: unbounded scores.
-        real: what they should say. The generator's loss is `adversarial_loss(D(fake), real=True)`.
-        mode: `lsgan` mean square distance to the label (published), `vanilla` cross-entropy, `wgangp` the mean score.
-        label: soft target for lsgan and vanilla; default 1 for real, 0 for not (published: 0.9 and 0.1).
+        real: whether the target is "real". The generator's loss is `adversarial_loss(D(fake), real=True)`.
+        mode: `lsgan` mean squared distance to the label (published), `vanilla` cross-entropy, `wgangp` the mean score.
+        label: soft target for lsgan and vanilla; 1 for real and 0 for fake by default (published: 0.9 and 0.1).
 
     Raises:
         ValueError: unknown mode.
@@ -112,11 +112,11 @@ def adversarial_loss(scores: Tensor, *, real: bool, mode: str = "lsgan", label: 
 
 
 def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
-    """E(|grad D(x)| - 1)^2 on random points between real and fake (Gulrajani et al. 2017, Eq. 3), for wgangp.
+    """E(|grad D(x)| - 1)^2 at random points between real and fake (Gulrajani et al. 2017, Eq. 3), for wgangp.
 
     Args:
-        real, fake: (N, C, H, W), without graph.
-        weight: (N,) in [0, 1], random: how much of each real image is in its point.
+        real, fake: (N, C, H, W), detached.
+        weight: (N,) in [0, 1], random: the weight of the real image at each point.
     """
     _same_shape("gradient_penalty", real, fake)
     weight = weight.to(real, non_blocking=True).view(-1, 1, 1, 1)
@@ -129,7 +129,7 @@ def clip_loss(u: Tensor, v: Tensor, log_scale: Tensor, levels: Tensor | None = N
     """SGP's contrastive loss (CLIP): mean of two cross-entropies of logits = exp(t) u v^T (docs/method.md section 1).
 
     Args:
-        u, v: (N, D) unit embeddings of low- and high-field slices; row i of both shows level p_i.
+        u, v: (N, D) unit embeddings of low- and high-field slices; row i of both is of level p_i.
         log_scale: t, scalar.
         levels: (N,) relative levels; with sigma > 0 the targets are exp(-(p_i - p_j)^2 / 2 sigma^2), rows summing to 1.
         sigma: width of the soft targets in units of p; 0 makes the diagonal the only positive.
@@ -145,6 +145,6 @@ def clip_loss(u: Tensor, v: Tensor, log_scale: Tensor, levels: Tensor | None = N
 
 
 def restoration_loss(restored: Tensor, original: Tensor) -> Tensor:
-    """LSC's L1 |R(C(b)) - b|, high-field slices only. (N, 1, H, W) in [-1, 1] each."""
+    """L_LSC: E|R(C(b)) - b|, on high-field slices only. (N, 1, H, W) in [-1, 1] each."""
     _same_shape("restoration_loss", restored, original)
     return (restored - original).abs().mean()

@@ -1,4 +1,4 @@
-"""What a low-field scan has and no network can foresee: noise and a receive field, drawn anew for every image."""
+"""Random noise and receive field of a low-field scan, which no network can predict (docs/method.md section 3.5)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from models.chance import drawn, normal, uniform
 from util.needs import positive
 from util.schema import flag
 
-TAPER = 0.25  # outer part of the measured k-space that rolls off, as scanners filter against ringing
-WAVES = 6  # of a receive field
+TAPER = 0.25  # outer part of the measured k-space that rolls off: scanners filter it to reduce ringing
+WAVES = 6  # plane waves in a receive field
 WAVES_PER_SIDE = 1.0  # highest spatial frequency of a receive field: a head coil's sensitivity varies over decimetres
 
-# --lf_noise times this is put on a and fake_B before G_BA restores a: a's noise must not survive there, or L_cycle and
-# L_idt reward G_AB for every bit of it that it lets through. Noise left in the synthesis (high-frequency deviation in
-# white matter) after 600 images: .055 at 1, .055 at 2, .047 at 3, .036 at 5, where contrast suffers
+# Noise of this many times --lf_noise is added to a and fake_B before G_BA restores a. It hides a's own noise; otherwise
+# L_cycle and L_idt reward G_AB for the noise that it lets through. Noise left in the synthesised image (high-frequency
+# deviation in white matter) after 600 images: .055 at 1, .055 at 2, .047 at 3, .036 at 5, where contrast suffers
 HIDING = 3.0
 
 
 @dataclass(frozen=True)
 class LowFieldOptions:
-    """Strength of the two, and the noise's colour."""
+    """Strength of noise and receive field, and the spectrum of the noise."""
 
     lf_noise: float = flag(
         0.0,
@@ -54,34 +54,34 @@ class LowFieldOptions:
     )
 
 
-class LowFieldChance:
-    """The chance of a low-field scan, drawn for one batch and wrapped around the images that need it.
+class LowFieldScan:
+    """Adds the noise and the receive field of a low-field scan to the images of one batch.
 
-    Without it G_BA would have to invent noise to pass D_A, and G_AB to hide a's noise in fake_B so that the cycle
-    finds it again (Chu et al. 2017): it would keep what it should remove. With it G_BA draws what is under the noise,
-    and G_AB learns to see through both. Every image's chance follows from its key, whatever batch it is in. What has
-    strength 0 changes nothing.
+    Without them G_BA would have to invent noise to fool D_A, and G_AB would hide a's noise in fake_B so that G_BA
+    could restore it (Chu et al. 2017): it would keep what it should remove. With them G_BA draws the image without
+    noise, and G_AB learns to remove noise and field. The random numbers follow from each image's key, whatever batch
+    it is in. Strength 0 changes nothing.
     """
 
     def __init__(self, options: LowFieldOptions, batch: Batch) -> None:
         self._o, self._masks, self._keys = options, {"A": batch.mask_A, "B": batch.mask_B}, batch.key
 
     def on_fake(self, domain: str, image: Tensor) -> Tensor:
-        """A synthesis as its discriminator and the way back see it: fake_A with a scan's noise and field."""
+        """A synthesised image for the discriminator and the second generator: fake_A gets noise and field."""
         return self._scanned("B", image, "fake_A") if domain == "A" else image
 
     def on_way_back(self, domain: str, image: Tensor) -> Tensor:
-        """A synthesis before the cycle is closed: a's own noise must not survive in fake_B (see `HIDING`)."""
+        """A synthesised image before the second generator: fake_B gets noise that hides a's own (see `HIDING`)."""
         return self._scanned("A", image, "fake_B", HIDING, field=False) if domain == "B" else image
 
     def on_real(self, domain: str, image: Tensor) -> Tensor:
-        """A real image as L_idt shows it to the generator of its own domain."""
+        """A real image before the generator of its own domain, for L_idt."""
         if domain == "A":
             return self._scanned("A", image, "A", HIDING, field=False)
         return self._scanned("B", image, "B")
 
     def _scanned(self, anatomy: str, image: Tensor, name: str, times: float = 1.0, *, field: bool = True) -> Tensor:
-        """`image`, which shows the anatomy of the batch's A or B, times a receive field, plus noise, in [-1, 1]."""
+        """`image`, of the same anatomy as the batch's A or B, times a receive field, plus noise, in [-1, 1]."""
         o, mask = self._o, self._masks[anatomy]
         noise_draw = field_draw = None
         if o.lf_noise:
@@ -91,11 +91,11 @@ class LowFieldChance:
         return disturbed(image, noise_draw, field_draw)
 
 
-@torch.autocast("cpu", enabled=False)  # drawn within a step, whose mixed precision would round it
+@torch.autocast("cpu", enabled=False)  # called within a step, whose mixed precision would round the numbers
 def receive_field(images: Tensor, deviation: float, keys: Tensor, purpose: str) -> Tensor:
-    """For images (N, C, H, W) factors (N, 1, H, W) whose logarithm is a smooth Gaussian process of that deviation.
+    """Factors (N, 1, H, W) for images (N, C, H, W); their logarithm is a smooth random field of that std deviation.
 
-    The sum of `WAVES` plane waves with random directions, lengths and amplitudes; `keys`, `purpose`: see models.chance.
+    A sum of `WAVES` plane waves of random direction, length and amplitude. `keys`, `purpose`: as in models.chance.
     """
     height, width = images.shape[-2:]
     places = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
@@ -107,10 +107,10 @@ def receive_field(images: Tensor, deviation: float, keys: Tensor, purpose: str) 
 
 
 def noise(mask: Tensor, deviation: float, band: float, keys: Tensor, purpose: str) -> Tensor:
-    """Gaussian noise inside the masks (N, 1, H, W), of that deviation and with a scanner's spectrum; 0 outside.
+    """Gaussian noise of standard deviation `deviation` inside the masks (N, 1, H, W), 0 outside.
 
-    White within `band` of each axis' k-space but for a Tukey roll-off at its edge, and nothing beyond; `keys` and
-    `purpose` as in models.chance.
+    It has a scanner's spectrum: white within the fraction `band` of each k-space axis, with a Tukey roll-off at the
+    edge, and nothing beyond. `keys`, `purpose`: as in models.chance.
     """
     height, width = (_measured(n, band) for n in mask.shape[-2:])
     window = height[:, None] * width[None, :]
@@ -131,7 +131,7 @@ def _measured(n: int, band: float) -> Tensor:
 
 
 def disturbed(x: Tensor, noise: Tensor | None = None, field: Tensor | None = None) -> Tensor:
-    """x in [-1, 1], where -1 is no signal, times a receive field, plus noise, kept in [-1, 1]."""
+    """x in [-1, 1] (-1 is no signal) times a receive field, plus noise, clamped to [-1, 1]."""
     if noise is None and field is None:
         return x
     if field is not None:

@@ -23,7 +23,7 @@ from util.needs import Need, fact
 from util.schema import flag
 
 LSC_STEPS = StepsByDevice(gpu=4000, cpu=100)
-MEMORISED_DB = 1.0  # docs/method.md section 2: beyond this R has memorised B and would betray real from fake
+MEMORISED_DB = 1.0  # docs/method.md section 2: beyond this R has memorised B, and D_B could tell real from fake by it
 VALIDATION_SEED = 20_250_305
 LSC_BATCH = 8  # slices
 
@@ -35,7 +35,7 @@ _flag = partial(flag, group="LSC", needs=USES_LSC)
 
 @dataclass(frozen=True)
 class LSCTraining:
-    """How LSC corrupts and is trained, alone or before the adversarial epochs."""
+    """Options of the corruption and of LSC's training, alone or before the adversarial epochs."""
 
     lsc_blocks: int = _flag(24, "square blocks along the longer side (published: 24 of 5 px on 120)", low=2)
     rotate_ratio: float = _flag(0.5, "probability that a block is rotated", low=0, high=1)
@@ -61,7 +61,7 @@ class LSCOptions(LSCTraining, LengthOptions):
 
 
 class LSC(nn.Module):
-    """Corruption C and restoring network R; used by `--model lsc` and inside the PTA models."""
+    """Corruption C and restoration network R; used by `--model lsc` and inside the PTA models."""
 
     def __init__(self, options: LSCTraining) -> None:
         super().__init__()
@@ -69,17 +69,17 @@ class LSC(nn.Module):
         self.network = LSCNetwork(options.lsc_features, n_blocks=options.lsc_blocks, rotate_ratio=options.rotate_ratio)
 
     def draw(self, x: Tensor, keys: Tensor, purpose: str) -> Tensor:
-        """Random numbers of one corruption of x (N, 1, H, W), see `draw_corruption`; keys, purpose: as `drawn`."""
+        """Random numbers for one corruption of x (N, 1, H, W), see `draw_corruption`; keys, purpose: as in `drawn`."""
         size = (x.shape[-2], x.shape[-1])
         return drawn(keys, purpose, lambda g: draw_corruption(1, size, self.options.lsc_blocks, g)[0])
 
     def apply_corruption(self, x: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """C(x) and where it is masked: (N, 1, H, W) in [-1, 1], (N, 1, H, W) bool."""
+        """C(x), (N, 1, H, W) in [-1, 1], and where it is masked, (N, 1, H, W) bool."""
         o = self.options
         return corrupt(x, draws, n_blocks=o.lsc_blocks, rotate_ratio=o.rotate_ratio, mask_ratio=o.mask_ratio)
 
     def corrupt(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A C(x) for measuring, and where it is masked."""
+        """C(x) for an evaluation, and where it is masked, as `apply_corruption` returns them."""
         size = (x.shape[-2], x.shape[-1])
         return self.apply_corruption(x, draw_corruption(len(x), size, self.options.lsc_blocks, generator))
 
@@ -89,15 +89,15 @@ class LSC(nn.Module):
 
     @torch.no_grad()
     def restore(self, corrupted: Tensor) -> Tensor:
-        """R alone, for measuring: (N, 1, H, W) to the same, no graph, clamped to [-1, 1]."""
+        """Apply R alone, for an evaluation: (N, 1, H, W) to the same shape, clamped to [-1, 1], without gradients."""
         return self.network(corrupted).clamp(-1, 1)
 
 
 class MemoryWatch:
-    """Compares the residual on training slices with that on unseen ones, epoch by epoch."""
+    """Compares R's error on training slices with its error on unseen ones after every epoch that is validated."""
 
     def __init__(self) -> None:
-        self.seen: list[Tensor] = []  # squared errors and pixels of the steps since the last comparison, (2,) each
+        self.seen: list[Tensor] = []  # squared error and pixel count of each step since the last comparison, (2,) each
         self.verdict = ""
 
     def state_dict(self) -> dict[str, Any]:
@@ -106,18 +106,18 @@ class MemoryWatch:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         seen, verdict = state["seen"], state["verdict"]
         if not isinstance(seen, Tensor) or seen.shape[1:] != (2,) or not seen.is_floating_point():
-            raise ValueError("what the early stop has seen is no list of pairs of numbers")
+            raise ValueError("'seen' of the early stop is not a tensor of pairs of numbers")
         if not isinstance(verdict, str):
-            raise ValueError("the early stop's verdict is no text")
+            raise ValueError("'verdict' of the early stop is not text")
         self.seen, self.verdict = list(seen), verdict
 
     def figures(self, lsc: LSC, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
-        """PSNR over the head in dB (range 1) of R(C(b)) on this epoch's training slices and on unseen ones."""
+        """PSNR of R(C(b)) inside the head, in dB (data range 1): this epoch's training slices, and unseen ones."""
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
         unseen = []
         for batch in batches:
             batch = batch.to(context.device)
-            unseen.append(_square_error(lsc.restore(lsc.corrupt(batch.B, generator)[0]), batch))
+            unseen.append(_squared_error(lsc.restore(lsc.corrupt(batch.B, generator)[0]), batch))
         if not unseen or not self.seen:
             return {}
         totals = (torch.stack(errors).sum(0) for errors in (self.seen, unseen))
@@ -128,16 +128,16 @@ class MemoryWatch:
         return {"train_psnr": train, "val_psnr": val}
 
 
-def _square_error(restored: Tensor, batch: Batch) -> Tensor:
-    """Sum of squared errors in the head, intensities on [0, 1], and its number of pixels: (2,)."""
+def _squared_error(restored: Tensor, batch: Batch) -> Tensor:
+    """Sum of squared errors inside the head, intensities in [0, 1], and the number of its pixels: (2,)."""
     error = ((restored - batch.B) / 2) ** 2 * batch.mask_B
     return torch.stack([error.sum(), batch.mask_B.sum()]).detach()
 
 
 class LSCStage(Stage):
-    """LSC's training, from high-field slices alone; its learning rate moves with every step.
+    """Trains LSC on high-field slices alone; its learning rate changes with every step.
 
-    It ends early where R restores training slices better than unseen ones: see `MemoryWatch`. Args: as `Stage`.
+    It stops early if R restores training slices much better than unseen ones, see `MemoryWatch`. Args: as `Stage`.
     """
 
     name = "lsc"
@@ -151,7 +151,7 @@ class LSCStage(Stage):
         self.optimisers, self.schedulers = {self.name: self.optimiser}, {self.name: self.schedule}
 
     def losses(self, batch: Batch, update: Update) -> Tensor:
-        """L1 |R(C(b)) - b|. Returns R(C(b))."""
+        """L_LSC = |R(C(b)) - b|. Returns R(C(b))."""
         restored = full(self.lsc(batch.B, self.lsc.draw(batch.B, batch.key, "C of LSC")))
         update.add("lsc", 1.0, restoration_loss(restored, batch.B))
         return restored
@@ -161,14 +161,14 @@ class LSCStage(Stage):
         for _, part in update.micro_batches(batch, split=False):
             with context.autocast():
                 restored = self.losses(part, update)
-            error = _square_error(restored, part).float()
+            error = _squared_error(restored, part).float()
         update.apply()
         self.schedule.step()
         self.watch.seen.append(context.processes.summed(error))
         return update.terms
 
     def end_epoch(self) -> None:
-        """Nothing: the learning rate moves with every step."""
+        """Does nothing: the learning rate changes with every step."""
 
     def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
         return self.watch.figures(self.lsc, batches, context)
@@ -207,6 +207,6 @@ class LSCModel(BaseModel):
 
 
 def half_cosine(steps: int | None) -> Callable[[int], float]:
-    """Learning rate over `steps` (None: those of a GPU), as a factor: half a cosine, down to a fiftieth."""
+    """Learning rate factor by step: half a cosine from 1 to 1/50 over `steps` (None: the number on a GPU)."""
     n = steps or LSC_STEPS.gpu
     return lambda step: 0.02 + 0.49 * (1 + float(np.cos(np.pi * min(step / n, 1))))

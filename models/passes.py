@@ -1,4 +1,4 @@
-"""Passes through networks: any generator on an image, and number formats."""
+"""Helpers for passes through networks: any generator, number formats, freezing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from models.networks.hybrid import HybridGenerator
 
 
 def full(x: Tensor) -> Tensor:
-    """x in float32 if mixed precision made it shorter; float64 stays."""
+    """Convert bfloat16 and float16 to float32; float32 and float64 stay as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def translate(generator: nn.Module, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Any generator on x (N, 1, H, W): the image, and the hybrid's foreground logits or None."""
+    """Apply any generator to x (N, 1, H, W). Returns the image and the hybrid's foreground logits, else None."""
     if isinstance(generator, HybridGenerator):
         return generator(x, mask)
     return generator(x), None
@@ -25,7 +25,7 @@ def translate(generator: nn.Module, x: Tensor, mask: Tensor | None = None) -> tu
 
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Within the block no gradients are computed for the networks' weights; those of their inputs are."""
+    """Freeze the networks' weights within the block; gradients still pass through to the inputs."""
     for network in networks:
         network.requires_grad_(False)
     try:

@@ -1,7 +1,7 @@
 """PTA: CycleGAN-like training guided by the pretext tasks (docs/method.md section 3; arXiv 2503.05339).
 
 SGP and LSC are trained first, unless their weights are given; then both are frozen. SGP chooses the partners b* of
-L_syn; D_B judges an image together with what LSC makes of it, and the generator feels that through R.
+L_syn. D_B judges an image together with LSC's restoration of it, and gradients reach the generator through R.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from util.needs import Need, chosen
 from util.processes import Processes
 from util.schema import flag
 
-# docs/method.md section 3; `balanced` is ours, the best of some twenty single trials on simulated subjects. L_idt is in
-# it because one demo without it shifted the head by a pixel or two, which no other term forbids.
+# docs/method.md section 3.3; `balanced` is ours, the best of some twenty single trials on simulated subjects. It
+# includes L_idt because one demo without it shifted the head by a pixel or two, which no other term penalises.
 LOSS_PRESETS = {
     "paper": Weights(syn=0.5, idt=0.0, cycle=0.2, adv=0.3, seg=0.5),
     "released": Weights(syn=0.0, idt=5.0, cycle=10.0, adv=1.0, seg=0.5),
     "balanced": Weights(syn=2.0, syn_A=2.0, idt=1.0, cycle=5.0, adv=1.0, seg=0.5),
 }
-PRETEXT_EPOCHS = 1_000_000  # pretext stages end by their number of steps
-SYN_NOISE = 0.05  # standard deviation of the noise that E_B sees on both images of L_syn
+PRETEXT_EPOCHS = 1_000_000  # no limit: the number of steps ends a pretext stage
+SYN_NOISE = 0.05  # standard deviation of the noise on both images before the encoder, for --syn_form cos
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,10 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
 
 
 class PTAStage(GANStage):
-    """The adversarial stage guided by the pretext tasks: only what differs from CycleGAN's (docs/method.md section 3).
+    """The adversarial stage guided by the pretext tasks: what differs from CycleGAN's (docs/method.md section 3).
 
-    D_B judges x together with R(C(x)), LSC's restoration of a corrupted x, and the generator feels that through R; SGP
-    chooses the partners that L_syn compares with. Both pretext networks are frozen; None: that task takes no part.
+    D_B judges x together with R(C(x)), LSC's restoration of a corrupted x; gradients reach the generator through R.
+    SGP chooses the partners for L_syn. Both pretext networks are frozen; None: the task is not used.
     """
 
     options: PTAOptions
@@ -144,10 +144,10 @@ class PTAStage(GANStage):
         self.chooses_partners = self.options.sgp_match == "bank"
 
     def judged(self, domain: str, image: Tensor, keys: Tensor, by: str) -> list[Tensor]:
-        """`concat`: (N, 2, H, W) of x and R(C(x)); `separate`: one after the other, as released; `none`, and A: x.
+        """`concat`: x and R(C(x)) as (N, 2, H, W); `separate`: both, one by one, as released; `none`, and for A: x.
 
-        C is drawn by image and update: afresh for the generators and for the discriminators, the same for a real image
-        and the synthesis beside it.
+        C is drawn anew for the generators' and the discriminators' update, and is the same for a real image and the
+        synthesised one compared with it.
         """
         if domain == "A" or self.lsc is None:
             return [image]
@@ -157,10 +157,10 @@ class PTAStage(GANStage):
         return [torch.cat([image, restored], 1)]
 
     def syn_loss(self, domain: str, fake: Tensor, partner: Tensor, keys: Tensor) -> Tensor:
-        """L_syn between fake_B = G_AB(a) and a's partner b*; ours, with `syn_A`: between fake_A = G_BA(b) and b's.
+        """L_syn between fake_B = G_AB(a) and a's partner b*. L_syn_A, ours: between fake_A = G_BA(b) and b's partner.
 
-        The second gives G_BA the low field's tones within a few hundred images; D_A alone needs thousands. By pixels,
-        or by that domain's SGP encoder on the same crop and noise of both.
+        L_syn_A teaches G_BA the grey values of the low field within a few hundred images; D_A alone needs thousands.
+        `l1` compares pixels; `cos` compares embeddings by the SGP encoder of `domain`, with the same crop and noise.
         """
         if self.options.syn_form == "l1" or self.sgp is None:
             return losses.syn_l1_loss(fake, partner)
@@ -170,7 +170,7 @@ class PTAStage(GANStage):
         return losses.syn_cos_loss(u, v)
 
     def partners(self, batch: Batch, context: StepContext) -> ByDomain:
-        """b* of every a, and a of every b: those of the batch, or with --sgp_match batch the best in all processes."""
+        """The batch's own partners, or with --sgp_match batch the best assignment within the batch of all processes."""
         if self.options.sgp_match != "batch" or self.sgp is None or not (self.weights.syn or self.weights.syn_A):
             return super().partners(batch, context)
         counts, mine = context.images_by_process(batch), context.processes.part(context.images or len(batch))
@@ -181,13 +181,13 @@ class PTAStage(GANStage):
     def partner_table(
         self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], processes: Processes
     ) -> NDArray[np.int64]:
-        """`--sgp_match bank`: for every a its k nearest b by SGP's embeddings."""
+        """`--sgp_match bank`: the k nearest b of every a by SGP's embeddings."""
         assert self.sgp is not None
         return self.sgp.nearest(low, high, self.options.sgp_bank_k, totals, processes)
 
 
 class PTAModel(GeneratorPair):
-    """`--model pta_hybrid`: SGP and LSC, unless their weights are given, the adversarial stage, and refinement."""
+    """`--model pta_hybrid`: SGP and LSC unless their weights are given, the adversarial stage, and the refinement."""
 
     Options: type = PTAOptions
     pretext_steps: ClassVar = SGPModel.pretext_steps | LSCModel.pretext_steps

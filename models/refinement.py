@@ -1,7 +1,7 @@
-"""Refinement: the last epochs of --n_epochs_refine, in which G_AB alone learns. Ours; not part of the published method.
+"""Refinement: the --n_epochs_refine last epochs train G_AB alone (docs/method.md section 3.6). Ours, not published.
 
-The finished G_BA's images of B are low-field images with their truth beside them: no other term pulls at G_AB, and a
-step costs a fifth of an adversarial one.
+The trained G_BA turns b into low-field images whose truth, b, is known. No other term acts on G_AB, and a step costs a
+fifth of an adversarial one.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from data.batch import Batch
 from models.base_model import adam
 from models.gan_stage import GANStage
 from models.losses import cycle_loss, seg_loss, ssim_loss
-from models.low_field import LowFieldChance
+from models.low_field import LowFieldScan
 from models.passes import full, translate
 from models.stage import Stage
 from models.update import StepContext, Update
 from util.errors import UserError
 
-REFINE_BATCH = 4  # images a step at least: 34 of 96 px a second on two cores instead of 24 by twos, and as good
+REFINE_BATCH = 4  # images per step, at least: 34 images of 96 px per second on two cores, 24 with two; equally good
 
 
 def with_refinement(gan: GANStage) -> list[Stage]:
-    """The adversarial stage, and after it the refinement that its options ask for."""
+    """The adversarial stage, followed by the refinement if --n_epochs_refine is above 0."""
     return [gan, RefineStage(gan)] if gan.options.n_epochs_refine else [gan]
 
 
 class RefineStage(Stage):
-    """G_AB learns to restore b from what the averaged G_BA of the adversarial stage makes of it.
+    """G_AB learns to restore b from the averaged G_BA's image of it.
 
     Raises: UserError: the weight of L_cycle is zero.
     """
@@ -46,14 +46,14 @@ class RefineStage(Stage):
         self.splits, self.smaller = gan.splits, gan.smaller
         optimiser = adam([gan.G["B"]], o)
         self.optimisers = {self.name: optimiser}
-        # falls in a line to zero one epoch after the last
+        # falls linearly and would reach zero one epoch after the last
         self.schedulers = {self.name: LambdaLR(optimiser, lambda epoch: 1 - epoch / (o.n_epochs_refine + 1))}
 
     def losses(self, batch: Batch, update: Update) -> None:
-        """The B half of L_cycle, SSIM beside it (Zhao et al. 2017), and L_seg."""
-        w, scan = self.weights, LowFieldChance(self.options, batch)
+        """The B half of L_cycle, combined with SSIM (Zhao et al. 2017), and L_seg."""
+        w, scan = self.weights, LowFieldScan(self.options, batch)
         with torch.no_grad():
-            made, _ = translate(self.gan.averages.of["G_BA"], batch.B)
+            made, _ = translate(self.gan.averages.averaged["G_BA"], batch.B)
             fake_A = scan.on_fake("A", made)
         rec_B, logits = translate(self.gan.G["B"], fake_A)
         update.hold("cycle", w.cycle, cycle_loss(rec_B, batch.B))

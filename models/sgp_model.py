@@ -27,7 +27,7 @@ from util.schema import flag
 
 SGP_STEPS = StepsByDevice(gpu=4000, cpu=400)
 SGP_BATCH = 16  # levels, published
-SIMILARITY_BYTES = 256 << 20  # so many rows of A are compared with all of B at once as take this much memory
+SIMILARITY_BYTES = 256 << 20  # most memory of the similarity matrix between a part of A and all of B
 
 TRAINS_SGP = (USES_SGP, fact("trains_sgp", "no --sgp_weights", idle="beside --sgp_weights"))
 SMALLER_BATCHES = Need("a smaller --batch_size", lambda o: o.batch_size < max(o.sgp_batch_size, SGP_BATCH))
@@ -36,7 +36,7 @@ _flag = partial(flag, group="SGP", needs=TRAINS_SGP)
 
 @dataclass(frozen=True)
 class SGPTraining(SGPSizes):
-    """How SGP is trained, alone or before the adversarial epochs."""
+    """Options of SGP's training, alone or before the adversarial epochs."""
 
     sgp_steps: int | None = _flag(None, f"most steps of SGP training; none: {SGP_STEPS}", low=1)
     sgp_batch_size: int = _flag(
@@ -60,7 +60,7 @@ class SGPOptions(SGPTraining, LengthOptions):
 
 
 class SGP(nn.Module):
-    """The encoders with their loss; used by `--model sgp` and inside the PTA models."""
+    """The encoders and their loss; used by `--model sgp` and inside the PTA models."""
 
     def __init__(self, options: SGPTraining) -> None:
         super().__init__()
@@ -68,9 +68,10 @@ class SGP(nn.Module):
         self.network = SGPNetwork(options)
 
     def loss(self, batch: Batch, context: StepContext) -> Tensor:
-        """Contrastive loss of a batch of distinct levels, random views, each domain through its own encoder.
+        """Contrastive loss of a batch of distinct levels, on random views, with one encoder per domain.
 
-        It couples all images of a step. Of several processes each has the whole loss, with a graph for its own images.
+        It couples all images of a step. Each of several processes computes the whole loss; gradients flow to its own
+        images only.
         """
         counts, place = context.images_by_process(batch), context.processes.rank
         pairs = []
@@ -83,13 +84,13 @@ class SGP(nn.Module):
             everyone[place] = mine
             pairs.append(torch.cat(everyone))  # (N, D)
         levels = torch.cat(context.processes.gather_rows(batch.p_A, counts))
-        part = context.fraction(batch, batch) if len(batch) else 0.0  # of t's gradient, or each process had all of it
+        part = context.fraction(batch, batch) if len(batch) else 0.0  # else every process would add t's whole gradient
         t = part * self.network.log_scale + (1 - part) * self.network.log_scale.detach()
         return clip_loss(pairs[0], pairs[1], t, levels, self.options.sgp_soft_sigma)
 
     @torch.no_grad()
     def embed(self, images: Tensor, domain: str) -> Tensor:
-        """Unit embeddings (N, D) of slices (N, 1, H, W) in [-1, 1] of domain 'A' or 'B'; centre crop, no graph."""
+        """Unit embeddings (N, D) of slices (N, 1, H, W) in [-1, 1] of domain 'A' or 'B'; centre crop, no gradients."""
         was_training = self.network.training
         self.network.eval()
         embedding = self.network(images, domain)
@@ -104,24 +105,24 @@ class SGP(nn.Module):
         totals: tuple[int, int] = (0, 0),
         processes: Processes = ALONE,
     ) -> NDArray[np.int64]:
-        """Positions (len low, k) of the k high-field slices whose embeddings lie nearest each low-field slice.
+        """Positions of the k high-field slices with the nearest embeddings, for each low-field slice: (len low, k).
 
-        Of several processes each embeds and looks up its part of the `totals` slices; all get the whole table.
+        Each of several processes embeds and looks up its part of the `totals` slices; all get the whole table.
         """
         n_low, n_high = ([len(range(n)[processes.part(n, rank)]) for rank in range(processes.size)] for n in totals)
         u = self._embedded(low, "A")
         v = torch.cat(processes.gather_rows(self._embedded(high, "B"), n_high))
         k = min(k, len(v))
-        rows = torch.cat([(part @ v.T).topk(k, dim=1).indices for part in u.split(_rows_at_once(len(v)))])
-        return torch.cat(processes.gather_rows(rows, n_low)).cpu().numpy().astype(np.int64)
+        nearest = torch.cat([(part @ v.T).topk(k, dim=1).indices for part in u.split(_queries_at_once(len(v)))])
+        return torch.cat(processes.gather_rows(nearest, n_low)).cpu().numpy().astype(np.int64)
 
     def _embedded(self, slices: Iterator[Tensor], domain: str) -> Tensor:
         like = self.network.log_scale
-        none = like.detach().new_zeros(0, self.options.sgp_embedding)
-        return torch.cat([none, *(self.embed(images.to(like), domain) for images in slices)])
+        empty = like.detach().new_zeros(0, self.options.sgp_embedding)
+        return torch.cat([empty, *(self.embed(images.to(like), domain) for images in slices)])
 
     def assign(self, batch: Batch, context: StepContext) -> Tensor:
-        """`--sgp_match batch`: order (N,) in which the step's b's are the best partners of its a's (Hungarian)."""
+        """`--sgp_match batch`: the permutation (N,) of the step's b that best matches its a (Hungarian assignment)."""
         counts = context.images_by_process(batch)
         u, v = (
             torch.cat(context.processes.gather_rows(self.embed(x, d), counts))
@@ -133,7 +134,7 @@ class SGP(nn.Module):
 
 
 class SGPStage(Stage):
-    """SGP's training; its learning rate moves with every step. Steps are never split: the loss couples all images.
+    """Trains SGP; its learning rate changes with every step. Steps are never split: the loss couples all images.
 
     Args: as `Stage`.
     """
@@ -154,7 +155,7 @@ class SGPStage(Stage):
 
     def step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         update = Update(self.optimiser, context)
-        with context.autocast():  # also without images of its own: a process takes part in the loss of all
+        with context.autocast():  # also if this process has no images: the loss gathers those of all processes
             self.losses(batch, update)
         update.apply()
         self.schedule.step()
@@ -164,10 +165,10 @@ class SGPStage(Stage):
         return update.terms
 
     def end_epoch(self) -> None:
-        """Nothing: the learning rate moves with every step."""
+        """Does nothing: the learning rate changes with every step."""
 
     def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
-        """Mean |p - p of the nearest| among the slices of a batch: what the loss aims at, on unseen subjects."""
+        """Mean |p_A - p_B| between low-field slices and their nearest high-field slices in a batch, unseen subjects."""
         errors = []
         for batch in batches:
             batch = batch.to(context.device)
@@ -195,7 +196,7 @@ class SGPModel(BaseModel):
 
 
 def warm_half_cosine(steps: int | None) -> Callable[[int], float]:
-    """Learning rate over `steps` (None: those of a GPU), as a factor: a short linear warm-up and half a cosine."""
+    """Learning rate factor by step: a short linear warm-up, then half a cosine to 0 (`steps` None: as on a GPU)."""
     n = steps or SGP_STEPS.gpu
     warm = max(1, n // 20)
 
@@ -206,5 +207,6 @@ def warm_half_cosine(steps: int | None) -> Callable[[int], float]:
     return rate
 
 
-def _rows_at_once(n_high: int) -> int:
+def _queries_at_once(n_high: int) -> int:
+    """How many low-field slices are compared with `n_high` high-field ones at once."""
     return max(1, SIMILARITY_BYTES // (4 * n_high))

@@ -1,4 +1,4 @@
-"""A stage of a training: the object that owns everything that happens in it. A model is a list of stages."""
+"""A stage of training owns everything that happens in it. A model has a list of stages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from util.processes import Processes
 
 @dataclass(frozen=True)
 class StepsByDevice:
-    """Default length of a pretext stage: a CPU must reach the adversarial stage within the hour, too."""
+    """Default length of a pretext stage: short on a CPU, so that it reaches the adversarial stage within an hour."""
 
     gpu: int
     cpu: int
@@ -32,22 +32,22 @@ class StepsByDevice:
 
 
 class Stage:
-    """What a stage trains, how a step of it goes, how it is measured and shown, and what of it must survive a restart.
+    """The networks that a stage trains, its step, validation and pictures, and the state that survives a restart.
 
-    A subclass fills `optimisers` and `schedulers` and implements `losses`, or `step` where a step is more than one
-    update. The trainer calls the rest.
+    A subclass fills `optimisers` and `schedulers` and implements `losses`, or `step` if a step is more than one
+    update. The trainer calls these methods.
 
     Attributes:
-        name: in `loss_log.csv`, reports and checkpoints. It also seeds the order of slices, so it never changes.
+        name: in `loss_log.csv`, reports and checkpoints. It also seeds the order of slices, so it must never change.
         sampling: `shuffled`, or `levels`: every batch holds slices of distinct levels.
-        least_batch: batches have --batch_size images, but no fewer than these.
-        splits: whether a step may be computed a few images at a time.
-        chooses_partners: whether `partner_table` says which b goes with which a.
-        smaller: options that make a step take less memory, the most harmless first.
-        networks: what the stage trains; only these are in training mode and have gradients.
-        epochs, steps: the stage's length; it ends with whichever comes first. None: no limit on steps.
-        epochs_before: checkpoints are named by the epoch, counted on from so many of earlier stages; None: the stage
-            leaves none but `latest`.
+        least_batch: minimum batch size; --batch_size counts if it is larger.
+        splits: whether a step may be computed in micro-batches.
+        chooses_partners: whether `partner_table` decides which b is paired with which a.
+        smaller: options that reduce the memory of a step, the most harmless first.
+        networks: the networks that the stage trains; only these are in training mode and get gradients.
+        epochs, steps: the stage ends after whichever comes first. steps None: no limit.
+        epochs_before: number of epochs in earlier stages, added to the epoch in checkpoint names; None: the stage
+            saves only `latest`.
     """
 
     name: ClassVar[str]
@@ -66,20 +66,20 @@ class Stage:
         self.schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}
 
     def begin(self, model: nn.Module) -> None:
-        """Put the stage's networks in training mode, and freeze everything else in `model`."""
+        """Put the stage's networks in training mode and freeze the rest of `model`."""
         model.eval().requires_grad_(False)
         for network in self.networks:
             network.train().requires_grad_(True)
 
     def losses(self, batch: Batch, update: Update) -> object:
-        """Give `update` every term of the loss on a micro-batch."""
+        """Pass every term of the loss on a micro-batch to `update`."""
         raise TypeError(f"stage {self.name} has no loss")
 
     def step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        """One training step. Returns the unweighted loss terms by name, without graph.
+        """One training step. Returns the unweighted loss terms by name, detached.
 
-        With several processes, each is given its part of the batch, which may be empty, and returns its summand of
-        every term.
+        With several processes, each gets its part of the batch, which may be empty, and returns that part's
+        contribution to every term; the terms are the sums over all processes.
         """
         (optimiser,) = self.optimisers.values()
         update = Update(optimiser, context)
@@ -90,51 +90,51 @@ class Stage:
         return update.terms
 
     def end_epoch(self) -> None:
-        """Move the learning rates on by one epoch."""
+        """Advance the learning rate schedules by one epoch."""
         for scheduler in self.schedulers.values():
             scheduler.step()
 
     def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
-        """Figures on unseen slices at the end of an epoch; none by default."""
+        """Validation figures on unseen slices, by name, at the end of an epoch; none by default."""
         return {}
 
     def ended_early(self) -> str:
-        """Why the stage should end before its time; empty if it should not."""
+        """The reason to end the stage early; empty if there is none."""
         return ""
 
     def partner_table(
         self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], processes: Processes
     ) -> NDArray[np.int64]:
-        """For every low-field slice the positions of the high-field slices that it may be shown with: (totals[0], k).
+        """Positions of the possible high-field partners of every low-field slice: (totals[0], k).
 
-        Args: low, high: this process' part of the `totals` slices.
+        Args: low, high: this process' part of the slices; `totals`: the numbers of slices in A and B.
         """
         raise TypeError(f"stage {self.name} chooses no partners")
 
     def visuals(self, batch: Batch) -> dict[str, Tensor]:
-        """Images worth looking at, by name: (N, 1, H, W) in [-1, 1]."""
+        """Sample images for the log and the report, by name: (N, 1, H, W) in [-1, 1]."""
         return {"real_A": batch.A, "real_B": batch.B}
 
     def state(self) -> dict[str, Any]:
-        """What must survive a restart beside networks, optimisers and schedulers. Tensors and plain values only."""
+        """State to save besides networks, optimisers and schedulers. Tensors and plain values only."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up `state`.
+        """Restore a `state`.
 
-        Raises: ValueError, LookupError, TypeError: it is not a state of this stage.
+        Raises: ValueError, LookupError, TypeError: not a state of this stage.
         """
 
     def load_optimisers(self, optimisers: Mapping[str, Any], schedulers: Mapping[str, Any]) -> None:
-        """Take up the states of those that were saved; one that was added since begins afresh."""
+        """Restore saved optimisers and schedulers; one that was added since keeps its initial state."""
         for name in self.optimisers.keys() & optimisers.keys():
             load_optimiser(self.optimisers[name], optimisers[name], name)
         for name in self.schedulers.keys() & schedulers.keys():
             load_scheduler(self.schedulers[name], schedulers[name], name)
 
     def process_state(self) -> dict[str, Any]:
-        """What the processes of a run do not have in common: the images in their pools. Tensors and plain values."""
+        """State that differs between the processes of a run: image pools. Tensors and plain values only."""
         return {}
 
     def load_process_state(self, state: Mapping[str, Any]) -> None:
-        """Take up `process_state`."""
+        """Restore a `process_state`. Raises: as `load_state`."""

@@ -1,4 +1,4 @@
-"""A trained model, read back from its run folder."""
+"""Loads a trained model from its run folder."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from util.errors import UserError, warn
 from util.reading import read_json
 from util.schema import build, flag
 
-MOST_PIXELS = 1 << 14  # a side longer than this is no slice
+MOST_PIXELS = 1 << 14  # longest side of a slice that is accepted
 
 
 @dataclass(frozen=True)
 class SavedOptions:
-    """What is read from a run's options.json beside the model's own options; all of it must be there."""
+    """The entries of a run's options.json that are read besides the model's own options; all are required."""
 
     model: str = flag("", "the model", choices=MODELS)
     direction: str = flag("AtoB", "which domain was the source", choices=("AtoB", "BtoA"))
@@ -32,7 +32,7 @@ class SavedOptions:
 
 
 def read_options(run_dir: Path) -> tuple[dict[str, Any], Any, tuple[int, int]]:
-    """A run's options.json: its content, the checked options of its model, and the (H, W) that the model was made for.
+    """Read a run's options.json. Returns its content, the validated options of its model, and the image size (H, W).
 
     Raises:
         UserError: the run was never trained, or the file does not hold the options of a run.
@@ -45,7 +45,7 @@ def read_options(run_dir: Path) -> tuple[dict[str, Any], Any, tuple[int, int]]:
     run = read_json(path)
     try:
         saved = build(SavedOptions, {field.name: run[field.name] for field in fields(SavedOptions)})
-        # pretext weights are in the checkpoint; the files they once came from may be gone
+        # the checkpoint holds the pretext weights; the files that they were loaded from may be gone
         options: Any = build(MODELS[saved.model].Options, {**run, "sgp_weights": None, "lsc_weights": None})
         height, width = run["image_size"]
         if not all(type(side) is int and 1 <= side <= MOST_PIXELS for side in (height, width)):
@@ -62,8 +62,8 @@ def read_options(run_dir: Path) -> tuple[dict[str, Any], Any, tuple[int, int]]:
 def load_trained(run_dir: Path, epoch: str = LATEST, device: torch.device | None = None) -> BaseModel:
     """The model of a run with the weights of `epoch` (`latest` or a number), in evaluation mode.
 
-    Its architecture comes from the run's options.json, so nobody repeats `--netG`; `run` holds that file's content.
-    A latest.pt that cannot be read is replaced by what was saved before it, with a warning.
+    Its architecture comes from the run's options.json, so `--netG` need not be repeated; `run` holds the content of
+    that file. If latest.pt cannot be read, the checkpoint saved before it is used, with a warning.
 
     Raises:
         UserError: the run was never trained, lacks that epoch, or its files do not fit together.
@@ -79,10 +79,10 @@ def load_trained(run_dir: Path, epoch: str = LATEST, device: torch.device | None
         content = read_checkpoint(path)
     make = partial(MODELS[run["model"]], options, image_size)
     try:
-        with torch.device("meta"):  # no memory yet: options.json may ask for any amount
+        with torch.device("meta"):  # allocates nothing: options.json may describe a model of any size
             described = make().state_dict()
     except (UserError, RuntimeError, AssertionError) as error:
-        raise UserError(f"{run_dir / OPTIONS_NAME}: no such model can be made ({error})") from error
+        raise UserError(f"{run_dir / OPTIONS_NAME}: no model can be built from these options ({error})") from error
     found = content.get("model")
     if not isinstance(found, dict) or _shapes(found) != _shapes(described):
         raise UserError(f"{path}: not weights of the model that {run_dir / OPTIONS_NAME} describes")

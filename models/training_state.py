@@ -1,7 +1,7 @@
-"""Does a checkpoint's state belong to this training? torch would find out at the next step, in the middle of a kernel.
+"""Checks that a checkpoint's state belongs to this training; torch alone would fail only at the next step.
 
-The file is whole, its checksum says so, and holds nothing but tensors and plain values. What is found out here is the
-state of other networks or of another version: shapes, parts and counts. Values are taken as they are.
+The checksum shows that the file is complete, and it holds only tensors and plain values. These checks detect the state
+of other networks or of another version, by its parts, shapes and counts. Values are not checked.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from models.image_pool import ImagePool
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: Any, name: str) -> None:
-    """Take up moments and learning rate of an Adam's `state_dict()`; all other settings stay as they are here.
+    """Restore moments and learning rate from an Adam's `state_dict()`; all other settings stay those of `optimiser`.
 
-    Raises: ValueError, LookupError, TypeError: it is not a state of this optimiser, named `name`; nothing was taken up.
+    Raises: ValueError, LookupError, TypeError: not a state of this optimiser, named `name`; nothing was changed.
     """
     place, own, groups = f"optimiser {name}", optimiser.state_dict()["param_groups"], state["param_groups"]
     if [group["params"] for group in groups] != [group["params"] for group in own]:
@@ -26,7 +26,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, state: Any, name: str) -> N
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     for key, moments in dict(state["state"]).items():
         if key not in range(len(parameters)):
-            raise ValueError(f"{place} has moments of parameter {key!r}, of {len(parameters)}")
+            raise ValueError(f"{place} has moments of parameter {key!r}, but only {len(parameters)} parameters")
         _check_moments(moments, parameters[key], f"{place}, parameter {key}")
     taken = [{**mine, "lr": float(group["lr"])} for mine, group in zip(own, groups, strict=True)]
     optimiser.load_state_dict({"state": state["state"], "param_groups": taken})
@@ -41,7 +41,7 @@ def _check_moments(moments: Any, parameter: Tensor, place: str) -> None:
 
 
 def check_tensor(value: Any, shape: torch.Size, dtype: torch.dtype, place: str) -> None:
-    """Raise ValueError unless it is a tensor of that shape and type."""
+    """Raise ValueError unless `value` is a tensor of that shape and dtype."""
     found = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else "no tensor"
     need = f"{tuple(shape)} {dtype}"
     if found != need:
@@ -49,12 +49,12 @@ def check_tensor(value: Any, shape: torch.Size, dtype: torch.dtype, place: str) 
 
 
 def load_scheduler(scheduler: LRScheduler, state: Any, name: str) -> None:
-    """Take up a learning rate's `state_dict()`.
+    """Restore a learning rate schedule from its `state_dict()`.
 
-    Raises: ValueError, LookupError, TypeError: it is not a state of this scheduler, named `name`.
+    Raises: ValueError, LookupError, TypeError: not a state of this scheduler, named `name`.
     """
     own, place = scheduler.state_dict(), f"scheduler {name}"
-    # names with an underscore are torch's own and change with its versions
+    # names that begin with an underscore are private to torch and change between its versions
     if {part for part in state if part[:1] != "_"} != {part for part in own if part[:1] != "_"}:
         raise ValueError(f"{place} is of another kind")
     count_in(state["last_epoch"], f"{place}, last_epoch")
@@ -62,13 +62,13 @@ def load_scheduler(scheduler: LRScheduler, state: Any, name: str) -> None:
 
 
 def load_pool(pool: ImagePool, state: Any, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:
-    """Take up a pool's `state_dict()`; images are of `shape` and `dtype`.
+    """Restore a pool from its `state_dict()`; images are of `shape` and `dtype`.
 
-    Raises: ValueError, LookupError, TypeError: it is not a state of this pool, named `name`.
+    Raises: ValueError, LookupError, TypeError: not a state of this pool, named `name`.
     """
     images = state["images"]
     if len(images) > pool.size:
-        raise ValueError(f"pool {name} has {len(images)} images, of at most {pool.size}")
+        raise ValueError(f"pool {name} has {len(images)} images, at most {pool.size} are allowed")
     for i, image in enumerate(images):
         check_tensor(image, torch.Size(shape), dtype, f"pool {name}, image {i}")
     pool.load_state_dict(state)
@@ -77,5 +77,5 @@ def load_pool(pool: ImagePool, state: Any, shape: tuple[int, ...], dtype: torch.
 def count_in(value: Any, place: str) -> int:
     """`value`, which must be a whole number from 0. Raises ValueError."""
     if type(value) is not int or value < 0:
-        raise ValueError(f"{place} is {value!r}, no count")
+        raise ValueError(f"{place} is {value!r}, need a whole number from 0")
     return value

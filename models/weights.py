@@ -1,4 +1,4 @@
-"""Weights alone: written beside every checkpoint, read back for pretext networks. Tensors only, never pickled code."""
+"""Files of weights: written beside every checkpoint, read for pretext networks. Tensors only, never pickled code."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ SUFFIXES = (".pth", ".safetensors")
 
 
 def weights_name(epoch: str, network: str, suffix: str = SUFFIXES[0]) -> str:
-    """File name of a network's weights in a run folder: `latest_net_G_AB.pth`."""
+    """File name of a network's weights in a run folder, such as `latest_net_G_AB.pth`."""
     return f"{epoch}_net_{network}{suffix}"
 
 
 def weights_files(run_dir: Path) -> list[Path]:
-    """All files of weights alone in a run folder."""
+    """All weights files in a run folder."""
     return [path for suffix in SUFFIXES for path in run_dir.glob(weights_name("*", "*", suffix))]
 
 
 def weights_writers(
     run_dir: Path, epoch: str, networks: Mapping[str, nn.Module], checkpoint: str
 ) -> dict[Path, Writer]:
-    """What writes every network's weights in both formats; safetensors also names the SHA-256 of their `checkpoint`."""
+    """Writers, by path, of every network's weights in both formats.
+
+    The safetensors files also name the SHA-256 of the `checkpoint` that they belong to.
+    """
     writers: dict[Path, Writer] = {}
     for name, network in networks.items():
         state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
@@ -40,7 +43,7 @@ def weights_writers(
 
 
 def find_weights(path: str, network: str) -> Path:
-    """The weights file that `path` means: the file itself, or that of the latest epoch in a run folder.
+    """The weights file at `path`: the file itself, or the one of epoch `latest` in a run folder.
 
     Raises:
         UserError: there is none.
@@ -60,14 +63,14 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def load_weights(network: nn.Module, path: str, name: str) -> None:
-    """Fill `network` from a run folder or a .pth or .safetensors file of weights.
+    """Load weights into `network` from a run folder or from a .pth or .safetensors file.
 
     Raises:
-        UserError: no such file, not a file of weights, or weights of another architecture.
+        UserError: no such file, not a weights file, or weights of another architecture.
     """
     file = find_weights(path, name)
     try:
         network.load_state_dict(_read(file))
-    except Exception as error:  # both libraries raise many kinds; every one of them means the file does not fit
+    except Exception as error:  # both libraries raise many kinds of errors; each means that the file does not fit
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"--{name.lower()}_weights {file}: not weights of this {name} network ({reason})") from error

@@ -38,7 +38,7 @@ class After(StopRequest):
 
 
 def double(batch: Batch) -> Batch:
-    return batch._each(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+    return batch._map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
 
 
 def in_float64(load: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[Batch]]:

@@ -77,7 +77,7 @@ def test_what_excludes_each_other_is_refused() -> None:
 
 def test_batch_statistics_of_several_processes_are_refused() -> None:
     accelerate(pta(norm="batch"), TrainOptions())
-    with pytest.raises(UserError, match="--norm batch: each of several processes"):
+    with pytest.raises(UserError, match="--norm batch"):
         accelerate(pta(norm="batch"), TrainOptions(), Processes(0, 2))
 
 
@@ -136,7 +136,7 @@ def test_float16_leaves_out_a_step_that_overflows_and_trains_on_at_a_smaller_sca
         assert where.scaler.get_scale() == (scale if moved else scale / 2)
         assert finite(model, {"a": torch.tensor(1.0)}, where, "step 1") == {"a": 1.0}
     where.scaler.update(2.0**-12)
-    with pytest.raises(UserError, match="float16 gradients overflow whatever their scale"):
+    with pytest.raises(UserError, match="float16 gradients overflow"):
         finite(model, {}, where, "step 9")
 
 

@@ -87,7 +87,7 @@ def test_conv_rate_is_that_of_a_machine() -> None:
 
 
 @pytest.mark.slow
-def test_every_case_reports_what_interface_md_asks_for(tmp_path: Path) -> None:
+def test_every_case_reports_its_figures(tmp_path: Path) -> None:
     arguments = ["--size=32", "--batch=2", "--amp=off", "--gpu_ids=-1", "--seconds=0.1", "--slices=3000"]
     done = run(*arguments, "--json", "--", *SMALL)
     assert done.returncode == 0, done.stderr

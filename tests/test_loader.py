@@ -25,7 +25,7 @@ from data.raw_batch import RawBatch
 from data.sampling import Draws
 from data.unaligned_dataset import UnalignedDataset, UnalignedMaskDataset, UnalignedOptions
 from training import loader
-from training.loader import load, load_one, worker_deaths_told
+from training.loader import explain_worker_deaths, load, load_one
 from util.errors import UserError
 
 CPU = torch.device("cpu")
@@ -192,12 +192,12 @@ def test_a_worker_that_dies_while_handing_over_is_told_too(monkeypatch: pytest.M
             worker.kill()
             raise ConnectionResetError(104, "Connection reset by peer")
 
-    with pytest.raises(UserError) as caught, worker_deaths_told(1, 16):
-        next(loader._answers(Broken()))
+    with pytest.raises(UserError) as caught, explain_worker_deaths(1, 16):
+        next(loader._loaded(Broken()))
     assert f"(pid {worker.pid}) was killed by SIGKILL: the system" in str(caught.value)
     monkeypatch.setattr(Broken, "_workers", ())
-    with pytest.raises(ConnectionResetError), worker_deaths_told(1, 16):
-        next(loader._answers(Broken()))
+    with pytest.raises(ConnectionResetError), explain_worker_deaths(1, 16):
+        next(loader._loaded(Broken()))
 
 
 @pytest.mark.parametrize(
@@ -215,13 +215,13 @@ def test_a_worker_that_dies_while_handing_over_is_told_too(monkeypatch: pytest.M
     ],
 )
 def test_what_torch_says_of_a_death_is_understood(text: str, said: str) -> None:
-    with pytest.raises(UserError) as caught, worker_deaths_told(2, 16):
+    with pytest.raises(UserError) as caught, explain_worker_deaths(2, 16):
         raise RuntimeError(text)
     assert said in str(caught.value)
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="size mismatch"), worker_deaths_told(2, 16):
+    with pytest.raises(RuntimeError, match="size mismatch"), explain_worker_deaths(2, 16):
         raise RuntimeError("size mismatch")
 
 

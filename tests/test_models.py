@@ -25,7 +25,7 @@ from tiny_models import (
 )
 
 from models.cycle_gan_model import CycleGANModel, CycleGANOptions
-from models.low_field import LowFieldChance, LowFieldOptions, disturbed, noise, receive_field
+from models.low_field import LowFieldOptions, LowFieldScan, disturbed, noise, receive_field
 from models.lsc_model import MEMORISED_DB, LSCModel, LSCOptions, MemoryWatch
 from models.pta_model import LOSS_PRESETS, PTAModel, PTAOptions
 from models.refinement import RefineStage
@@ -65,7 +65,7 @@ def test_generator_step_reaches_every_generator_parameter_and_no_discriminator()
 def adversarial_gradient(model: PTAModel) -> torch.Tensor:
     """Gradient of L_adv of D_B alone with respect to the synthesis."""
     fake = smooth_images(2, 5).requires_grad_(True)
-    gan_stage(model)._fooling_loss("B", fake, torch.arange(2)).backward()
+    gan_stage(model)._generator_adv_loss("B", fake, torch.arange(2)).backward()
     return fake.grad
 
 
@@ -173,7 +173,7 @@ def test_low_field_noise_is_in_the_head_of_fake_A_and_repeats_with_the_key() -> 
 def test_G_BA_restores_a_from_noisier_images_than_fake_A() -> None:
     """Or the cycle would reward G_AB for a's noise."""
     data, grey = batch(), torch.zeros(4, 1, SIDE, SIDE)
-    scan = LowFieldChance(LowFieldOptions(lf_noise=0.1), data)
+    scan = LowFieldScan(LowFieldOptions(lf_noise=0.1), data)
     for shown in (scan.on_real("A", grey), scan.on_way_back("B", grey)):
         assert shown[data.mask_A.bool()].std().item() == pytest.approx(0.3, rel=0.15)
     for shown in (scan.on_fake("A", grey), scan.on_real("B", grey)):
@@ -218,7 +218,7 @@ def test_fake_A_has_the_random_receive_field_that_b_has_in_the_identity_loss() -
     seen = []
     biased.G_AB.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     fakes = [generator_losses(model, data)[1]["A"].detach() for model in (plain, biased)]
-    scan = LowFieldChance(LowFieldOptions(lf_bias=0.2), data)
+    scan = LowFieldScan(LowFieldOptions(lf_bias=0.2), data)
     assert torch.equal(fakes[1], scan.on_fake("A", fakes[0]))
     assert torch.equal(seen[0], data.A) and torch.equal(seen[2], scan.on_real("B", data.B))
     assert not torch.equal(scan.on_fake("A", data.B), scan.on_real("B", data.B))

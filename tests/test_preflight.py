@@ -170,4 +170,6 @@ def test_bytes_in_words(count: int, words: str) -> None:
 
 def test_the_sentence_names_stages_and_bytes(phantom: Path, tmp_path: Path) -> None:
     found = needs_of(train_arguments(phantom, tmp_path, "cycle_gan"))
-    assert re.search(r"networks.*step of gan keeps [\d.]+ \wB an image; disk: [\d.]+ \wB", found.sentence)
+    assert re.search(
+        r"[\d.]+ \wB for networks.*[\d.]+ \wB per image in a step of gan; disk: [\d.]+ \wB", found.sentence
+    )

@@ -36,7 +36,7 @@ def batch(n: int = 4, key: int = 0) -> Batch:
 
 
 def in_double(data: Batch) -> Batch:
-    return data._each(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+    return data._map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
 
 
 def context(micro_batch: int = 4, **more: object) -> StepContext:

@@ -1,4 +1,4 @@
-"""Options that change how fast a training is and how much memory it takes, and not what it computes."""
+"""Options that change the speed and memory of training but not its result."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def accelerate(model: BaseModel, options: TrainOptions, processes: Processes = A
     """Apply --channels_last and --checkpoint_activations.
 
     Raises:
-        UserError: options that exclude each other, or several processes.
+        UserError: options that exclude each other, or batch statistics in several processes.
     """
     if processes.size > 1 and _batch_statistics(model):
-        raise UserError("--norm batch: each of several processes would have its own statistics; take instance or none")
+        raise UserError("--norm batch: each process would have its own batch statistics; use --norm instance or none")
     if options.channels_last:
         model.to(memory_format=torch.channels_last)
     if options.checkpoint_activations:
@@ -33,9 +33,9 @@ def accelerate(model: BaseModel, options: TrainOptions, processes: Processes = A
 
 
 def compile_networks(model: BaseModel, options: TrainOptions, device: torch.device) -> None:
-    """With --compile, compile the costly networks where they are; weights, names and checkpoints stay what they were.
+    """With --compile, compile the costly networks in place; weights, their names and checkpoints do not change.
 
-    It happens at the first step; what measures a step before it should come first.
+    The compilation itself happens in the first step, so measure the memory of a step before this call.
 
     Raises:
         UserError: this machine cannot compile.
@@ -44,7 +44,7 @@ def compile_networks(model: BaseModel, options: TrainOptions, device: torch.devi
         return
     try:
         torch.compile(lambda x: (x * 2).sin())(torch.ones(4, device=device))
-    except Exception as error:  # the compilers' backends raise many kinds
+    except Exception as error:  # the compiler's backends raise many kinds of errors
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(f"--compile: cannot compile on this machine ({reason}); leave it out") from error
     for network in model.costly_networks():
@@ -57,11 +57,11 @@ def compile_networks(model: BaseModel, options: TrainOptions, device: torch.devi
 def _recompute_generators(model: BaseModel, options: TrainOptions) -> None:
     if options.compile:
         raise UserError(
-            "--checkpoint_activations and --compile exclude each other: a compiled network chooses itself what it keeps"
+            "--checkpoint_activations and --compile exclude each other: the compiler itself decides what to keep"
         )
     if _batch_statistics(model):
         raise UserError(
-            "--checkpoint_activations: batch statistics would be counted twice; take --norm instance or none"
+            "--checkpoint_activations: batch statistics would be updated twice; use --norm instance or none"
         )
     for network in model.costly_networks():
         recompute(network, RECOMPUTED)

@@ -1,4 +1,4 @@
-"""What autograd keeps of a step, for any number of images, from measuring one or two."""
+"""The memory that autograd keeps in a step, for any number of images, from measurements of one or two."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.update import StepContext
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes of a step's first image, and of each further one at the same time."""
+    """Bytes that autograd keeps for the first image of a step and for each further image in the same micro-batch."""
 
     first: int
     further: int
@@ -24,17 +24,17 @@ class Activations:
         return self.first + (images - 1) * self.further
 
     def images_in(self, room: int) -> int:
-        """How many images at once keep no more than so many bytes; 0: not even one."""
+        """The number of images that fit in `room` bytes at once; 0 if not even one does."""
         return 0 if room < self.first else 1 + int((room - self.first) / max(self.further, 1))
 
 
 def measure_activations(model: BaseModel, stage: Stage, batch: Batch, context: StepContext) -> Activations:
-    """Activations of the first image of `batch`, and in mixed precision of the second, for steps that may be split.
+    """Measure the first image of `batch` and, in mixed precision, the first two; for stages that can split steps.
 
-    There the first one keeps the weights in the short format too, which are more than an image's own at full size;
-    in one format all are alike. Leaves the networks in the stage's modes.
+    In mixed precision the first image also counts the weights cast to 16 bits, which at full size take more than the
+    image itself. In float32 all images take the same. Leaves the networks in the stage's training modes.
 
-    Raises: MemoryError: not even the first has `context.room`.
+    Raises: MemoryError: not even one image fits in `context.room`.
     """
     stage.begin(model)
     first = kept_bytes(model, stage, batch.rows(0, 1), context)
@@ -43,5 +43,5 @@ def measure_activations(model: BaseModel, stage: Stage, batch: Batch, context: S
     try:
         both = kept_bytes(model, stage, batch.rows(0, 2), context)
     except (MemoryError, torch.OutOfMemoryError):
-        return Activations(first, first)  # at most; one at a time fits in any case
+        return Activations(first, first)  # an upper bound; one image at a time fits
     return Activations(first, max(0, both - first))

@@ -1,4 +1,4 @@
-"""What a run saves: its state and the weights alone, together, and which of them stay."""
+"""Saves a run's checkpoints and weights files, and removes old ones."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class RunCheckpoints:
     """The checkpoints of one run folder.
 
     Args:
-        keep_last: how many EPOCH.pt stay; 0: all.
+        keep_last: how many of the newest EPOCH.pt are kept; 0: all.
     """
 
     def __init__(self, run_dir: Path, keep_last: int = 0) -> None:
         self.run_dir, self.keep_last = run_dir, keep_last
 
     def save(self, epochs: tuple[str, ...], content: dict[str, Any], networks: Mapping[str, nn.Module]) -> None:
-        """Write `EPOCH.pt` and the networks' weights for each of `epochs` (`latest`, a number), all or none.
+        """Write `EPOCH.pt` and the networks' weights for each of `epochs` (`latest` or a number), all or none.
 
-        What latest.pt held stays as previous.pt; then epochs beyond `keep_last` are removed.
+        The old latest.pt becomes previous.pt; then epochs beyond `keep_last` are removed.
 
         Raises:
-            UserError: the disk is full, the folder read-only, …; the state saved before is as it was.
+            UserError: the disk is full, the folder read-only, …; the earlier state is unchanged.
         """
         sealed = seal(content)
         writers: dict[Path, Writer] = {}
@@ -44,7 +44,7 @@ class RunCheckpoints:
         self._prune()
 
     def export(self, content: dict[str, Any], networks: Mapping[str, nn.Module]) -> None:
-        """Write the weights that belong to the state a run goes on from: a kill may have come between the two.
+        """Write the weights of the checkpoint that a run resumes from; a kill may have left older ones beside it.
 
         Raises:
             UserError: as `save`.
@@ -52,7 +52,7 @@ class RunCheckpoints:
         self._replace(weights_writers(self.run_dir, LATEST, networks, content["sha256"]), {})
 
     def last_saved(self) -> str:
-        """Where the last state is, for messages."""
+        """A phrase that names the last saved state, for messages."""
         paths = [checkpoint_path(self.run_dir, epoch) for epoch in (LATEST, PREVIOUS)]
         found = next((path for path in paths if path.exists()), None)
         return "no state was saved before" if found is None else f"the last good state is {found}"
@@ -66,7 +66,7 @@ class RunCheckpoints:
             raise UserError(f"{path}: cannot be saved ({error.strerror or error}); {self.last_saved()}") from error
 
     def _prune(self) -> None:
-        """Remove what is older than the newest `keep_last` epochs; latest.pt has just been written, so one is left."""
+        """Remove all but the newest `keep_last` epochs. latest.pt, which was just written, always stays."""
         for number in map(str, saved_epochs(self.run_dir)[: -self.keep_last] if self.keep_last else ()):
             weights = [path for suffix in SUFFIXES for path in self.run_dir.glob(weights_name(number, "*", suffix))]
             for path in (*weights, checkpoint_path(self.run_dir, number)):

@@ -1,4 +1,4 @@
-"""The slices of a run: those to train on, those to validate on, and what is left out of them."""
+"""Opens the training and validation slices of a run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from util.processes import ALONE, Processes
 def open_data(
     run: RunOptions, processes: Processes = ALONE
 ) -> tuple[UnalignedMaskDataset, UnalignedMaskDataset | None, list[Problem]]:
-    """The slices to train on, those to validate on where both domains have some, and what --skip_bad left out.
+    """The training slices, the validation slices if both domains have some, and the files that --skip_bad left out.
 
-    They come out of the cache, which is built where there is none yet. Of several processes the first one comes first:
-    it alone validates anew, where that is asked for, and lists what is bad.
+    Slices are read from the cache, which is built if it is missing. The first of several processes must call this
+    before the others: it alone handles --revalidate and lists bad files.
 
     Raises: UserError: a bad file and no --skip_bad, see `refuse_or_exclude`; slices that cannot be put into one batch;
         a cache that cannot be written.

@@ -1,4 +1,4 @@
-"""Whether a run's disk has room for its states."""
+"""Checks that the disk has room for a run's checkpoints."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from util.errors import UserError
 
 
 def state_bytes(model: BaseModel) -> int:
-    """About the size of one checkpoint with the weights alone beside it: all but image pools and archives' headers."""
+    """Approximate size of one checkpoint and its weights files, without image pools and file headers."""
     weights = [_bytes(network.state_dict().values()) for network in model.exported_networks().values()]
     return _bytes(model.state_dict().values()) + moment_bytes(model) + len(SUFFIXES) * sum(weights)
 
 
 def moment_bytes(model: BaseModel) -> int:
-    """What Adam keeps: two moments of every trained weight."""
+    """The size of Adam's state: two moments per trained weight."""
     groups = [group for optimiser in model.optimisers.values() for group in optimiser.param_groups]
     return 2 * sum(_bytes(group["params"]) for group in groups)
 
 
 def check_disk(model: BaseModel, run_dir: Path, cleared: Sequence[Path]) -> None:
-    """Refuse a run whose disk cannot hold latest.pt, previous.pt and a save in progress, with their weights alone.
+    """Refuse a run whose disk cannot hold latest.pt, previous.pt and a save in progress, with their weights files.
 
-    Args: cleared: files that will be removed first. Further EPOCH.pt are not counted: a save that fails for want of
-        room leaves the state before it as it was.
+    EPOCH.pt files are not counted: a save that fails because the disk is full leaves the earlier state unchanged.
+
+    Args: cleared: files that will be removed before the first save.
     Raises: UserError.
     """
-    own = [checkpoint_path(run_dir, epoch) for epoch in (LATEST, PREVIOUS)]
-    there = {path for path in (*own, *weights_files(run_dir), *cleared) if path.is_file()}
+    replaced = [checkpoint_path(run_dir, epoch) for epoch in (LATEST, PREVIOUS)]
+    reusable = {path for path in (*replaced, *weights_files(run_dir), *cleared) if path.is_file()}
     free = shutil.disk_usage(run_dir).free
-    room = free + sum(path.stat().st_size for path in there)
+    room = free + sum(path.stat().st_size for path in reusable)
     needed = 3 * state_bytes(model)
     if room < needed:
         raise UserError(
-            f"{run_dir}: its disk has {in_words(free)} free, and latest.pt, previous.pt and a save in progress need "
-            f"{in_words(needed)} with their weights; make room, or give another --checkpoints_dir"
+            f"{run_dir}: its disk has {in_words(free)} free but needs {in_words(needed)} for latest.pt, previous.pt "
+            "and a save in progress, with their weights files; free some space or give another --checkpoints_dir"
         )
 
 
@@ -50,7 +51,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def in_words(count: int) -> str:
-    """Bytes for a reader: `1.46 GB`, `640 kB`."""
+    """A number of bytes as text: `1.46 GB`, `640 kB`."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
             return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:.0f} {unit}"

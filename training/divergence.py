@@ -1,4 +1,4 @@
-"""A training that has diverged stops, says what is no longer finite, and never saves that state."""
+"""Stops a training that has diverged, names the loss or gradient that is not finite, and keeps it from being saved."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from torch import Tensor, nn
 from models.update import StepContext
 from util.errors import UserError
 
-SMALLEST_SCALE = 2.0**-10  # of float16's loss: halved at every overflow, from 65536
+SMALLEST_SCALE = 2.0**-10  # of the float16 loss scale, which starts at 65536 and halves at every overflow
 
 
 def finite(model: nn.Module, losses: Mapping[str, Tensor], context: StepContext, place: str) -> dict[str, float]:
-    """The losses as numbers, once they and the gradients of their step are known to be finite. Waits for the device.
+    """Check that the losses and the gradients of a step are finite. Returns the losses as numbers. Syncs the device.
 
     Args:
-        model: its parameters still have the step's gradients, summed over all processes.
-        losses: this process' summands.
+        model: its parameters still hold the step's gradients, summed over all processes.
+        losses: this process' contributions to the losses.
         place: step, stage and last good state, for the message.
     Raises:
-        UserError: a loss is not finite, or a network's gradient; the message names the first. In float16 gradients
-            overflow now and then, and such a step is left out; in every process alike, if they never stop to.
+        UserError: a loss or a gradient is not finite; the message names the first. In float16 gradients overflow now
+            and then and the scaler skips such a step, so this is an error only if the loss scale has become tiny.
+            Raised in every process alike.
     """
     numbers: dict[str, float] = {}
     for part in context.processes.gathered({name: float(value) for name, value in losses.items()}):
@@ -34,7 +35,7 @@ def finite(model: nn.Module, losses: Mapping[str, Tensor], context: StepContext,
             raise UserError(f"loss '{name}' is {value} at {place}; a smaller --lr may help")
     if context.scaler.is_enabled():
         if context.scaler.get_scale() < SMALLEST_SCALE:
-            raise UserError(f"float16 gradients overflow whatever their scale at {place}; --amp bf16 or off may help")
+            raise UserError(f"float16 gradients overflow at every loss scale at {place}; --amp bf16 or off may help")
         return numbers
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     if not math.isfinite(_largest(gradients.values())):
@@ -45,5 +46,5 @@ def finite(model: nn.Module, losses: Mapping[str, Tensor], context: StepContext,
 
 
 def _largest(tensors: object) -> float:
-    """The largest absolute value; NaN if there is one."""
+    """The largest absolute value; NaN if any value is NaN."""
     return float(torch.nn.utils.get_total_norm(tensors, math.inf))  # type: ignore[arg-type]

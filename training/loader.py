@@ -1,4 +1,4 @@
-"""Batches for a training step or a validation: read from the cache by processes of their own, ready on the device."""
+"""Loads batches from the cache, in worker processes if asked for, and puts them on the device."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from util.errors import UserError
 from util.processes import ALONE, Processes
 
 DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?: is killed by signal: (\w[^.]*))?")
-DYING_S = 5.0  # within which a process whose connection broke is seen to have ended
-REASONS = {  # of a loading process' end: what probably happened
+EXIT_S = 5.0  # longest wait for a worker whose connection broke to be seen as ended
+REASONS = {  # by signal: what probably ended a worker
     "SIGKILL": "the system most likely ran out of memory",
     "SIGBUS": "shared memory (/dev/shm) is full, or a file of the cache was cut short",
     "SIGSEGV": "a library crashed",
@@ -31,9 +31,9 @@ REASONS = {  # of a loading process' end: what probably happened
 
 
 class _Requests(Dataset[object]):
-    """What a loading process answers: a batch, raw where another device prepares it; a user's error as a value.
+    """The dataset as a DataLoader's worker sees it: a list of draws gives a batch, raw if a GPU prepares it.
 
-    A DataLoader would bury an error's sentence in a traceback.
+    A UserError is returned as a value, because the DataLoader would bury its message in a traceback.
     """
 
     def __init__(self, dataset: UnalignedMaskDataset, *, raw: bool) -> None:
@@ -50,7 +50,7 @@ class _Requests(Dataset[object]):
 
 @dataclass(frozen=True)
 class _Parts(Sequence[Draws]):
-    """This process' part of every batch, which may be empty."""
+    """This process' part of every batch; a part may be empty."""
 
     batches: Sequence[Draws]
     processes: Processes
@@ -72,42 +72,42 @@ def load(
     device: torch.device,
     processes: Processes = ALONE,
 ) -> Iterator[Batch]:
-    """The batches that are asked for, on `device`; on a CPU the workers prepare them, a GPU does so itself.
+    """The batches on `device`; the workers prepare them for a CPU, and a GPU prepares them itself.
 
-    Of several processes each loads its part of every batch.
+    Each of several processes loads its part of every batch.
 
-    Raises: UserError of a worker, see also `worker_deaths_told`.
+    Raises: UserError: raised in a worker; see also `explain_worker_deaths`.
     """
     raw = device.type != "cpu"
     loader = DataLoader(
         _Requests(dataset, raw=raw),
-        batch_sampler=_Parts(batches, processes),  # type: ignore[arg-type]  # one request a batch: see `__getitems__`
-        collate_fn=_as_it_is,
+        batch_sampler=_Parts(batches, processes),  # type: ignore[arg-type]  # one request per batch: `__getitems__`
+        collate_fn=_unchanged,
         num_workers=workers,
         worker_init_fn=ignore_in_worker,
-        generator=torch.Generator(),  # else it would draw a number from torch's own at every resume
+        generator=torch.Generator(),  # otherwise it would draw from torch's global generator at every resume
         pin_memory=device.type == "cuda",
     )
-    for found in _answers(loader):
+    for found in _loaded(loader):
         if isinstance(found, UserError):
             raise found
         yield dataset.prepare(found.to(device)) if isinstance(found, RawBatch) else found
 
 
-def _answers(loader: DataLoader[object]) -> Iterator[Any]:
-    """What the loader yields. Raises RuntimeError, as torch does, also for a worker that died while handing over."""
-    answers = iter(loader)
+def _loaded(loader: DataLoader[object]) -> Iterator[Any]:
+    """The loader's items. Raises torch's RuntimeError also for a worker that died while it sent a batch."""
+    items = iter(loader)
     while True:
         try:
-            yield next(answers)
+            yield next(items)
         except StopIteration:
             return
         except (ConnectionError, EOFError, FileNotFoundError) as error:
-            workers = getattr(answers, "_workers", [])
-            ended = connection.wait([worker.sentinel for worker in workers], timeout=DYING_S)
+            workers = getattr(items, "_workers", [])
+            ended = connection.wait([worker.sentinel for worker in workers], timeout=EXIT_S)
             for worker in workers:
                 if worker.sentinel in ended:
-                    worker.join(DYING_S)  # its pipe closes a moment before the system knows how it ended
+                    worker.join(EXIT_S)  # its pipe closes a moment before its exit code is known
             dead = next((worker for worker in workers if worker.exitcode), None)
             if dead is None:
                 raise
@@ -117,21 +117,21 @@ def _answers(loader: DataLoader[object]) -> Iterator[Any]:
 
 
 def load_one(dataset: UnalignedMaskDataset, draws: Draws, device: torch.device) -> Batch:
-    """One batch, read in this process."""
+    """Load one batch in this process."""
     return next(load(dataset, [draws], workers=0, device=device))
 
 
-def _as_it_is(found: object) -> object:
+def _unchanged(found: object) -> object:
     return found
 
 
 @contextmanager
-def worker_deaths_told(workers: int, batch_size: int) -> Iterator[None]:
-    """Turns torch's error for a loading process that died within the block into one sentence.
+def explain_worker_deaths(workers: int, batch_size: int) -> Iterator[None]:
+    """Turn torch's error for a worker that died within the block into one sentence.
 
-    The error may come anywhere in the block: torch raises it when the system reports the death.
+    torch raises it anywhere in the block, whenever the system reports the death.
 
-    Raises: UserError that names the signal, what probably happened, and what to lower.
+    Raises: UserError: names the signal, the probable cause and the options to lower.
     """
     try:
         yield
@@ -150,13 +150,13 @@ def worker_deaths_told(workers: int, batch_size: int) -> Iterator[None]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it: torch tells the signal first, then, noticing it again, only that there was one."""
+    """An error and its causes: torch names the signal in the first error only and then raises further ones."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _signal_name(description: str) -> str:
-    """`SIGKILL` for `Killed`, as the system describes it."""
+    """The name of a signal by the system's description: `SIGKILL` for `Killed`."""
     described = {signal.strsignal(each): each.name for each in signal.Signals}
     return described.get(description.strip(), description.strip())

@@ -1,4 +1,4 @@
-"""The training loop: any model, any dataset, stage after stage, epoch after epoch, step after step."""
+"""The training loop over stages, epochs and steps, for any model and dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from options.train_options import TrainOptions
 from training.activations import Activations
 from training.checkpoints import RunCheckpoints
 from training.divergence import finite
-from training.loader import load, worker_deaths_told
+from training.loader import explain_worker_deaths, load
 from training.log.run_log import RunLog
 from training.log.silent_log import SilentLog
 from training.memory import fitting_micro_batch
@@ -38,14 +38,17 @@ PARTNER_CHUNK = 64
 
 
 class Trainer:
-    """Runs a model's stages on a dataset and keeps the run folder.
+    """Runs a model's stages on a dataset, logs, and saves checkpoints in the run folder.
 
-    Where it stands is `position`: stage, epoch, batches done in the epoch, steps and images in the stage, and how many
-    images at once the stage computes. Together with the model's state and the generators' it makes a checkpoint from
-    which training goes on as if it had never stopped. `stop` asks it to save and end after the running step.
-    `activations` by stage are those of a step; a stage without any is never split, see `training.preflight`.
+    `position` holds the stage, the epoch, the batches done in the epoch, steps and images in the stage, and the size of
+    a micro-batch. Together with the state of the model and of the random generators it makes a checkpoint, from which
+    training continues as if it had never stopped.
 
-    Every process of a run has one. Each computes its part of every batch; the first one writes, and decides for all.
+    Every process of a run has a trainer. Each computes its part of every batch; the first one writes and decides.
+
+    Args:
+        activations: memory of a step by stage; a stage without an entry is never split, see `training.preflight`.
+        stop: asks the trainer to save and end after the current step.
     """
 
     def __init__(
@@ -70,18 +73,18 @@ class Trainer:
         self.context = StepContext(device, options.batch_size, amp_dtype, self.processes)
         self.position = start_of(0)
         self.saved_images = 0
-        self.losses: dict[str, Tensor] = {}  # of the last step
+        self.losses: dict[str, Tensor] = {}  # terms of the last step
 
     def fit(self) -> None:
-        """Train from the current position to the end of the last stage, where a longer run may go on later.
+        """Train from the current position to the end of the last stage. A run with more epochs may continue later.
 
         Raises:
-            Stopped: as `stop` asked; the state is saved.
+            Stopped: `stop` asked for it; the state is saved.
             UserError: the training has diverged, or its state cannot be saved.
         """
         stages = self.model.stages
         for index in range(self.position["stage"], len(stages)):
-            with worker_deaths_told(self.options.num_threads, self.options.batch_size):
+            with explain_worker_deaths(self.options.num_threads, self.options.batch_size):
                 self._run_stage(stages[index])
             if index + 1 < len(stages):
                 self.position = start_of(index + 1)
@@ -93,11 +96,11 @@ class Trainer:
     def _run_stage(self, stage: Stage) -> None:
         n_steps = self._prepare(stage)
         self.log.stage(stage.name, n_steps, self.position["step"])
-        # a run killed after the last step of an epoch has still to end that epoch
+        # a run that was killed after the last step of an epoch must still end that epoch
         while self._unfinished(stage, n_steps) and not self._ended_early(stage):
             epoch = self.position["epoch"]
             self._run_epoch(stage, n_steps)
-            with warnings.catch_warnings():  # a run resumed at an epoch's end has made no step in this process
+            with warnings.catch_warnings():  # a run resumed at the end of an epoch has done no step in this process
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
                 stage.end_epoch()
             self.position |= {"epoch": epoch + 1, "batch": 0}
@@ -112,11 +115,11 @@ class Trainer:
             self.log.note(f"{stage.name}: stopped after epoch {self.position['epoch']}: {reason}")
 
     def _prepare(self, stage: Stage) -> int:
-        """Networks in their modes, partners, memory: what a stage needs before its first step; returns its steps."""
+        """Set up networks, partners and micro-batch before a stage's first step. Returns its number of steps."""
         stage.begin(self.model)
         partners = None
         if stage.chooses_partners:
-            self.log.note("SGP: finding every low-field slice's nearest high-field slices")
+            self.log.note("SGP: finding the nearest high-field slices of every low-field slice")
             totals = (len(self.dataset.A), len(self.dataset.B))
             low, high = (
                 self.dataset.slices(domain, PARTNER_CHUNK, part=self.processes.part(total))
@@ -134,7 +137,7 @@ class Trainer:
         return at["epoch"] < stage.epochs and (at["step"] < n_steps or at["batch"] > 0)
 
     def _ended_early(self, stage: Stage) -> str:
-        """Why; the first process decides, for others may have measured the last digit differently."""
+        """The reason, or nothing. The first process decides: in others the figures may differ in the last digit."""
         return self.processes.agreed(stage.ended_early())
 
     def _batches(self, stage: Stage, epoch: int) -> Batches:
@@ -154,9 +157,9 @@ class Trainer:
             self.position["images"] += whole
             self.context.images_seen += whole
             self.log.advance(whole)
-            # a signal is looked for once: it may come between saving and leaving, and to some processes first
+            # read the signal once: it may arrive between saving and ending, and in some processes first
             due, stop = map(self.processes.largest, (self.log.losses_due(), self.stop.signal or 0))
-            if due or self.context.device.type == "cpu":  # elsewhere looking means waiting
+            if due or self.context.device.type == "cpu":  # on a GPU this check would wait for the device
                 numbers = self._finite()
             if due:
                 self.log.losses(epoch + 1, self.position["step"], numbers)
@@ -170,7 +173,7 @@ class Trainer:
         self._finite()
 
     def _finite(self) -> dict[str, float]:
-        """The last step's losses as numbers; UserError if they or its gradients are not finite."""
+        """The last step's losses as numbers. Raises UserError if they or the gradients are not finite."""
         stage = self.model.stages[self.position["stage"]].name
         place = f"step {self.position['step']} of stage {stage}; {self.checkpoints.last_saved()}"
         with self.processes.alike():
@@ -196,8 +199,8 @@ class Trainer:
     def _micro_batch(self, stage: Stage) -> int:
         if self.options.micro_batch != "auto":
             return int(self.options.micro_batch)
-        if kept := self.position["micro_batch"]:  # another size would round differently
-            return kept
+        if saved := self.position["micro_batch"]:  # another size would round differently
+            return saved
         most = -(-max(self.options.batch_size, stage.least_batch) // self.processes.size)
         needed = self.activations.get(stage.name)
         size = -self.processes.largest(
@@ -211,15 +214,15 @@ class Trainer:
     # checkpoints -------------------------------------------------------------------------------------------------
 
     def save(self, *epochs: str) -> None:
-        """Write `latest.pt`, and `EPOCH.pt` for `epochs`, each with the weights alone.
+        """Write `latest.pt`, and `EPOCH.pt` for `epochs`, each with its weights files.
 
         Raises:
-            UserError: the last step was not finite, or the files cannot be written; the state saved before stays.
+            UserError: the last step was not finite, or the files cannot be written; the earlier state is unchanged.
         """
         self._finite()
         mine = {"generators": random_state(self.context.device), **self.model.process_state()}
         processes = self.processes.gathered(mine)
-        # nobody goes on, or leaves, before it is written: torchrun ends all as soon as one has ended
+        # all processes wait until it is written: torchrun ends all of them as soon as one has ended
         self.processes.alone(partial(self._write, epochs, processes))
 
     def _write(self, epochs: tuple[str, ...], processes: list[dict[str, Any]]) -> None:
@@ -234,10 +237,10 @@ class Trainer:
         self.checkpoints.save((*epochs, LATEST), content, self.model.exported_networks())
 
     def restore(self, newest: NewestCheckpoint) -> None:
-        """Take up where a checkpoint left off.
+        """Restore a checkpoint and continue from it.
 
         Raises:
-            UserError: it is not the state of such a run.
+            UserError: it is not a state of this run.
         """
         content = newest.content
         self.position = position_in(content, newest.path)
@@ -248,7 +251,7 @@ class Trainer:
                 self.context.scaler.load_state_dict(content["scaler"])
             processes = content["processes"]
             if not isinstance(processes, list) or not processes:
-                raise ValueError("no process' state")
+                raise ValueError("it has no state of any process")
             mine = processes[self.processes.rank % len(processes)]
             self.model.load_process_state(mine)
             set_random_state(mine["generators"], self.context.device)
@@ -258,7 +261,7 @@ class Trainer:
         if len(processes) != self.processes.size:
             self.log.warn(
                 f"{newest.path} was saved by {len(processes)} processes, now there are {self.processes.size}: "
-                "training goes on, but not with the same bits"
+                "training continues, but not bit for bit"
             )
         if self.processes.first:
             self.checkpoints.export(content, self.model.exported_networks())

@@ -1,4 +1,4 @@
-"""How much memory is free, and how many images fit in it at once."""
+"""How much memory is free, and how many images fit into it at once."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ import torch
 
 from training.activations import Activations
 
-CPU_SHARE = 0.25  # of the free memory: other programs, optimiser state and the loader want the rest
+CPU_FRACTION = 0.25  # of the free memory, for activations: optimiser, loader and other programs need the rest
 CPU_MOST = 512 << 20  # bytes; more images at once save no time on a CPU (docs/benchmarks/speed.md)
-GPU_SHARE = 0.6
-LAPTOP = 8 << 30  # bytes, where the system does not say
+GPU_FRACTION = 0.6
+LAPTOP = 8 << 30  # bytes, assumed if the system does not tell
 
 ROOT = Path("/")
-# of a control group, by version: its limits, its use, and the names in memory.stat of file pages, which it gives back
+# files of a control group, by version: limits, usage, and the entries of memory.stat with reclaimable file pages
 V1 = (("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_active_file", "total_inactive_file"))
 V2 = (("memory.max", "memory.high"), "memory.current", ("active_file", "inactive_file"))
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory still free on the device; for the CPU on the machine, or what this job's limit leaves if that is less."""
+    """Free memory of the device in bytes; for a CPU that of the machine or within this job's limit, if that is less."""
     known = known_free_bytes(device)
     return LAPTOP if known is None else known
 
 
 def known_free_bytes(device: torch.device) -> int | None:
-    """`free_bytes` where the system tells it, else None. A GPU's memory that torch holds and does not use is free."""
+    """`free_bytes` if the system tells it, else None. GPU memory that torch has reserved but not used is free."""
     if device.type == "cuda":
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + idle
-    rooms = [room for room in (_machine(), group_free_bytes()) if room is not None]
-    return min(rooms, default=None)
+    known = [free for free in (_machine_free_bytes(), group_free_bytes()) if free is not None]
+    return min(known, default=None)
 
 
-def _machine() -> int | None:
+def _machine_free_bytes() -> int | None:
     try:
         lines = (ROOT / "proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
@@ -44,20 +44,21 @@ def _machine() -> int | None:
 
 
 def group_free_bytes() -> int | None:
-    """What the limits of this process' control groups leave (containers, slurm jobs; versions 1 and 2); None: no limit.
+    """Free bytes within the limits of this process' control groups, versions 1 and 2; None: no limit.
 
-    Every group above the process' own limits it too. A group that a container does not show is passed over.
+    Containers and slurm jobs set such limits. Groups above the process' own limit it too; a group that is not visible
+    in a container is skipped.
     """
-    rooms: list[int] = []
-    for mount, place, names in _memory_groups():
-        for group in (place, *place.parents):
+    free: list[int] = []
+    for mount, own, names in _memory_groups():
+        for group in (own, *own.parents):
             if group.is_relative_to(mount):
-                rooms += _rooms(group, *names)
-    return min(rooms, default=None)
+                free += _free_in_group(group, *names)
+    return min(free, default=None)
 
 
 def _memory_groups() -> Iterator[tuple[Path, Path, tuple[tuple[str, ...], str, tuple[str, ...]]]]:
-    """For each version: where its groups of memory are mounted, this process' own, and the names of its files."""
+    """By version: where the memory groups are mounted, this process' own group, and the names of the group's files."""
     try:
         lines = (ROOT / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -72,34 +73,34 @@ def _memory_groups() -> Iterator[tuple[Path, Path, tuple[tuple[str, ...], str, t
             yield mount, mount / path.lstrip("/"), V1
 
 
-def _rooms(group: Path, limits: tuple[str, ...], use: str, files: tuple[str, ...]) -> Iterator[int]:
-    """What each limit of one group leaves; nothing where there is no such limit or group."""
+def _free_in_group(group: Path, limits: tuple[str, ...], usage: str, reclaimable: tuple[str, ...]) -> Iterator[int]:
+    """Free bytes within each limit of one group; nothing if there is no such limit or group."""
     for name in limits:
         try:
-            limit = int((group / name).read_text(encoding="ascii"))  # "max": no limit, a ValueError
-            used = int((group / use).read_text(encoding="ascii"))
-            rows = [line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines()]
+            limit = int((group / name).read_text(encoding="ascii"))  # "max" means no limit and raises ValueError
+            used = int((group / usage).read_text(encoding="ascii"))
+            entries = [line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines()]
         except (OSError, ValueError):
             continue
-        kept = sum(int(row[1]) for row in rows if len(row) == 2 and row[0] in files)
-        yield max(0, limit - used + min(kept, used))
+        files = sum(int(entry[1]) for entry in entries if len(entry) == 2 and entry[0] in reclaimable)
+        yield max(0, limit - used + min(files, used))
 
 
 def fitting_micro_batch(
-    activations: Activations | None, batch_size: int, device: torch.device, sharing: int = 1
+    activations: Activations | None, batch_size: int, device: torch.device, local_processes: int = 1
 ) -> int:
-    """How many images at once: as many passes as there must be for their activations to fit, of equal size.
+    """The size of a micro-batch: the batch is split into as few equal passes as its activations fit into memory.
 
     Args:
-        activations: None: steps are never split.
-        sharing: so many processes share the machine's memory, each with a GPU of its own if there are GPUs.
+        activations: memory of a step; None: steps are never split.
+        local_processes: processes that share the machine's memory; on GPUs each has one of its own.
     Returns:
         1 to `batch_size`.
     """
     if activations is None:
         return batch_size
     free = free_bytes(device)
-    room = GPU_SHARE * free if device.type == "cuda" else min(CPU_SHARE * free / sharing, CPU_MOST)
+    room = GPU_FRACTION * free if device.type == "cuda" else min(CPU_FRACTION * free / local_processes, CPU_MOST)
     fit = max(1, activations.images_in(int(room)))
     passes = -(-batch_size // fit)
     return -(-batch_size // passes)

@@ -1,4 +1,4 @@
-"""Where a training stands."""
+"""The position of a training: stage, epoch, batch and counts, as checkpoints store it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from util.errors import UserError
 
-# the stage, the epoch in it, batches done in the epoch, steps and images of the stage, and its images computed at once
+# stage, epoch in the stage, batches done in the epoch, steps and images in the stage, size of its micro-batches
 PARTS = ("stage", "epoch", "batch", "step", "images", "micro_batch")
 
 
 def start_of(stage: int) -> dict[str, int]:
-    """The position before a stage's first step; its micro-batch is not known yet."""
+    """The position before a stage's first step; the size of its micro-batches is not known yet."""
     return {**dict.fromkeys(PARTS, 0), "stage": stage}
 
 
@@ -21,7 +21,7 @@ def position_in(content: Mapping[str, Any], path: Path) -> dict[str, int]:
     """The position in a checkpoint's content.
 
     Raises:
-        UserError: there is none; the message names the file, `path`.
+        UserError: it is missing or not valid; the message names the file, `path`.
     """
     position = content.get("position")
     if (

@@ -1,8 +1,8 @@
-"""Before the first step: what a step keeps in memory, whether the disk has room, and one sentence about both.
+"""Measures the memory of a step and checks the disk before the first step.
 
-Refused is what cannot work: a step that does not fit into memory one image at a time, and a disk without room for the
-states that must be there at the same time. Anything else that a run may lack shows when it comes, with its cause: a
-loading process that dies, a GPU that is full, a save that finds no room.
+A run is refused if a step does not fit into memory one image at a time, for stages that can split their steps, or if
+the disk has no room for the three states that exist during a save. Other shortages are reported when they occur: a
+loading process that dies, a GPU that is full, a save that fails.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from util.errors import UserError
 
 @dataclass(frozen=True)
 class Needs:
-    """What was measured: activations by stage, for stages whose steps may be split; and a sentence for the log."""
+    """Activations by stage, for stages that can split their steps, and a sentence about memory and disk for the log."""
 
     activations: dict[str, Activations]
     sentence: str
@@ -45,13 +45,13 @@ def preflight(
     amp_dtype: torch.dtype | None,
     newest: NewestCheckpoint | None,
 ) -> Needs:
-    """The needs of a run that is about to begin, or to go on from `newest`.
+    """Measure the needs of a run that is about to start, or to continue from `newest`.
 
-    Takes the seconds of a forward pass of one image, in mixed precision of three, for each stage to come that can
-    split its steps. Changes neither files nor weights nor random numbers.
+    For each remaining stage that can split its steps, this computes the gradients of one image, in mixed precision of
+    three. Files, weights and random states do not change.
 
     Raises:
-        UserError: memory or disk cannot do.
+        UserError: not enough memory or disk space.
     """
     first = 0 if newest is None else position_in(newest.content, newest.path)["stage"]
     context = StepContext(device, micro_batch=1, amp_dtype=amp_dtype, room=known_free_bytes(device))
@@ -62,7 +62,7 @@ def preflight(
 
 
 def middle(dataset: UnalignedMaskDataset, n: int) -> Batch:
-    """A batch of the slice of either domain that lies nearest the middle, where heads are largest, n times."""
+    """A batch with n copies of each domain's slice nearest the middle, where heads are largest."""
     a, b = (int(np.abs(folder.p - 0.5).argmin()) for folder in (dataset.A, dataset.B))
     positions = np.full(n, a), np.full(n, b)
     return dataset.__getitems__(Draws(*positions, dataset.A.p[positions[0]], dataset.B.p[positions[1]], np.arange(n)))
@@ -72,9 +72,9 @@ def _measured(model: BaseModel, stage: Stage, dataset: UnalignedMaskDataset, con
     try:
         return measure_activations(model, stage, middle(dataset, 2).to(context.device), context)
     except (MemoryError, torch.OutOfMemoryError) as error:
-        free = "is free" if context.room is None else f"the {in_words(context.room)} that are free"
+        free = "" if context.room is None else f" ({in_words(context.room)})"
         raise UserError(
-            f"a step of stage {stage.name} needs more memory than {free} even for one image at a time; "
+            f"a step of stage {stage.name} does not fit into the free memory{free}, even one image at a time; "
             f"lower {_either(stage.smaller)}"
         ) from error
 
@@ -82,10 +82,10 @@ def _measured(model: BaseModel, stage: Stage, dataset: UnalignedMaskDataset, con
 def _sentence(model: BaseModel, activations: dict[str, Activations]) -> str:
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     moments = moment_bytes(model)
-    steps = "".join(f", a step of {name} keeps {in_words(each.first)} an image" for name, each in activations.items())
+    steps = "".join(f", {in_words(each.first)} per image in a step of {name}" for name, each in activations.items())
     return (
         f"memory: {in_words(weights + moments // 2 + moments)} for networks, gradients and Adam{steps}; "
-        f"disk: {in_words(state_bytes(model))} a saved state"
+        f"disk: {in_words(state_bytes(model))} per saved state"
     )
 
 

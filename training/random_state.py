@@ -1,4 +1,4 @@
-"""The state of every global random generator, for a checkpoint: tensors and plain values only."""
+"""The states of all global random generators, for checkpoints: tensors and plain values only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """States of torch on the CPU and on `device`, of NumPy and of Python."""
+    """The generator states of torch (CPU and `device`), NumPy and Python."""
     numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     numpy["state"]["key"] = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
     state = {"torch": torch.get_rng_state(), "numpy": numpy, "python": random.getstate()}
@@ -20,7 +20,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Take up `random_state`. A run that moves from a CPU to a GPU keeps the GPU's own."""
+    """Restore a `random_state`. A run that moves from a CPU to a GPU keeps the GPU's current state."""
     torch.set_rng_state(state["torch"])
     random.setstate(state["python"])
     key = state["numpy"]["state"]["key"].numpy().astype(np.uint32)

@@ -1,4 +1,4 @@
-"""A run's folder: may it be used, what is in it, and the files that describe the run."""
+"""The run folder: lock, checks, leftovers of earlier runs, and the files that describe the run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from util.files import PART, replace_text
 from util.problems import Problem, as_rows
 from util.reading import read_json
 
-DAMAGED = ".damaged"  # ends the name of a checkpoint that could not be read
+DAMAGED = ".damaged"  # suffix of a checkpoint that could not be read
 
 
 def requeued(run: RunOptions, environment: Mapping[str, str]) -> RunOptions:
-    """The run as it goes on by itself when slurm has started its job again (SLURM_RESTART_COUNT above 0)."""
+    """The run; with --continue_train if slurm restarted its job (SLURM_RESTART_COUNT above 0) and a state is saved."""
     restarts = environment.get("SLURM_RESTART_COUNT", "")
     if not (restarts.isdecimal() and int(restarts) and _checkpoints(run.run_dir)):
         return run
@@ -38,7 +38,7 @@ def requeued(run: RunOptions, environment: Mapping[str, str]) -> RunOptions:
 
 @contextmanager
 def hold_run_folder(run: RunOptions) -> Iterator[None]:
-    """Hold the run folder, made if need be, within the block. Of a run that never began nothing of ours stays in it.
+    """Create the run folder if necessary and hold its lock within the block. A run that never began leaves no traces.
 
     Raises:
         UserError: another process holds the folder; nothing to continue; an earlier run would be lost; the folder
@@ -47,7 +47,7 @@ def hold_run_folder(run: RunOptions) -> Iterator[None]:
     folder = run.run_dir
     if run.train.continue_train and not folder.is_dir():
         raise _nothing_to_continue(folder)
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    created = [place for place in (folder, *folder.parents) if not place.exists()]
     begun = (folder / OPTIONS_NAME).exists()
     with ExitStack() as held:
         with writable(run):
@@ -58,36 +58,35 @@ def hold_run_folder(run: RunOptions) -> Iterator[None]:
             yield
         finally:
             if not begun and not (folder / OPTIONS_NAME).exists():
-                _remove_traces(folder, new)
+                _remove_traces(folder, created)
 
 
 def _check_purpose(run: RunOptions) -> None:
-    """Raise UserError unless there is a run to continue, no run in the way, or leave to overwrite it."""
+    """Raise UserError if there is no run to continue, or if a new run would replace one without --overwrite."""
     saved = _checkpoints(run.run_dir)
     if run.train.continue_train and not saved:
         raise _nothing_to_continue(run.run_dir)
     if saved and not run.train.continue_train and not run.train.overwrite:
         raise UserError(
-            f"--name {run.train.name}: {run.run_dir} holds a trained run; add --continue_train to go on with it, "
-            "--overwrite to start afresh, or give another --name"
+            f"--name {run.train.name}: {run.run_dir} holds a trained run; add --continue_train to go on with it or "
+            "--overwrite to replace it, or give another --name"
         )
 
 
-def _remove_traces(folder: Path, new: Sequence[Path]) -> None:
-    """Remove the lock, and of the folders in `new`, the inner first, those that are empty."""
+def _remove_traces(folder: Path, created: Sequence[Path]) -> None:
+    """Remove the lock, and then the folders in `created`, innermost first, as far as they are empty."""
     with suppress(OSError):
         (folder / LOCK_NAME).unlink()
-        for place in new:
+        for place in created:
             place.rmdir()
 
 
 def state_to_continue(run: RunOptions, image_size: tuple[int, int], stages: Sequence[Stage]) -> NewestCheckpoint | None:
-    """The checkpoint to go on from, if that is asked for. Changes nothing.
+    """The checkpoint that --continue_train resumes from, else None. Changes nothing.
 
-    `stages` are those that the run's model would go through now.
-
+    Args: stages: those of the model as the run's options make it now.
     Raises:
-        UserError: no checkpoint can be read; the continued run has other options.
+        UserError: no checkpoint can be read; the saved run has other options.
     """
     if not run.train.continue_train:
         return None
@@ -97,15 +96,15 @@ def state_to_continue(run: RunOptions, image_size: tuple[int, int], stages: Sequ
 
 
 def leftovers(folder: Path, newest: NewestCheckpoint | None) -> list[Path]:
-    """Files that `begin_run` removes: half-written ones, and without a state to go on from an earlier run's."""
-    parts = list(folder.rglob("*" + PART))
+    """Files that `begin_run` removes: half-written ones and, if no run is resumed, those of an earlier run."""
+    unfinished = list(folder.rglob("*" + PART))
     if newest is not None:
-        return parts
-    return [*parts, *_checkpoints(folder), *weights_files(folder), *folder.glob("*" + DAMAGED)]
+        return unfinished
+    return [*unfinished, *_checkpoints(folder), *weights_files(folder), *folder.glob("*" + DAMAGED)]
 
 
 def begin_run(run: RunOptions, image_size: tuple[int, int], newest: NewestCheckpoint | None) -> None:
-    """Clear what is left over in the folder and write the options.
+    """Remove leftovers, rename damaged checkpoints, and write options.json.
 
     Raises:
         UserError: the folder cannot be written.
@@ -114,7 +113,7 @@ def begin_run(run: RunOptions, image_size: tuple[int, int], newest: NewestCheckp
     with writable(run):
         for path in leftovers(folder, newest):
             path.unlink()
-        for path in newest.unusable if newest else ():  # or the next save would keep it in the good one's place
+        for path in newest.unusable if newest else ():  # the next save would keep it as previous.pt
             if path.exists():
                 path.replace(path.with_name(path.name + DAMAGED))
         with replace_text(folder / OPTIONS_NAME) as file:
@@ -123,20 +122,20 @@ def begin_run(run: RunOptions, image_size: tuple[int, int], newest: NewestCheckp
 
 
 def _saved_options(run: RunOptions, image_size: tuple[int, int]) -> dict[str, Any]:
-    """What options.json holds, as JSON gives it back."""
+    """The content of options.json, with the types that reading JSON gives."""
     return json.loads(json.dumps({**run.flat(), "image_size": list(image_size)}))
 
 
 def _check_same_run(folder: Path, wanted: Mapping[str, Any], newest: NewestCheckpoint, stages: Sequence[Stage]) -> None:
-    """Raise UserError unless the run in the folder is the one wanted, perhaps with more epochs."""
+    """Raise UserError unless the saved run has the wanted options, apart from the number of epochs."""
     earlier = read_json(folder / OPTIONS_NAME)
     if not isinstance(earlier, dict):
         raise UserError(f"{folder / OPTIONS_NAME}: not the options of a run")
     changed = differences(earlier, wanted)
     if changed:
         raise UserError(
-            f"--continue_train: {folder} was trained with other options ({'; '.join(changed)}); repeat them, "
-            "start afresh with --overwrite, or give another --name"
+            f"--continue_train: {folder} was trained with other options ({'; '.join(changed)}); repeat its options, "
+            "replace it with --overwrite, or give another --name"
         )
     reached = position_in(newest.content, newest.path)["stage"]
     if reached >= len(stages) or stages[reached].epochs_before != newest.content.get("epochs_before"):
@@ -159,7 +158,7 @@ def _nothing_to_continue(folder: Path) -> UserError:
 
 @contextmanager
 def writable(run: RunOptions) -> Iterator[None]:
-    """Turns an OSError within the block into the UserError that names the file."""
+    """Turn an OSError within the block into a UserError that names the file."""
     try:
         yield
     except OSError as error:
@@ -178,28 +177,28 @@ def describe_run(
     resumed: bool,
     skipped: Sequence[Problem],
 ) -> str:
-    """Write run.json. Returns a warning if the slices are not those that the run began with, else nothing.
+    """Write run.json. Returns a warning if the slices are not those that the run began with, else an empty text.
 
     Raises:
         UserError: it cannot be written.
     """
-    mine = fingerprint(dataset)
+    current = fingerprint(dataset)
     with writable(run):
         info = write_run_info(
             run.run_dir,
             seed=run.train.seed,
             command=["train.py", *argv],
-            data_fingerprint=mine,
+            data_fingerprint=current,
             device=device,
             resumed=resumed,
             extra={"skipped": as_rows(skipped)},
         )
-    if info.get("data_fingerprint") == mine:
+    if info.get("data_fingerprint") == current:
         return ""
     return f"--dataroot {run.train.dataroot}: other slices than those that {run.run_dir} began with; training goes on"
 
 
 def fingerprint(dataset: UnalignedMaskDataset) -> str:
-    """SHA-256 of which slices are trained on and what they show: tells data folders apart without reading them."""
+    """SHA-256 over the training slices' names and content as the cache records them, without reading the slices."""
     parts = "".join(f"{folder.domain}:{folder.fingerprint()}\n" for folder in dataset.folders)
     return hashlib.sha256(parts.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""`run.json`: with what, on what and from what a run was made."""
+"""`run.json`: the command, seed, data, device and software versions of a run."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ RUN_INFO_NAME = "run.json"
 
 
 def device_name(device: torch.device) -> str:
-    """Marketing name of a CUDA device, else the processor's kind."""
+    """Product name of a CUDA device, else the type of the processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
 
 
 def git_commit(folder: Path) -> str | None:
-    """Commit checked out in `folder`, read from `.git` without calling git; None if there is none."""
+    """The commit checked out in `folder`, read from `.git` without calling git; None if there is none."""
     git = folder / ".git"
     try:
         head = (git / "HEAD").read_text(encoding="utf-8").strip()
@@ -46,7 +46,7 @@ def git_commit(folder: Path) -> str | None:
 
 
 def _earlier(path: Path) -> dict[str, Any]:
-    """What the first start wrote; nothing if that is lost: a run goes on without it."""
+    """The content of an existing run.json; empty if it cannot be read, because a run can continue without it."""
     try:
         content = read_json(path)
     except UserError:
@@ -64,12 +64,12 @@ def write_run_info(
     resumed: bool = False,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write `run.json` and return it. Resuming keeps what the first start wrote and adds to its list `resumed`.
+    """Write `run.json` and return its content. A resume keeps the entries of the first start and adds to `resumed`.
 
     Args:
         command: the command line, program first.
-        data_fingerprint: what the caller identifies its data by.
-        extra: further entries of the caller's, JSON values only.
+        data_fingerprint: identifies the data.
+        extra: further entries, JSON values only.
     Raises: OSError.
     """
     start: dict[str, Any] = {

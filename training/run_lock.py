@@ -1,4 +1,4 @@
-"""`run.lock`: one run folder, one training at a time."""
+"""`run.lock`: only one training at a time uses a run folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ HELD = (errno.EACCES, errno.EAGAIN)
 
 @contextmanager
 def run_lock(run_dir: Path) -> Iterator[None]:
-    """Hold the folder's lock within the block. It ends with the process, whatever ends that.
+    """Hold the folder's lock within the block. The system releases it whenever the process ends, however it ends.
 
-    A record lock (fcntl), which, unlike flock's, the workers of a DataLoader do not inherit: they outlive a killed
-    training by seconds. Where the file system has no locks, a warning says so and the block runs without one.
+    It is a record lock (fcntl). DataLoader workers, which outlive a killed training by seconds, do not inherit it as
+    they would a lock by flock. If the file system has no locks, a warning says so and the block runs without one.
 
     Raises:
-        UserError: another process holds it; the message says who.
+        UserError: another process holds the lock; the message names it.
         OSError: the file cannot be written.
     """
     path = run_dir / LOCK_NAME
@@ -37,7 +37,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in HELD:
                 raise UserError(f"{run_dir} is in use by {_holder(file)}; stop it, or give another --name") from error
-            warn(f"{run_dir}: no lock there ({error.strerror}); a second run in this folder would not be noticed")
+            warn(f"{run_dir}: cannot be locked ({error.strerror}); a second run in this folder would not be noticed")
         if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
             raise UserError(f"{run_dir}: another training has just left it; start again")
         file.truncate(0)
@@ -52,5 +52,5 @@ def _holder(file: TextIO) -> str:
     try:
         found = json.load(file)
         return f"process {found['pid']} on {found['host']} since {found['started']}"
-    except (ValueError, KeyError, TypeError):  # it has the lock and has not written its name yet
+    except (ValueError, KeyError, TypeError):  # it holds the lock but has not written its name yet
         return "another process"

@@ -1,4 +1,4 @@
-"""Signals that end a run well: the step is finished, the state saved, and the status says which signal it was."""
+"""Signals that end a run in order: the step is finished, the state saved, and the exit status names the signal."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # a scheduler's, Ctrl-C, a scheduler's early warning
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # from a scheduler, from Ctrl-C, a scheduler's early warning
 
-COPY_SECONDS = 10.0
+COPY_SECONDS = 10.0  # signals within this time of the first are copies that torchrun passes on
 
 
 class Stopped(Exception):
@@ -19,23 +19,23 @@ class Stopped(Exception):
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(f"stopped by {number.name}")
-        self.status = 128 + number  # as a shell shows a process that the signal killed
+        self.status = 128 + number  # the status a shell reports for a process killed by the signal
 
 
 class StopRequest:
-    """The signal that asked for a stop, once one has."""
+    """The signal that asked for a stop; None until one arrives."""
 
     signal: signal.Signals | None = None
 
 
 @contextmanager
-def stop_on_signals(*, copied: bool = False, told: bool = True) -> Iterator[StopRequest]:
-    """Within the block the first of `SIGNALS` is noted; the second kills the process at once. Main thread only.
+def stop_on_signals(*, copied: bool = False, announce: bool = True) -> Iterator[StopRequest]:
+    """Within the block, record the first of `SIGNALS`; a second kills the process at once. Main thread only.
 
     Args:
-        copied: torchrun passes on to its processes a signal that a terminal or a scheduler has sent them too; what
-            comes within `COPY_SECONDS` of the first is then its copy.
-        told: say on stderr what the first signal does.
+        copied: ignore signals within `COPY_SECONDS` of the first. torchrun passes a signal on to processes that may
+            have received it already from the terminal or the scheduler.
+        announce: say on stderr what the first signal does.
     """
     request = StopRequest()
     first = 0.0
@@ -52,8 +52,8 @@ def stop_on_signals(*, copied: bool = False, told: bool = True) -> Iterator[Stop
             for each in SIGNALS:
                 signal.signal(each, signal.SIG_DFL)
         text = f"{request.signal.name}: saving after this step; a second signal ends at once, without saving\n"
-        if told:
-            with suppress(OSError):  # straight to the terminal: the signal may have interrupted a print
+        if announce:
+            with suppress(OSError):  # written directly: the signal may have interrupted a print
                 os.write(2, text.encode())
 
     before = {number: signal.signal(number, note) for number in SIGNALS}
@@ -65,9 +65,9 @@ def stop_on_signals(*, copied: bool = False, told: bool = True) -> Iterator[Stop
 
 
 def ignore_in_worker(worker: int) -> None:
-    """`worker_init_fn` of a DataLoader: Ctrl-C and schedulers signal the workers too, which the last step still needs.
+    """`worker_init_fn` of a DataLoader: ignore `SIGNALS`, which Ctrl-C and schedulers send to workers too.
 
-    They end with the training process, however it ends.
+    The last step still needs the workers. They end with the training process, however it ends.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

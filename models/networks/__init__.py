@@ -1,4 +1,4 @@
-"""Networks by the names users type: `--netG`, `--netD`."""
+"""The networks, by the names that `--netG` and `--netD` take."""
 
 from __future__ import annotations
 
@@ -99,19 +99,19 @@ class DiscriminatorOptions:
 
 
 def make_generator(options: GeneratorOptions) -> nn.Module:
-    """The generator `--netG` names, initialised."""
+    """Build and initialise the generator that `--netG` names."""
     network = GENERATORS[options.netG](options)
     init_weights(network, options.init_type, options.init_gain)
     return network
 
 
 def discriminator_norm(options: DiscriminatorOptions, generator: GeneratorOptions) -> str:
-    """The normalisation that --norm_D and --norm together name."""
+    """The discriminators' normalisation: --norm_D, or --norm if that is `same`."""
     return generator.norm if options.norm_D == "same" else options.norm_D
 
 
 def make_discriminator(options: DiscriminatorOptions, generator: GeneratorOptions, in_channels: int) -> nn.Module:
-    """The discriminator `--netD` names for images of `in_channels`, initialised."""
+    """Build and initialise the discriminator that `--netD` names, for images of `in_channels`."""
     name = discriminator_norm(options, generator)
     network = DISCRIMINATORS[options.netD](options, in_channels, norm_layer(name), name == "none")
     init_weights(network, generator.init_type, generator.init_gain)

@@ -1,7 +1,7 @@
 """Generator `hybrid`: a structured-attention transformer under a UNETR decoder (docs/method.md section 4).
 
 After UNETR (Hatamizadeh et al. 2022) and UNest (arXiv 2406.18967). At the published sizes (width 768, depth 4,
-12 heads, MLP 3072, patch 16, features 16) it has 40.3 M parameters within 5 %.
+12 heads, MLP 3072, patch 16, features 16) it has 40.5 M parameters.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from util.errors import UserError
 from util.needs import chosen
 from util.schema import flag
 
-POSITION_GRID = 14  # the learned positions' own grid: 224 px in patches of 16; other sizes interpolate it
+POSITION_GRID = 14  # grid of the position embeddings: 224 px in patches of 16; interpolated for other sizes
 PATCHES = (8, 16)
-LOGIT_RANGE = 0.96  # the image is shrunk by this before atanh, which is infinite at -1 and 1
-SOFTER = (0.01, 0.02)  # standard deviations of the softer images, in sides of the image: 1 and 2 px of 96
-SHARP_FIRST = 1.0  # head start of the image itself before the softmax: more than half of the first mixture
+LOGIT_RANGE = 0.96  # the image is scaled by this before atanh, which is infinite at -1 and 1
+SOFTER = (0.01, 0.02)  # standard deviations of the blurred images, as fractions of the side: 1 and 2 px of 96
+SHARP_FIRST = 1.0  # added to the logit of the unblurred image, so that it starts with over half of the weight
 
 _flag = partial(flag, group="hybrid generator", needs=chosen(netG=("hybrid",)))
 
@@ -51,7 +51,7 @@ class HybridOptions:
 
 
 class TokenUp(nn.Module):
-    """Token map to a finer map: a 2x transposed convolution, then (2x, residual unit) for each further doubling."""
+    """Upsample a token map: a 2x transposed convolution, then 2x and a residual unit for each further doubling."""
 
     def __init__(self, width: int, channels: int, doublings: int, norm: Norm) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class TokenUp(nn.Module):
 
 
 class Fuse(nn.Module):
-    """Decoder step: the coarser map doubled, laid beside the skip, one residual unit."""
+    """Decoder step: upsample the coarser map by 2, concatenate the skip, apply one residual unit."""
 
     def __init__(self, coarse: int, channels: int, norm: Norm) -> None:
         super().__init__()
@@ -77,20 +77,20 @@ class Fuse(nn.Module):
 
 
 def softened(x: Tensor, sharpness: Tensor) -> Tensor:
-    """Every pixel a mixture of the image itself and of the image blurred by each of `SOFTER`.
+    """Mix the image with itself blurred by each of `SOFTER`, pixel by pixel.
 
-    Noise is taken away by averaging over neighbours, and how far is the network's choice pixel by pixel: far inside a
-    tissue, not at all at an edge. A few channels of 3x3 convolutions need many more steps to learn the same.
+    Averaging over neighbours removes noise, and the network chooses for each pixel how far: far inside a tissue, not at
+    all at an edge. A few channels of 3x3 convolutions need many more steps to learn this.
 
     Args:
         x: (N, C, H, W) in [-1, 1].
-        sharpness: (N, 1 + len(SOFTER), H, W), logits of the mixture's weights.
+        sharpness: (N, 1 + len(SOFTER), H, W), logits of the mixing weights.
 
     Returns:
         (N, C, H, W) in [-1, 1].
     """
     side = max(x.shape[-2:])
-    versions = [x, *(gaussian_blur(x, share * side, 2 * math.ceil(3 * share * side) + 1) for share in SOFTER)]
+    versions = [x, *(gaussian_blur(x, sigma * side, 2 * math.ceil(3 * sigma * side) + 1) for sigma in SOFTER)]
     weights = torch.softmax(torch.cat([sharpness[:, :1] + SHARP_FIRST, sharpness[:, 1:]], 1), 1)
     return (weights.unsqueeze(2) * torch.stack(versions, 1)).sum(1)
 
@@ -109,7 +109,7 @@ class HybridGenerator(nn.Module):
         self.multiple = o.hybrid_patch
         self.threshold = o.fth
         self.residual = o.hybrid_residual and in_channels == out_channels
-        self.dense = False  # set for compile and export: no data-dependent shapes, which a GPU would have to wait for
+        self.dense = False  # set for compiling and export, which need shapes that do not depend on the data
         self.embed = nn.Conv2d(in_channels, width, o.hybrid_patch, o.hybrid_patch)
         self.positions = nn.Parameter(torch.randn(1, width, POSITION_GRID, POSITION_GRID) * 0.02)
         self.foreground = nn.Sequential(
@@ -123,7 +123,7 @@ class HybridGenerator(nn.Module):
         scales = o.hybrid_patch.bit_length() - 1  # 4 doublings from token to pixel at patch 16
         widths = [o.hybrid_features * 2**level for level in range(scales)]  # finest first: 16, 32, 64, 128
         self.image_skip = ResidualUnit(in_channels, widths[0], norm)
-        # hidden states of several depths, shallow ones for fine maps; each is drawn up to its own scale
+        # hidden states of several depths, shallow ones for fine maps; each is upsampled to its own scale
         self.taps = [o.hybrid_depth * level // scales for level in range(1, scales)]
         self.token_skips = nn.ModuleList(
             TokenUp(width, widths[level], scales - level, norm) for level in range(1, scales)
@@ -135,7 +135,7 @@ class HybridGenerator(nn.Module):
         self.output = nn.Conv2d(widths[0], drawn, 7, padding=3)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Translate; with `mask` (N, 1, H, W) in {0, 1} the true foreground steers attention (training only)."""
+        """Translate x; with `mask` (N, 1, H, W) in {0, 1} attention follows the true foreground (training only)."""
         check_multiple("netG hybrid", (x.shape[-2], x.shape[-1]), self.multiple)
         tokens = self.embed(x)  # (N, width, h, w)
         tokens = tokens + F.interpolate(self.positions, tokens.shape[-2:], mode="bilinear", align_corners=False)
@@ -149,7 +149,7 @@ class HybridGenerator(nn.Module):
         return torch.tanh(image), logits
 
     def _encode(self, tokens: Tensor, foreground: Tensor) -> list[Tensor]:
-        """Token maps (N, width, h, w): before the first block, after each block; the last one normalised."""
+        """Token maps (N, width, h, w) before the first block and after each block, the last one normalised."""
         n, width, h, w = tokens.shape
         x = tokens.flatten(2).transpose(1, 2)  # (N, h w, width)
         states = [x]

@@ -1,4 +1,4 @@
-"""Pieces that several networks share: normalisation by name, weight initialisation, size checks."""
+"""Building blocks of several networks: normalisation by name, weight initialisation, size checks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INITS: dict[str, Callable[[Tensor, float], object]] = {  # of a convolution's we
 
 
 def norm_layer(name: str) -> Norm:
-    """A function from channel count to normalisation layer, as `--norm` names it.
+    """The function that makes the normalisation layer `--norm` names for a number of channels.
 
     Raises:
         ValueError: unknown name.
@@ -41,7 +41,7 @@ def norm_layer(name: str) -> Norm:
 def init_weights(network: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
     """Initialise convolutions in place (CycleGAN appendix: N(0, 0.02)); biases become 0.
 
-    The transformer's linear layers keep torch's own scale, which follows their width.
+    Linear layers of transformers keep torch's own initialisation, whose scale follows their width.
     """
     if init_type not in INITS:
         raise ValueError(f"init_type '{init_type}', allowed are {', '.join(INITS)}")
@@ -65,19 +65,19 @@ def check_multiple(name: str, size: tuple[int, int], multiple: int) -> None:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of trainable values."""
+    """Number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 class ResidualUnit(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the shortcut is a convolution where shape changes.
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes.
 
     (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride).
     """
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm, *, stride: int = 1) -> None:
         super().__init__()
-        # no bias before a normalisation: it would be subtracted again
+        # no bias before a normalisation, which would subtract it again
         self.body = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False),
             norm(out_channels),
@@ -96,13 +96,13 @@ class ResidualUnit(nn.Module):
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose parameters take no gradient (gradients still pass through to its input)."""
+    """A copy in evaluation mode whose parameters get no gradients; gradients still pass through to its input."""
     twin = copy.deepcopy(network).eval()
     return twin.requires_grad_(False)
 
 
 def recompute(network: nn.Module, parts: tuple[type[nn.Module], ...]) -> None:
-    """From now on, modules of these types keep only their input and compute the rest again in the backward pass."""
+    """Make modules of the types `parts` keep only their input and recompute the rest in the backward pass."""
     for module in network.modules():
         if isinstance(module, parts):
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)

@@ -1,4 +1,4 @@
-"""LSC: corrupt an image block by block, and a residual U-Net that restores it (docs/method.md section 2)."""
+"""LSC: block-wise corruption C, and the residual U-Net R that restores the image (docs/method.md section 2)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SCALES = 5  # published channels 16-32-64-128-256, stride 2 between them
 
 
 def block_side(size: tuple[int, int], n_blocks: int) -> int:
-    """Side in pixels of a square block so that about `n_blocks` fit along the longer side: 5 px for 24 on 120 px."""
+    """Side in pixels of a square block, such that about `n_blocks` fit along the longer side: 5 px for 24 on 120 px."""
     return max(2, round(max(size) / n_blocks))
 
 
 def draw_corruption(n: int, size: tuple[int, int], n_blocks: int, generator: torch.Generator) -> Tensor:
-    """Random numbers of one C for `n` images of `size`: (n, 3, rows, columns) uniform in [0, 1), on the CPU.
+    """Random numbers for one C of `n` images of `size`: (n, 3, rows, columns) uniform in [0, 1), on the CPU.
 
-    The rows belong to the images, so parts of a batch, and a real and a synthetic image, can share one draw.
+    They belong to the images, so that parts of a batch, or a real and a synthesised image, can use the same draw.
     """
     side = block_side(size, n_blocks)
     return torch.rand(n, 3, -(-size[0] // side), -(-size[1] // side), generator=generator)
@@ -34,13 +34,13 @@ def corrupt(
     """C(x): every block is rotated with probability `rotate_ratio` by 90, 180 or 270 degrees, then masked with -1.
 
     Args:
-        x: (N, 1, H, W) in [-1, 1]. Sides that are no multiple of the block are padded with background and cut again.
-        draws: (N, 3, rows, columns) of `draw_corruption`: whether to rotate, how far, whether to mask.
+        x: (N, 1, H, W) in [-1, 1]. Sides that are not multiples of the block side are padded with background inside.
+        draws: (N, 3, rows, columns) from `draw_corruption`: whether to rotate, by how much, whether to mask.
         n_blocks: blocks along the longer side (published: 24).
         rotate_ratio, mask_ratio: probabilities in [0, 1], independent for every block.
 
     Returns:
-        corrupted (N, 1, H, W) and masked (N, 1, H, W) bool, True where a block was filled with the background.
+        The corrupted image (N, 1, H, W) and the mask (N, 1, H, W) bool, True where a block was filled with background.
         Differentiable with respect to `x`.
     """
     size = (x.shape[-2], x.shape[-1])
@@ -56,19 +56,19 @@ def corrupt(
 
 
 class LSCNetwork(nn.Module):
-    """R: turned blocks are turned back, then a residual U-Net, two residual units a scale, adds its correction.
+    """R: turns rotated blocks back, then a residual U-Net with two residual units per scale adds a correction.
 
-    (N, 1, H, W) -> (N, 1, H, W), any H and W (padded with background to a multiple of 16 inside). As published the
-    first scale is already at half resolution; the input itself is the skip at full resolution. Group normalisation
+    (N, 1, H, W) -> (N, 1, H, W), any H and W (padded with background to a multiple of 16 inside). As published, the
+    first scale is at half resolution already; the skip at full resolution is the input itself. Group normalisation
     keeps every image independent of its batch and, unlike instance normalisation, keeps its brightness.
-    With `rotate_ratio` 0 there is nothing to turn, and R is the published U-Net alone.
+    With `rotate_ratio` 0 nothing was rotated, and R is the published U-Net alone.
     """
 
     def __init__(self, features: int = 16, *, n_blocks: int = 24, rotate_ratio: float = 0.5) -> None:
         super().__init__()
         self.n_blocks = n_blocks
         self.unrotation = Unrotation(rotate_ratio) if rotate_ratio > 0 else None
-        channels = 1 if self.unrotation is None else 2  # the image turned back, and the image
+        channels = 1 if self.unrotation is None else 2  # the image with its blocks turned back, and the input itself
         widths = tuple(features * 2**scale for scale in range(SCALES))
         self.multiple = 2 ** (len(widths) - 1)
         strides = (*[2] * (len(widths) - 1), 1)  # the deepest scale shares the resolution of the one above

@@ -9,14 +9,14 @@ from util.errors import UserError
 
 
 class PatchDiscriminator(nn.Module):
-    """`n_layers` stride-2 convolutions, then two of stride 1: one score a patch.
+    """`n_layers` convolutions of stride 2, then two of stride 1: one score per patch.
 
     (N, in_channels, H, W) -> (N, 1, about H / 2**n_layers, about W / 2**n_layers), unbounded scores.
     """
 
     def __init__(self, in_channels: int, *, ndf: int, n_layers: int, norm: Norm, bias: bool) -> None:
         super().__init__()
-        self.smallest = 2 ** (n_layers + 2)  # below this the last 4x4 convolutions see nothing but padding
+        self.smallest = 2 ** (n_layers + 2)  # below this the last 4x4 convolutions would see only padding
         layers: list[nn.Module] = [nn.Conv2d(in_channels, ndf, 4, 2, 1), nn.LeakyReLU(0.2)]
         width = ndf
         for level in range(1, n_layers + 1):
@@ -30,14 +30,14 @@ class PatchDiscriminator(nn.Module):
         if min(x.shape[-2:]) < self.smallest:
             height, width = x.shape[-2:]
             raise UserError(
-                f"--netD with its stride-2 layers takes at least {self.smallest} px a side, not {height}x{width}; "
+                f"--netD with its stride-2 layers needs at least {self.smallest} px a side, not {height}x{width}; "
                 "choose a larger --load_size, fewer --n_layers_D or --netD pixel"
             )
         return self.layers(x)
 
 
 class PixelDiscriminator(nn.Module):
-    """Judges every pixel by itself, 1x1 convolutions only: (N, in_channels, H, W) -> (N, 1, H, W)."""
+    """Judges every pixel by itself, with 1x1 convolutions: (N, in_channels, H, W) -> (N, 1, H, W)."""
 
     def __init__(self, in_channels: int, *, ndf: int, norm: Norm, bias: bool) -> None:
         super().__init__()

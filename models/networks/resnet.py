@@ -8,7 +8,7 @@ from models.networks.layers import Norm, check_multiple
 
 
 class ResnetBlock(nn.Module):
-    """Two reflected 3x3 convolutions added to their input: (N, C, H, W) -> same."""
+    """Two 3x3 convolutions with reflection padding, added to their input: (N, C, H, W) -> same."""
 
     def __init__(self, channels: int, norm: Norm, *, dropout: bool, bias: bool) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Structured attention (UNest): foreground tokens see the whole foreground, background tokens their own window.
+"""Structured attention (UNest): foreground tokens attend to all foreground, background tokens to their own window.
 
-Both paths below compute the same function. `gathered` touches every token once, which is what training on short
-sequences wants; `dense` has no data-dependent shape, which is what `torch.compile` and export want. A test holds
-them to 1e-4 of each other.
+Two implementations compute the same function. `_gathered` computes every token once, which is faster on a CPU.
+`_dense` has no data-dependent shapes, which suits GPUs, `torch.compile` and export. A test asserts that they agree
+within 1e-4.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over (N, T, width) with a key mask: True in `valid` (N, T) means the key is seen."""
+    """Multi-head self-attention over (N, T, width) with a key mask: only keys with True in `valid` (N, T) are used."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Attention(nn.Module):
         self.project = nn.Linear(width, width)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """x: (N, T, width); valid: (N, T) bool, at least one True a row. Returns (N, T, width)."""
+        """x: (N, T, width); valid: (N, T) bool, at least one True per row. Returns (N, T, width)."""
         n, t, width = x.shape
         q, k, v = self.qkv(x).view(n, t, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)  # (N, heads, T, d)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=valid[:, None, None, :])
@@ -42,7 +42,7 @@ def to_windows(tokens: Tensor, grid: tuple[int, int], window: int) -> Tensor:
 
 
 def from_windows(windows: Tensor, grid: tuple[int, int], window: int) -> Tensor:
-    """Inverse of `to_windows`, padding dropped: (N * windows, window**2, C) -> (N, rows * columns, C)."""
+    """Inverse of `to_windows`, without the padding: (N * windows, window**2, C) -> (N, rows * columns, C)."""
     rows, columns = grid
     n_rows, n_columns = -(-rows // window), -(-columns // window)
     channels = windows.shape[-1]
@@ -52,9 +52,9 @@ def from_windows(windows: Tensor, grid: tuple[int, int], window: int) -> Tensor:
 
 
 def _attend_gathered(attention: Attention, x: Tensor, member: Tensor) -> Tensor:
-    """Attention among the members of each row only; other tokens come back as 0 and are never computed.
+    """Attention among the members of each sequence; the output for other tokens is 0 and is never computed.
 
-    x: (N, T, C); member: (N, T) bool. Members are packed to the front, rows cut to the longest.
+    x: (N, T, C); member: (N, T) bool. Members are packed to the front and sequences cut to the longest.
     """
     longest = int(member.sum(1).max())
     if longest == 0:
@@ -62,14 +62,14 @@ def _attend_gathered(attention: Attention, x: Tensor, member: Tensor) -> Tensor:
     order = torch.argsort(member.logical_not().to(torch.uint8), dim=1, stable=True)[:, :longest]  # (N, longest)
     index = order.unsqueeze(-1).expand(-1, -1, x.shape[-1])
     valid = member.gather(1, order)
-    # a row without members attends to its first token, so that softmax is defined; the result is dropped below
+    # a sequence without members attends to its first token, so that softmax is defined; the result is zeroed below
     keys = valid | (valid.logical_not().all(1, keepdim=True) & (torch.arange(longest, device=x.device) == 0))
     out = attention(x.gather(1, index), keys) * valid.unsqueeze(-1)
     return torch.zeros_like(x).scatter(1, index, out.to(x.dtype))
 
 
 class StructuredBlock(nn.Module):
-    """One transformer block: foreground attends to foreground, background within local windows, one shared MLP.
+    """One transformer block: foreground attends to foreground, background within local windows; one MLP for both.
 
     (N, T, width), foreground (N, T) bool -> (N, T, width).
     """

@@ -9,7 +9,7 @@ from models.networks.layers import Norm, check_multiple
 
 
 class _Scale(nn.Module):
-    """One scale: down by 2, whatever lies below, up by 2, beside the skip. (N, C, H, W) -> (N, 2 C, H, W) inside."""
+    """One scale: down by 2, the scales below, up by 2, concatenated with the skip. (N, C, H, W) -> (N, 2 C, H, W)."""
 
     def __init__(self, channels: int, inner: int, below: nn.Module | None, *, norm: Norm, dropout: bool, bias: bool):
         super().__init__()
@@ -22,7 +22,7 @@ class _Scale(nn.Module):
             norm(channels),
             *([nn.Dropout(0.5)] if dropout else []),
         ]
-        # the innermost map is 1x1 at the smallest size: normalising it over space would erase it
+        # the innermost map can be 1x1: normalising it over space would set it to zero
         middle = [] if innermost else [norm(inner), below]
         self.body = nn.Sequential(*down, *[layer for layer in middle if layer is not None], *up)
 

@@ -27,12 +27,12 @@ class RunLog:
         log = RunLog(run_dir, display)
         log.stage("gan", n_steps)
         for batch in loader:
-            losses = model.training_step(batch)
+            losses = stage.step(batch, context)
             log.advance(len(batch))
             if log.losses_due():
                 log.losses(epoch, step, {name: float(value) for name, value in losses.items()})
             if log.images_due():
-                log.images(epoch, step, model.visuals())
+                log.images(epoch, step, stage.visuals(batch))
         log.close()
 
     Args:
