@@ -16,7 +16,7 @@ from data.folder.slices import read_image, read_pixels
 from evaluation.paired import MEASURES
 from evaluation.record import null_paths
 from models import MODELS
-from util.checkpoint import OPTIONS_NAME, checkpoint_path, write_checkpoint
+from util.checkpoint import OPTIONS_NAME, checkpoint_path, read_checkpoint, write_checkpoint
 from util.errors import UserError
 from util.schema import build
 
@@ -145,8 +145,9 @@ def test_baselines_can_be_left_out(dataroot: Path, tmp_path: Path) -> None:
 def test_mistakes_are_one_sentence_and_leave_no_results(dataroot: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "cyc", "cycle_gan")
     make_run(tmp_path / "same_seed", "sgp")
-    guided = make_run(tmp_path / "guided", "sgp")  # as if made with --sgp_weights of the other, under another seed
-    (guided / OPTIONS_NAME).write_text((guided / OPTIONS_NAME).read_text().replace('"seed": 0', '"seed": 1'))
+    guided = checkpoint_path(make_run(tmp_path / "guided", "pta_hybrid", seed=1), "latest")
+    encoder = read_checkpoint(checkpoint_path(tmp_path / "same_seed", "latest"))["model"]  # as if by --sgp_weights
+    write_checkpoint(guided, {"model": read_checkpoint(guided)["model"] | encoder})
     cases = [
         (dataroot, "never", [], "never"),
         (tmp_path / "absent", "cyc", [], "no such folder"),
