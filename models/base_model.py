@@ -17,14 +17,14 @@ LRScheduler = torch.optim.lr_scheduler.LRScheduler
 
 
 def _linear(optimiser: torch.optim.Optimizer, o: OptimiserOptions) -> LRScheduler:
-    """Constant for n_epochs, then a line that would reach zero one epoch after the last."""
+    """Constant for n_epochs, then linear decay that would reach zero one epoch after the last."""
     return torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda epoch: 1 - max(0, epoch + 1 - o.n_epochs) / (o.n_epochs_decay + 1)
     )
 
 
 def _step(optimiser: torch.optim.Optimizer, o: OptimiserOptions) -> LRScheduler:
-    """A tenth every lr_decay_iters epochs."""
+    """Divided by ten every lr_decay_iters epochs."""
     return torch.optim.lr_scheduler.StepLR(optimiser, o.lr_decay_iters, gamma=0.1)
 
 
@@ -54,7 +54,7 @@ class LengthOptions:
 
 @dataclass(frozen=True)
 class OptimiserOptions(LengthOptions):
-    """Length of training, and the learning rate of a model that has none of its own."""
+    """Length of training and its learning rate. SGP and LSC have learning rates of their own."""
 
     lr: float = flag(2e-4, "Adam's learning rate", group="optimisation", low=1e-9, high=1)
     beta1: float = flag(0.5, "Adam's first momentum", group="optimisation", low=0, high=0.9999)

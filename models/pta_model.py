@@ -89,11 +89,11 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
         None, "run folder or .pth of a trained LSC; none: train it first", group="LSC", needs=USES_LSC
     )
 
-    # what follows from the options; the conditions under which an option does anything name these
+    # derived from the options; the `needs` of options refer to these
 
     @property
     def weights(self) -> Weights:
-        """The lambdas: those of --loss_preset, but for those that are given one by one."""
+        """The lambdas of --loss_preset; an explicit --lambda_* replaces its value."""
         given = {field.name: getattr(self, f"lambda_{field.name}") for field in fields(Weights)}
         given = {name: value for name, value in given.items() if value is not None}
         return replace(LOSS_PRESETS[self.loss_preset], **given)
@@ -125,7 +125,7 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
 
     @property
     def pairs_by_level(self) -> bool:
-        """Whether some stage takes partners of nearly the same level, not from SGP's table."""
+        """Whether some stage pairs slices by level and not by SGP's table."""
         return self.sgp_match != "bank" or self.trains_sgp or self.trains_lsc or self.n_epochs_refine > 0
 
 

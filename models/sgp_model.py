@@ -52,7 +52,7 @@ class SGPOptions(SGPTraining, LengthOptions):
 
     uses_sgp: ClassVar = True
     trains_sgp: ClassVar = True
-    takes_slices_in_turn: ClassVar = False  # but those of distinct levels
+    takes_slices_in_turn: ClassVar = False  # its batches hold slices of distinct levels
 
     @property
     def least_batch(self) -> int:

@@ -47,7 +47,7 @@ def _patch(o: DiscriminatorOptions, in_channels: int, n_layers: int, norm: Norm,
     return PatchDiscriminator(in_channels, ndf=o.ndf, n_layers=n_layers, norm=norm, bias=bias)
 
 
-# from options, channels of the images, normalisation, and whether convolutions before it have a bias
+# arguments: options, input channels, normalisation, and whether the convolutions before it have a bias
 DISCRIMINATORS: dict[str, Callable[[DiscriminatorOptions, int, Norm, bool], nn.Module]] = {
     "basic": lambda o, channels, norm, bias: _patch(o, channels, 3, norm, bias),
     "n_layers": lambda o, channels, norm, bias: _patch(o, channels, o.n_layers_D, norm, bias),
