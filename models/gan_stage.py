@@ -127,9 +127,10 @@ class GANStage(Stage):
                 if lambda_syn[b]:
                     update.hold(SYN[b], lambda_syn[b], self.syn_loss(b, made, partner[a], batch.key))
                 update.join(fake[b])
-            for domain in "BA" if w.idt else "":
-                idt, _ = translate(G[domain], scan.on_real(domain, real[domain]), shown[domain])  # idt_B = G_AB(b)
-                update.add("idt", w.idt, identity_loss(idt, real[domain]))
+            if w.idt:
+                for b in "BA":
+                    idt, _ = translate(G[b], scan.on_real(b, real[b]), shown[b])  # idt_B = G_AB(b)
+                    update.add("idt", w.idt, identity_loss(idt, real[b]))
         return fake
 
     def discriminator_losses(self, batch: Batch, update: Update, fakes: ByDomain) -> None:
