@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,27 +14,23 @@ from models.stage import Stage, StepsByDevice
 from util.needs import chosen
 from util.schema import flag
 
-LRScheduler = torch.optim.lr_scheduler.LRScheduler
 
-
-def _linear(optimiser: torch.optim.Optimizer, o: OptimiserOptions) -> LRScheduler:
+def _linear(o: OptimiserOptions, epoch: int) -> float:
     """Constant for n_epochs, then linear decay that would reach zero one epoch after the last."""
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda epoch: 1 - max(0, epoch + 1 - o.n_epochs) / (o.n_epochs_decay + 1)
-    )
+    return 1 - max(0, epoch + 1 - o.n_epochs) / (o.n_epochs_decay + 1)
 
 
-def _step(optimiser: torch.optim.Optimizer, o: OptimiserOptions) -> LRScheduler:
+def _step(o: OptimiserOptions, epoch: int) -> float:
     """Divided by ten every lr_decay_iters epochs."""
-    return torch.optim.lr_scheduler.StepLR(optimiser, o.lr_decay_iters, gamma=0.1)
+    return 0.1 ** (epoch // o.lr_decay_iters)
 
 
-def _cosine(optimiser: torch.optim.Optimizer, o: OptimiserOptions) -> LRScheduler:
+def _cosine(o: OptimiserOptions, epoch: int) -> float:
     """Half a cosine over all epochs."""
-    return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(o.n_epochs + o.n_epochs_decay, 1))
+    return (1 + math.cos(math.pi * epoch / (o.n_epochs + o.n_epochs_decay))) / 2
 
 
-LR_POLICIES: dict[str, Callable[[torch.optim.Optimizer, OptimiserOptions], LRScheduler]] = {
+LR_POLICIES: dict[str, Callable[[OptimiserOptions, int], float]] = {
     "linear": _linear,
     "step": _step,
     "cosine": _cosine,
@@ -104,12 +101,9 @@ class BaseModel(nn.Module):
         return {name: optimiser for stage in self.stages for name, optimiser in stage.optimisers.items()}
 
     def training_state(self) -> dict[str, Any]:
-        """The state of optimisers, schedulers and stages. Tensors and plain values only."""
-        schedulers = {name: each for stage in self.stages for name, each in stage.schedulers.items()}
-        state: dict[str, Any] = {
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-            "schedulers": {name: scheduler.state_dict() for name, scheduler in schedulers.items()},
-        }
+        """The state of optimisers and stages. Tensors and plain values only."""
+        optimisers = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
+        state: dict[str, Any] = {"optimisers": optimisers}
         for stage in self.stages:
             state |= stage.state()
         return state
@@ -120,7 +114,7 @@ class BaseModel(nn.Module):
         Raises: ValueError, LookupError, TypeError, RuntimeError, AttributeError: not a state of this model.
         """
         for stage in self.stages:
-            stage.load_optimisers(state["optimisers"], state["schedulers"])
+            stage.load_optimisers(state["optimisers"])
             stage.load_state(state)
 
     def process_state(self) -> dict[str, Any]:
@@ -154,6 +148,6 @@ def adam(networks: list[nn.Module], options: OptimiserOptions, *, beta2: float =
     return torch.optim.Adam(parameters, lr=options.lr, betas=(options.beta1, beta2), fused=True)
 
 
-def scheduler(optimiser: torch.optim.Optimizer, options: OptimiserOptions) -> LRScheduler:
-    """The learning rate over epochs that `--lr_policy` names."""
-    return LR_POLICIES[options.lr_policy](optimiser, options)
+def learning_rate(options: OptimiserOptions, epoch: int) -> float:
+    """The rate that --lr and --lr_policy give for an epoch, counted from 0."""
+    return options.lr * LR_POLICIES[options.lr_policy](options, epoch)

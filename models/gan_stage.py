@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data.batch import Batch
 from models import losses
-from models.base_model import adam, scheduler
+from models.base_model import adam, learning_rate
 from models.chance import uniform
 from models.generator_pair import GeneratorPair
 from models.image_pool import ImagePool
@@ -63,7 +63,9 @@ class GANStage(Stage):
         self.smaller = ("--load_size", *(("--hybrid_width",) if o.netG == "hybrid" else ("--ngf",)))
         self.pools = {"A": ImagePool(o.pool_size, seed=1), "B": ImagePool(o.pool_size, seed=2)}
         self.optimisers = {"G": adam([model.G_AB, model.G_BA], o), "D": adam([model.D_A, model.D_B], o)}
-        self.schedulers = {name: scheduler(optimiser, o) for name, optimiser in self.optimisers.items()}
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        return learning_rate(self.options, epoch)
 
     # what PTA changes ------------------------------------------------------------------------------------------
 

@@ -147,8 +147,11 @@ class LSCStage(Stage):
         super().__init__([lsc], epochs, options.lsc_steps, epochs_before)
         self.lsc, self.least_batch, self.watch = lsc, options.lsc_batch_size, MemoryWatch()
         self.optimiser = torch.optim.Adam(lsc.parameters(), lr=options.lsc_lr, fused=True)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, half_cosine(options.lsc_steps))
-        self.optimisers, self.schedulers = {self.name: self.optimiser}, {self.name: self.schedule}
+        self.optimisers = {self.name: self.optimiser}
+        self._lr, self._factor = options.lsc_lr, half_cosine(options.lsc_steps)
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        return self._lr * self._factor(step)
 
     def losses(self, batch: Batch, update: Update) -> Tensor:
         """L_LSC = |R(C(b)) - b|. Returns R(C(b))."""
@@ -163,12 +166,8 @@ class LSCStage(Stage):
                 restored = self.losses(part, update)
             error = _squared_error(restored, part).float()
         update.apply()
-        self.schedule.step()
         self.watch.seen.append(context.processes.summed(error))
         return update.terms
-
-    def end_epoch(self) -> None:
-        """Does nothing: the learning rate changes with every step."""
 
     def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
         return self.watch.figures(self.lsc, batches, context)

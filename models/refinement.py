@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from data.batch import Batch
 from models.base_model import adam
@@ -44,10 +43,11 @@ class RefineStage(Stage):
         super().__init__([gan.G["B"]], o.n_epochs_refine, epochs_before=o.n_epochs + o.n_epochs_decay)
         self.gan, self.options, self.weights = gan, o, gan.weights
         self.splits, self.smaller = gan.splits, gan.smaller
-        optimiser = adam([gan.G["B"]], o)
-        self.optimisers = {self.name: optimiser}
-        # falls linearly and would reach zero one epoch after the last
-        self.schedulers = {self.name: LambdaLR(optimiser, lambda epoch: 1 - epoch / (o.n_epochs_refine + 1))}
+        self.optimisers = {self.name: adam([gan.G["B"]], o)}
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        """Falls linearly to zero one epoch after the last."""
+        return self.options.lr * (1 - epoch / (self.options.n_epochs_refine + 1))
 
     def losses(self, batch: Batch, update: Update) -> None:
         """The B half of L_cycle, combined with SSIM (Zhao et al. 2017), and L_seg."""

@@ -147,8 +147,11 @@ class SGPStage(Stage):
         super().__init__([sgp], epochs, options.sgp_steps, epochs_before)
         self.sgp, self.least_batch = sgp, options.sgp_batch_size
         self.optimiser = torch.optim.AdamW(sgp.parameters(), lr=options.sgp_lr, weight_decay=0.05, fused=True)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, warm_half_cosine(options.sgp_steps))
-        self.optimisers, self.schedulers = {self.name: self.optimiser}, {self.name: self.schedule}
+        self.optimisers = {self.name: self.optimiser}
+        self._lr, self._factor = options.sgp_lr, warm_half_cosine(options.sgp_steps)
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        return self._lr * self._factor(step)
 
     def losses(self, batch: Batch, update: Update) -> None:
         update.add_whole("sgp", batch, self.sgp.loss(batch, update.context))
@@ -158,14 +161,10 @@ class SGPStage(Stage):
         with context.autocast():  # also if this process has no images: the loss gathers those of all processes
             self.losses(batch, update)
         update.apply()
-        self.schedule.step()
         with torch.no_grad():
             self.sgp.network.log_scale.clamp_(max=float(np.log(100)))  # as CLIP does, or logits overflow
         update.note("temperature", (-self.sgp.network.log_scale).exp())
         return update.terms
-
-    def end_epoch(self) -> None:
-        """Does nothing: the learning rate changes with every step."""
 
     def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
         """Mean |p_A - p_B| between low-field slices and their nearest high-field slices in a batch, unseen subjects."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.batch import Batch
-from models.training_state import load_optimiser, load_scheduler
+from models.training_state import load_optimiser
 from models.update import StepContext, Update
 from util.processes import Processes
 
@@ -34,7 +34,7 @@ class StepsByDevice:
 class Stage:
     """The networks that a stage trains, its step, validation and pictures, and the state that survives a restart.
 
-    A subclass fills `optimisers` and `schedulers` and implements `losses`, or `step` if a step is more than one
+    A subclass fills `optimisers` and implements `learning_rate` and `losses`, or `step` if a step is more than one
     update. The trainer calls these methods.
 
     Attributes:
@@ -63,13 +63,25 @@ class Stage:
         self.networks = list(networks)
         self.epochs, self.steps, self.epochs_before = epochs, steps, epochs_before
         self.optimisers: dict[str, torch.optim.Optimizer] = {}
-        self.schedulers: dict[str, torch.optim.lr_scheduler.LRScheduler] = {}
 
     def begin(self, model: nn.Module) -> None:
         """Put the stage's networks in training mode and freeze the rest of `model`."""
         model.eval().requires_grad_(False)
         for network in self.networks:
             network.train().requires_grad_(True)
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        """The rate of all optimisers for a step; epochs and steps of the stage are counted from 0.
+
+        It follows from the options and from where the stage is, so a run that is continued for longer needs no state.
+        """
+        raise TypeError(f"stage {self.name} has no learning rate")
+
+    def set_learning_rate(self, epoch: int, step: int) -> None:
+        """Give the optimisers their rate for a step."""
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = self.learning_rate(epoch, step)
 
     def losses(self, batch: Batch, update: Update) -> object:
         """Pass every term of the loss on a micro-batch to `update`."""
@@ -88,11 +100,6 @@ class Stage:
                 self.losses(part, update)
         update.apply()
         return update.terms
-
-    def end_epoch(self) -> None:
-        """Advance the learning rate schedules by one epoch."""
-        for scheduler in self.schedulers.values():
-            scheduler.step()
 
     def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
         """Validation figures on unseen slices, by name, at the end of an epoch; none by default."""
@@ -125,12 +132,10 @@ class Stage:
         Raises: ValueError, LookupError, TypeError: not a state of this stage.
         """
 
-    def load_optimisers(self, optimisers: Mapping[str, Any], schedulers: Mapping[str, Any]) -> None:
-        """Restore saved optimisers and schedulers; one that was added since keeps its initial state."""
+    def load_optimisers(self, optimisers: Mapping[str, Any]) -> None:
+        """Restore the optimisers that were saved; one that was added since keeps its initial state."""
         for name in self.optimisers.keys() & optimisers.keys():
             load_optimiser(self.optimisers[name], optimisers[name], name)
-        for name in self.schedulers.keys() & schedulers.keys():
-            load_scheduler(self.schedulers[name], schedulers[name], name)
 
     def process_state(self) -> dict[str, Any]:
         """State that differs between the processes of a run: image pools. Tensors and plain values only."""

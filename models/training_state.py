@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler
 
 from models.image_pool import ImagePool
 
@@ -46,19 +45,6 @@ def check_tensor(value: Any, shape: torch.Size, dtype: torch.dtype, place: str) 
     need = f"{tuple(shape)} {dtype}"
     if found != need:
         raise ValueError(f"{place} is {found}, need {need}")
-
-
-def load_scheduler(scheduler: LRScheduler, state: Any, name: str) -> None:
-    """Restore a learning rate schedule from its `state_dict()`.
-
-    Raises: ValueError, LookupError, TypeError: not a state of this scheduler, named `name`.
-    """
-    own, place = scheduler.state_dict(), f"scheduler {name}"
-    # names that begin with an underscore are private to torch and change between its versions
-    if {part for part in state if part[:1] != "_"} != {part for part in own if part[:1] != "_"}:
-        raise ValueError(f"{place} is of another kind")
-    count_in(state["last_epoch"], f"{place}, last_epoch")
-    scheduler.load_state_dict({part: state[part] for part in own if part in state})
 
 
 def load_pool(pool: ImagePool, state: Any, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:

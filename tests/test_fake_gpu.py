@@ -40,7 +40,6 @@ def train_on(gpu: FakeGPU, model: BaseModel, dtype: torch.dtype, *, all_of_it: b
                 data = batch(key=4 * step).to(DEVICE)
                 L = stage.step(data, where)
                 where.end_step()
-            stage.end_epoch()
     return L
 
 

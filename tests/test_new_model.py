@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import train
 from data.batch import Batch
 from models import MODELS
-from models.base_model import BaseModel, OptimiserOptions, adam, scheduler
+from models.base_model import BaseModel, OptimiserOptions, adam, learning_rate
 from models.stage import Stage
 from models.trained import load_trained
 from models.update import Update
@@ -36,9 +36,11 @@ class BlurStage(Stage):
 
     def __init__(self, network: nn.Module, options: BlurOptions) -> None:
         super().__init__([network], options.n_epochs + options.n_epochs_decay)
-        self.network = network
+        self.network, self.options = network, options
         self.optimisers = {"deblur": adam([network], options)}
-        self.schedulers = {"deblur": scheduler(self.optimisers["deblur"], options)}
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        return learning_rate(self.options, epoch)
 
     def losses(self, batch: Batch, update: Update) -> None:
         blurred = nn.functional.avg_pool2d(batch.B, 3, 1, 1)

@@ -12,6 +12,7 @@ from conftest import train_arguments
 
 import train
 from models import MODELS
+from models.gan_stage import GANStage
 from models.sgp_model import SGP_STEPS
 from models.trained import load_trained
 from options.train_options import for_device, parse
@@ -118,6 +119,31 @@ def test_a_finished_run_goes_on_with_more_epochs_and_then_refines(phantom: Path,
         train.main([*longer, "--n_epochs_refine=2", "--n_epochs=5"])
     with pytest.raises(UserError, match="at least 1"):
         train.main(longer)
+
+
+@pytest.mark.parametrize("policy", ["linear", "step", "cosine"])
+def test_a_continued_run_has_the_learning_rates_of_an_unbroken_one(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    """After its end, with more epochs: no epoch at rate 0, no cosine that climbs back."""
+    rates: dict[int, float] = {}
+    real = GANStage.set_learning_rate
+
+    def noted(stage: GANStage, epoch: int, step: int) -> None:
+        real(stage, epoch, step)
+        rates[epoch] = stage.optimisers["G"].param_groups[0]["lr"]
+
+    monkeypatch.setattr(GANStage, "set_learning_rate", noted)
+    decay = ["--lr_decay_iters=2"] if policy == "step" else []
+    argv = train_arguments(phantom, tmp_path, "cycle_gan", "--name=run", "--no_html", f"--lr_policy={policy}", *decay)
+    train.main(argv)
+    rates.clear()
+    train.main([*argv, "--continue_train", "--n_epochs=3", "--n_epochs_decay=2"])
+    continued = dict(rates)
+    assert list(continued) == [2, 3, 4]
+    train.main([*argv, "--overwrite", "--n_epochs=3", "--n_epochs_decay=2"])
+    assert continued == {epoch: rate for epoch, rate in rates.items() if epoch in continued}
+    assert min(continued.values()) > 0
 
 
 def test_pretext_weights_are_taken_instead_of_trained(phantom: Path, tmp_path: Path) -> None:

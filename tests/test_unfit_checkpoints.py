@@ -55,18 +55,8 @@ def moments(name: str, value: Any, parameter: int = 1) -> Callable[[Content], No
     return with_value(value, "training", "optimisers", "D", "state", parameter, name)
 
 
-def schedule(name: str, value: Any) -> Callable[[Content], None]:
-    return with_value(value, "training", "schedulers", "G", name)
-
-
 def pooled(image: Any) -> Callable[[Content], None]:
     return with_value(image, "processes", 0, "pools", "B", "images", 0)
-
-
-def another_kind(content: Content) -> None:
-    """A schedule by steps, as --lr_policy step has it."""
-    parameter = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=2e-4)
-    content["training"]["schedulers"]["G"] = torch.optim.lr_scheduler.StepLR(parameter, 5).state_dict()
 
 
 NOWHERE = "it does not say where the training stood"
@@ -96,9 +86,6 @@ UNFIT = {
         with_value({}, "training", "optimisers", "D", "state", 1000),
         "moments of parameter 1000",
     ),
-    "a schedule of another kind": (another_kind, "scheduler G is of another kind"),
-    "text for a schedule": (with_value("linear", "training", "schedulers", "G"), "scheduler G is of another kind"),
-    "an epoch that is text": (schedule("last_epoch", "2"), "last_epoch is '2', need"),
     "half an update": (with_value(0.5, "training", "updates"), "updates is 0.5, need"),
     "pooled images of another size": (pooled(torch.zeros(1, 16, 16)), "pool B, image 0 is .*16, 16"),
     "pooled images of bytes": (pooled(torch.zeros(1, 32, 32).byte()), "pool B, image 0 is .*uint8"),
@@ -140,7 +127,7 @@ def test_settings_of_the_machine_are_this_machines(trained: Path, tmp_path: Path
     content = unseal(read_checkpoint(path))
     group = content["training"]["optimisers"]["G"]["param_groups"][0]
     group |= {"fused": "no", "foreach": True, "not known here": 1}
-    del group["amsgrad"], content["training"]["schedulers"]["G"]["_is_initial"]
+    del group["amsgrad"]
     write_checkpoint(path, content)
     argv = train_arguments(trained / "phantom", runs, "cycle_gan", *OPTIONS, "--continue_train", "--n_epochs=2")
     with ExitStack() as held:
@@ -149,19 +136,6 @@ def test_settings_of_the_machine_are_this_machines(trained: Path, tmp_path: Path
     found = trainer.model.optimisers["G"].param_groups[0]
     assert (found["fused"], found["foreach"], found["amsgrad"]) == (True, None, False)
     assert "not known here" not in found
-
-
-@pytest.mark.parametrize("policy", ["step", "cosine"])
-def test_every_schedule_is_taken_up_again(trained: Path, tmp_path: Path, policy: str) -> None:
-    argv = train_arguments(trained / "phantom", tmp_path, "cycle_gan", *OPTIONS, f"--lr_policy={policy}")
-    train.main(argv)
-    before = read_checkpoint(checkpoint_path(tmp_path / "run", "latest"))["training"]
-    with ExitStack() as held:
-        more = [*argv, "--continue_train"]
-        state = train.make_trainer(parse(more), more, held).model.training_state()
-    assert state["schedulers"] == before["schedulers"]
-    rates = [[group["lr"] for group in part["optimisers"]["G"]["param_groups"]] for part in (before, state)]
-    assert rates[0] == rates[1]
 
 
 @pytest.mark.parametrize("seen", [3, "none", torch.zeros(2), torch.zeros(2, 2).long()])

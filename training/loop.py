@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -100,9 +99,6 @@ class Trainer:
         while self._unfinished(stage, n_steps) and not self._ended_early(stage):
             epoch = self.position["epoch"]
             self._run_epoch(stage, n_steps)
-            with warnings.catch_warnings():  # a run resumed at the end of an epoch has done no step in this process
-                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-                stage.end_epoch()
             self.position |= {"epoch": epoch + 1, "batch": 0}
             last = not self._unfinished(stage, n_steps)
             if last or (epoch + 1) % self.options.val_epoch_freq == 0:
@@ -150,6 +146,7 @@ class Trainer:
         batches = batches[: n_steps - self.position["step"]]
         for whole, batch in zip(map(len, batches), self._loaded(self.dataset, batches, self.processes), strict=True):
             self.context.images = whole
+            stage.set_learning_rate(epoch, self.position["step"])
             self.losses = stage.step(batch, self.context)
             self.context.end_step()
             self.position["step"] += 1
