@@ -13,18 +13,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import train_arguments
+from running import ROOT, run
 
-import preprocessing_images
-import test as test_program
-import train
 from data.cache.slice_cache import CACHE_NAME
 from data.registry import DATASETS
 from models import MODELS
 from options import preprocess_options, test_options, train_options
 from options.display_options import DisplayOptions
-from util.errors import run_cli
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMON = (train_options.TrainOptions, DisplayOptions, *{d.Options for d in DATASETS.values()})
 SCHEMAS = {
     "train.py": (*COMMON, *(model.Options for model in MODELS.values())),
@@ -35,25 +31,20 @@ SCHEMAS = {
         preprocess_options.BenchmarkOptions,
     ),
 }
-MAINS = {"train.py": train.main, "test.py": test_program.main, "preprocessing_images.py": preprocessing_images.main}
 
 Run = Callable[[str, Sequence[object]], str]
 
 
 @pytest.fixture
-def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a program in this process and return its message, after checking that it is one line and the status 2."""
+def refusal() -> Run:
+    """Run a program and return its message, after checking that it is one line and the status 2."""
 
-    def run(program: str, arguments: Sequence[object]) -> str:
-        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
-        with pytest.raises(SystemExit) as leaving:
-            run_cli(MAINS[program], program)
-        out, err = capsys.readouterr()
-        assert leaving.value.code == 2
-        assert out == ""
-        return one_sentence(program, err)
+    def refused(program: str, arguments: Sequence[object]) -> str:
+        done = run(program, *arguments)
+        assert (done.status, done.out) == (2, ""), done.err
+        return one_sentence(program, done.err)
 
-    return run
+    return refused
 
 
 def one_sentence(program: str, err: str) -> str:
@@ -249,13 +240,11 @@ def test_a_mistake_is_not_told_after_imports_that_only_work_needs() -> None:
 
 @pytest.mark.parametrize(("program", "arguments", "schemas"), helps())
 def test_help_lists_every_option_with_its_default(
-    program: str, arguments: list[str], schemas: tuple[type, ...], monkeypatch, capsys
+    program: str, arguments: list[str], schemas: tuple[type, ...]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [program, *arguments, "--help"])
-    with pytest.raises(SystemExit) as leaving:
-        run_cli(MAINS[program], program)
-    assert leaving.value.code == 0
-    unwrapped = "".join(capsys.readouterr().out.split())
+    done = run(program, *arguments, "--help")
+    assert done.status == 0
+    unwrapped = "".join(done.out.split())
     for field in fields(schemas):
         described = f"{field.metadata['help']} [default: {field.default}]"
         assert f"--{field.name}" in unwrapped
