@@ -183,7 +183,3 @@ def test_what_a_checkpoint_forgets_shows(run: Run, straight: Callable, stopped: 
     forget(content)
     write_checkpoint(latest, unseal(content))
     assert run(forget.__name__, "--continue_train")["sha256"] != straight("off")["sha256"]
-
-
-def test_another_seed_is_another_run(run: Run, straight: Callable) -> None:
-    assert run("seed", "--seed=5")["sha256"] != straight("off")["sha256"]
