@@ -111,6 +111,7 @@ class Started:
 
     process: Any
     output: TemporaryDirectory[str] = field(repr=False)
+    store: TCPStore | None = field(default=None, repr=False)  # through which it finds the others; lives as long as any
 
     @property
     def pid(self) -> int:
@@ -183,7 +184,7 @@ def start_together(call: str | Callable[..., object], *arguments: object, count:
     ranks = ({**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count))
     started = [start(call, *arguments, environment=variables) for variables in ranks]
     for process in started:
-        process.process.store = store  # it lives as long as any of them
+        process.store = store
     return started
 
 

@@ -51,7 +51,8 @@ def test_a_damaged_file_is_not_trusted(phantom: Path, builds: list[str], name: s
         assert builds == ([] if whole or (damage == "longer" and name != DATA_NAME) else ["trainA"]), damage
         if not whole:
             the_same(slices, SliceFolder(phantom, "train", "A"))
-        open_a(phantom, skip_bad=True, revalidate=True)
+        if not builds:
+            open_a(phantom, skip_bad=True, revalidate=True)
 
 
 HEADERS: dict[str, Callable[[dict], object]] = {

@@ -262,11 +262,12 @@ def test_a_full_disk_ends_training_at_the_next_save_only(small_disk: Callable[..
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_first_step(
-    small_disk: Callable[..., Finished], phantom: Path
+    small_disk: Callable[..., Finished], phantom: Path, tmp_path: Path
 ) -> None:
     done = small_disk("640k", train_until_it_is_full, phantom)
     assert (done.status, done.out) == (2, "")
-    assert re.fullmatch(r"train\.py: error: .*/run: its disk has \d+ kB free .*\n", done.err)
+    assert done.err.startswith(f"train.py: error: {tmp_path / 'disk' / 'run'}: its disk") and done.err.count("\n") == 1
+    assert re.search(r"\b\d+ kB\b.*\b\d\.\d+ MB\b.* --checkpoints_dir\b", done.err), "what is free and what is needed"
 
 
 @pytest.mark.parametrize("most", [0, 1000, 10_000])

@@ -195,7 +195,7 @@ def test_a_worker_that_dies_while_handing_over_is_told_too(monkeypatch: pytest.M
         next(loader._loaded(Broken()))
     assert f"(pid {worker.pid}) was killed by SIGKILL: the system" in str(caught.value)
     monkeypatch.setattr(Broken, "_workers", ())
-    monkeypatch.setattr(loader, "DYING_S", 0.1)
+    monkeypatch.setattr(loader, "EXIT_S", 0.1)
     with pytest.raises(ConnectionResetError), explain_worker_deaths(1, 16):
         next(loader._loaded(Broken()))
 

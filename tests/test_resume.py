@@ -26,7 +26,6 @@ POINTS = {
     "last batch of an epoch": ("gan", 4),
     "in refine": ("refine", 2),
 }
-STAGES = ("sgp", "lsc", "gan", "refine")
 Place = tuple[str, int]
 
 
@@ -93,14 +92,12 @@ def straight(run: Run) -> Callable[[str], dict[str, Any]]:
 
 
 CASES = [
-    pytest.param(
-        place, threads, amp, id=f"{name}, {threads} workers, amp {amp}",
-        marks=[] if (place[1], threads, amp) == (6, 2, "bf16") else [pytest.mark.slow],
-    )
+    pytest.param(place, threads, amp, id=f"{name}, {threads} workers, amp {amp}")
     for name, place in POINTS.items() for threads in (0, 2) for amp in ("off", "bf16")
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "threads", "amp"), CASES)
 def test_bit_identical(run: Run, straight: Callable, place: Place, threads: int, amp: str) -> None:
     """One checksum covers every tensor and value: networks, averages, optimisers, pools, generators, position."""
@@ -112,11 +109,11 @@ def test_bit_identical(run: Run, straight: Callable, place: Place, threads: int,
 
 
 def test_resumes_in_a_row(run: Run, straight: Callable) -> None:
-    """Stopped everywhere where the slow tests stop one run each."""
-    more: list[str] = []
-    for place in sorted([*POINTS.values(), ("sgp", 3)], key=lambda place: (STAGES.index(place[0]), place[1])):
-        assert run("chain", *more, stop=place)["position"]["step"] == place[1]
-        more = ["--continue_train"]
+    """One run, stopped in every stage, with and without workers; the slow tests stop one run at each place."""
+    run("chain", stop=("sgp", 3))  # the stage's last step, before the stage is left
+    places = [(("lsc", 1), 0), (("gan", 4), 2), (("gan", 6), 2), (("refine", 2), 0)]
+    for place, threads in places:
+        run("chain", "--continue_train", f"--num_threads={threads}", stop=place)
     assert run("chain", "--continue_train")["sha256"] == straight("off")["sha256"]
 
 
