@@ -1,18 +1,12 @@
-"""Not a test: what tests/test_distributed.py starts under torchrun. A training in float64 for some steps of a stage.
-
-Usage: in_float64.py STATE STAGE STEPS ARGUMENTS-OF-TRAIN.PY; the first process saves the model's state to STATE.
-"""
+"""Not a test: a training in float64 for some steps of a stage, which tests/test_distributed.py starts in processes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train
 import training.loader
@@ -20,7 +14,6 @@ import training.loop
 from data.batch import Batch
 from options.train_options import parse
 from training.signals import Stopped, StopRequest
-from util.errors import run_cli
 from util.processes import join_processes
 
 
@@ -45,22 +38,16 @@ def in_float64(load: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[B
     return lambda *places, **settings: map(double, load(*places, **settings))
 
 
-def main(argv: list[str]) -> int:
-    state, stage, steps, *argv = argv
+def train_in_float64(state: Path, stage: str, steps: int, argv: list[str]) -> None:
+    """Train with these arguments; after so many steps of `stage` the first process saves the model's state."""
     training.loop.load = in_float64(training.loader.load)  # type: ignore[assignment]
     training.loader.load = training.loop.load
     with ExitStack() as held:
         trainer = train.make_trainer(parse(argv), argv, held, held.enter_context(join_processes()))
         trainer.model.double()
-        trainer.stop = After(trainer, stage, int(steps))  # type: ignore[assignment]
-        try:
+        trainer.stop = After(trainer, stage, steps)  # type: ignore[assignment]
+        with suppress(Stopped):
             trainer.fit()
-        except Stopped:
-            if trainer.processes.first:
-                torch.save(trainer.model.state_dict(), state)
-            return 0
-    return 1
-
-
-if __name__ == "__main__":
-    run_cli(main, "in_float64.py")
+            raise AssertionError(f"{stage} ended before step {steps}")
+        if trainer.processes.first:
+            torch.save(trainer.model.state_dict(), state)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_NETWORKS, SMALL_SGP
+from conftest import SMALL_LSC, SMALL_NETWORKS, SMALL_SGP
 from torch import nn
 
 from benchmarks.compute import Bench, Case, flop, flop_by_term, head_batch, infer_case, train_case
@@ -26,7 +26,7 @@ from scripts.benchmark_speed import key_of, parts
 from util.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = (*SMALL_NETWORKS, *SMALL_SGP, "--lsc_blocks=8")
+SMALL = (*SMALL_NETWORKS, *SMALL_SGP, *SMALL_LSC)
 LITTLE = Case("pta_hybrid", 32, 2, "off", "-1", 0.1, SMALL)
 
 

@@ -55,8 +55,8 @@ def root(trained: Path, tmp_path: Path) -> Path:
 
 
 def arguments(root: Path, *more: str) -> list[str]:
-    small = ("--name=run", "--lsc_features=2", "--lsc_steps=100", "--save_epoch_freq=1", "--save_latest_freq=4")
-    return train_arguments(root / "phantom", root / "runs", "lsc", *small, "--no_html", *more)
+    small = ("--name=run", "--lsc_steps=100", "--save_epoch_freq=1", "--save_latest_freq=4")
+    return train_arguments(root / "phantom", root / "runs", "lsc", *small, *more)
 
 
 # the checksum ---------------------------------------------------------------------------------------------------------

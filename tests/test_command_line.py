@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,18 +15,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import train_arguments
+from running import ROOT, run
 
-import preprocessing_images
-import test as test_program
-import train
 from data.cache.slice_cache import CACHE_NAME
 from data.registry import DATASETS
 from models import MODELS
 from options import preprocess_options, test_options, train_options
 from options.display_options import DisplayOptions
-from util.errors import run_cli
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMON = (train_options.TrainOptions, DisplayOptions, *{d.Options for d in DATASETS.values()})
 SCHEMAS = {
     "train.py": (*COMMON, *(model.Options for model in MODELS.values())),
@@ -35,25 +33,20 @@ SCHEMAS = {
         preprocess_options.BenchmarkOptions,
     ),
 }
-MAINS = {"train.py": train.main, "test.py": test_program.main, "preprocessing_images.py": preprocessing_images.main}
 
 Run = Callable[[str, Sequence[object]], str]
 
 
 @pytest.fixture
-def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a program in this process and return its message, after checking that it is one line and the status 2."""
+def refusal() -> Run:
+    """Run a program and return its message, after checking that it is one line and the status 2."""
 
-    def run(program: str, arguments: Sequence[object]) -> str:
-        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
-        with pytest.raises(SystemExit) as leaving:
-            run_cli(MAINS[program], program)
-        out, err = capsys.readouterr()
-        assert leaving.value.code == 2
-        assert out == ""
-        return one_sentence(program, err)
+    def refused(program: str, arguments: Sequence[object]) -> str:
+        done = run(program, *arguments)
+        assert (done.status, done.out) == (2, ""), done.err
+        return one_sentence(program, done.err)
 
-    return run
+    return refused
 
 
 def one_sentence(program: str, err: str) -> str:
@@ -199,26 +192,37 @@ def test_volumes_that_cannot_be_sliced(tmp_path: Path, refusal: Run) -> None:
     assert "--out is missing" in refusal("preprocessing_images.py", ["--simulate"])
 
 
-def test_the_real_programs_refuse_likewise(tmp_path: Path) -> None:
-    """The same through three processes, as a shell sees it."""
+AS_TYPED = """
+import json, os, runpy, sys
+statuses = []
+for program, *arguments in json.load(sys.stdin):
+    sys.argv = [program, *arguments]
+    try:
+        runpy.run_path(os.path.join({root!r}, program), run_name="__main__")
+    except SystemExit as leaving:
+        statuses.append(leaving.code)
+late = {{"torchvision", "torch._dynamo", "torchmetrics", "matplotlib"}}
+print(json.dumps([statuses, sorted(late & set(sys.modules))]))
+"""
+
+
+def test_the_real_programs_refuse_likewise_and_soon(tmp_path: Path) -> None:
+    """In a process of their own, without what only work needs: torchvision and torch's compiler import for seconds."""
     volume = write_nifti(tmp_path / "series.nii", (4, 4, 4, 3))
     folders = [f"--checkpoints_dir={tmp_path / 'out'}", "--gpu_ids=-1"]
-    commands = {
-        "train.py": [*folders, f"--dataroot={tmp_path / 'nowhere'}"],
-        "test.py": [*folders, f"--dataroot={tmp_path}", f"--results_dir={tmp_path / 'results'}", "--name=never"],
-        "preprocessing_images.py": [f"--input_A={volume}", f"--out={tmp_path / 'data'}"],
-    }
-    started = {
-        program: subprocess.Popen(
-            [sys.executable, ROOT / program, *arguments], cwd=tmp_path, stdout=-1, stderr=-1, text=True
-        )
-        for program, arguments in commands.items()
-    }
-    for program, process in started.items():
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 2, err
-        assert out == ""
-        one_sentence(program, err)
+    commands = [
+        ["train.py", *folders, f"--dataroot={tmp_path / 'nowhere'}"],
+        ["test.py", *folders, f"--dataroot={tmp_path}", f"--results_dir={tmp_path / 'results'}", "--name=never"],
+        ["preprocessing_images.py", f"--input_A={volume}", f"--out={tmp_path / 'data'}"],
+    ]
+    python = [sys.executable, "-c", AS_TYPED.format(root=str(ROOT))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        python, input=json.dumps(commands), cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [[2, 2, 2], []], done.stderr
+    for (program, *_), line in zip(commands, done.stderr.splitlines(keepends=True), strict=True):
+        one_sentence(program, line)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["series.nii"]
 
 
@@ -239,23 +243,13 @@ def helps() -> list[tuple[str, list[str], tuple[type, ...]]]:
     return [*of_models, *((program, [], SCHEMAS[program]) for program in ("test.py", "preprocessing_images.py"))]
 
 
-def test_a_mistake_is_not_told_after_imports_that_only_work_needs() -> None:
-    """torchvision and torch's compiler take as long to import as torch itself."""
-    late = "{'torchvision', 'torch._dynamo', 'torchmetrics', 'matplotlib'}"
-    code = f"import sys, train, test, preprocessing_images; print({late} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
-
-
 @pytest.mark.parametrize(("program", "arguments", "schemas"), helps())
 def test_help_lists_every_option_with_its_default(
-    program: str, arguments: list[str], schemas: tuple[type, ...], monkeypatch, capsys
+    program: str, arguments: list[str], schemas: tuple[type, ...]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [program, *arguments, "--help"])
-    with pytest.raises(SystemExit) as leaving:
-        run_cli(MAINS[program], program)
-    assert leaving.value.code == 0
-    unwrapped = "".join(capsys.readouterr().out.split())
+    done = run(program, *arguments, "--help")
+    assert done.status == 0
+    unwrapped = "".join(done.out.split())
     for field in fields(schemas):
         described = f"{field.metadata['help']} [default: {field.default}]"
         assert f"--{field.name}" in unwrapped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import os
@@ -11,21 +12,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
 import pytest
 import torch
+from conftest import train_arguments
+from running import ROOT, Finished, as_typed, run, start
 from torch import nn
 
+import train
 from training.checkpoints import RunCheckpoints
 from util.checkpoint import read_newest
 from util.errors import UserError
 from util.files import PART
 
-ROOT = Path(__file__).resolve().parent.parent
+NO_RIGHT = 77  # status of a process that may not mount
 NETWORKS = {"G_AB": nn.Linear(2, 2)}
 CALLS = ("fsync", "replace", "link", "unlink", "open", "close")
 
@@ -173,112 +177,97 @@ def test_without_hard_links_the_earlier_state_is_kept_too(tmp_path: Path, monkey
 
 # a real full disk -----------------------------------------------------------------------------------------------------
 
-FILL = """
-import errno, os, sys
-from pathlib import Path
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-from test_crash import newest, save
-from util.errors import UserError
-folder = Path(sys.argv[2])
-for step in (1, 2, 3):
-    save(folder, step, keep_last=1)
-assert newest(folder) == 3
-ballast = folder / "ballast"
-refused = 0
-with ballast.open("wb", buffering=0) as file:
-    file.write(bytes(350_000))
-    while True:  # a little less room every time, so that the disk is full at ever earlier moments of a save
-        try:
-            save(folder, 4 + refused, keep_last=1)
-        except UserError as error:
-            assert os.strerror(errno.ENOSPC) in str(error), error
-            refused += 1
-            assert newest(folder) == last, (newest(folder), last)
-        else:
-            last = newest(folder)
-        try:
-            file.write(bytes(8192))
-        except OSError:
-            break
-assert refused > 5, refused
-ballast.unlink()
-save(folder, 1000, keep_last=1)
-assert newest(folder) == 1000
-print("refused", refused)
-"""
 
-
-TRAIN = """
-import sys
-from pathlib import Path
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-from conftest import train_arguments, write_phantom
-from util.errors import run_cli
-import train
-out, data = Path(sys.argv[2]), Path(sys.argv[3])
-step = train.RunLog.advance
-def fill(log, n_images):  # from the first step on the disk has no byte left
-    step(log, n_images)
-    with open(out / "ballast", "ab", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError:
-            pass
-train.RunLog.advance = fill
-small = ("--name=run", "--lsc_features=2", "--lsc_steps=100", "--print_freq=1", "--update_html_freq=1")
-sys.argv = ["train.py", *train_arguments(data, out, "lsc", *small)]
-run_cli(train.main, "train.py")
-"""
+def on_a_small_disk(disk: Path, size: str, work: Callable[..., object], *arguments: object) -> None:
+    """In a process of its own: mount a file system of this size that nobody else sees, and work there."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_mounts, recursively_private = 0x20000, 0x44000
+    failed = libc.unshare(new_mounts) or libc.mount(b"none", b"/", None, recursively_private, None)
+    if failed or libc.mount(b"tmpfs", bytes(disk), b"tmpfs", 0, f"size={size}".encode()):
+        sys.exit(NO_RIGHT)
+    work(disk, *arguments)
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run Python code in a process that sees a small file system at `tmp_path/disk`."""
+def small_disk(tmp_path: Path) -> Callable[..., Finished]:
+    """Call a function with the path of a small file system, in a process of its own."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=$SIZE none "$0" && exec "$@"', str(disk)]
-    # only root, or a user with namespaces of their own, may mount; a limit on file sizes is tested for everybody
-    least = {**os.environ, "SIZE": "640k"}
-    if subprocess.run([*mount, "true"], env=least, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs the right to")
 
-    def run(code: str, *more: object, size: str = "640k") -> subprocess.CompletedProcess[str]:
-        command = [*mount, sys.executable, "-c", code, str(ROOT), str(disk), *map(str, more)]
-        return subprocess.run(command, env={**os.environ, "SIZE": size}, capture_output=True, text=True, check=False)
+    def run(size: str, work: Callable[..., object], *arguments: object) -> Finished:
+        done = start(on_a_small_disk, disk, size, work, *arguments).finished()
+        if done.status == NO_RIGHT:  # only root may mount; a limit on file sizes is tested for everybody
+            pytest.skip("mounting a small file system needs the right to")
+        return done
 
     return run
 
 
-def test_a_disk_that_fills_up(small_disk: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    done = small_disk(FILL)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.removeprefix("refused ")) > 5
+def fill_up(folder: Path) -> None:
+    """Save with ever less room, so that the disk is full at ever earlier moments of a save."""
+    for step in (1, 2, 3):
+        save(folder, step, keep_last=1)
+    assert newest(folder) == 3
+    ballast, refused, last = folder / "ballast", 0, 3
+    with ballast.open("wb", buffering=0) as file:
+        file.write(bytes(350_000))
+        while True:
+            try:
+                save(folder, 4 + refused, keep_last=1)
+            except UserError as error:
+                assert os.strerror(errno.ENOSPC) in str(error), error
+                refused += 1
+                assert newest(folder) == last, (newest(folder), last)
+            else:
+                last = newest(folder)
+            try:
+                file.write(bytes(8192))
+            except OSError:
+                break
+    assert refused > 5, refused
+    ballast.unlink()
+    save(folder, 1000, keep_last=1)
+    assert newest(folder) == 1000
 
 
-def test_a_full_disk_ends_training_at_the_next_save_only(
-    small_disk: Callable[..., subprocess.CompletedProcess[str]], phantom: Path
-) -> None:
+def test_a_disk_that_fills_up(small_disk: Callable[..., Finished]) -> None:
+    done = small_disk("640k", fill_up)
+    assert done.status == 0, done.err
+
+
+def train_until_it_is_full(disk: Path, data: Path) -> None:
+    """Train there; from the first step on the disk has no byte left."""
+    step = train.RunLog.advance
+
+    def fill(log: train.RunLog, n_images: int) -> None:
+        step(log, n_images)
+        with (disk / "ballast").open("ab", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+
+    train.RunLog.advance = fill  # type: ignore[method-assign]
+    small = ("--name=run", "--html", "--lsc_steps=100", "--print_freq=1", "--update_html_freq=1")
+    as_typed("train.py", train_arguments(data, disk, "lsc", *small))
+
+
+def test_a_full_disk_ends_training_at_the_next_save_only(small_disk: Callable[..., Finished], phantom: Path) -> None:
     """Rows, pictures, report and log.txt are lost with a warning each; the checkpoint is an error of one sentence."""
-    done = small_disk(TRAIN, phantom, size="8m")
-    assert done.returncode == 2, done.stderr
-    assert re.fullmatch(
-        r"train\.py: error: .*latest\.pt(\.part)?: cannot be saved \(No space left on device\); "
-        r"no state was saved before\n",
-        done.stderr,
-    )
-    assert "lsc  epoch 2  step 8/8" in done.stdout  # it went on to the stage's end, where it would have been saved
+    done = small_disk("8m", train_until_it_is_full, phantom)
+    assert done.status == 2, done.err
+    assert done.err.startswith("train.py: error: ") and done.err.count("\n") == 1
+    assert "latest.pt" in done.err and os.strerror(errno.ENOSPC) in done.err and "no state was saved before" in done.err
+    assert "lsc  epoch 2  step 8/8" in done.out  # it went on to the stage's end, where it would have been saved
     for what in ("could not write loss_log.csv", "could not draw sample images", "could not write the training report"):
-        assert done.stdout.count(what) == 1, done.stdout
+        assert done.out.count(what) == 1, done.out
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_first_step(
-    small_disk: Callable[..., subprocess.CompletedProcess[str]], phantom: Path
+    small_disk: Callable[..., Finished], phantom: Path, tmp_path: Path
 ) -> None:
-    done = small_disk(TRAIN, phantom)
-    assert (done.returncode, done.stdout) == (2, "")
-    sentence = r"train\.py: error: .*/run: its disk has \d+ kB free and this run's files need \d\.\d+ MB at once .*\n"
-    assert re.fullmatch(sentence, done.stderr)
+    done = small_disk("640k", train_until_it_is_full, phantom)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"train.py: error: {tmp_path / 'disk' / 'run'}: its disk") and done.err.count("\n") == 1
+    assert re.search(r"\b\d+ kB\b.*\b\d\.\d+ MB\b.* --checkpoints_dir\b", done.err), "what is free and what is needed"
 
 
 @pytest.mark.parametrize("most", [0, 1000, 10_000])
@@ -301,6 +290,31 @@ def test_a_file_that_may_not_grow(saved: Path, tmp_path: Path, most: int) -> Non
 # a training that is killed --------------------------------------------------------------------------------------------
 
 
+def train_until_killed(step: int, argv: list[str]) -> None:
+    """SIGKILL to the training and its workers as this step ends."""
+    advance, steps = train.RunLog.advance, iter(range(1, step + 1))
+
+    def die(log: train.RunLog, n_images: int) -> None:
+        advance(log, n_images)
+        if next(steps) == step:
+            os.killpg(0, signal.SIGKILL)
+
+    train.RunLog.advance = die  # type: ignore[method-assign]
+    as_typed("train.py", argv)
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(phantom: Path, tmp_path: Path) -> None:
+    """Killed in the middle of an epoch, some steps after a save: the steps since then are made again."""
+    argv = train_arguments(phantom, tmp_path, "lsc", "--lsc_steps=100", "--save_latest_freq=8")
+    killed = [*argv, "--name=killed", "--num_threads=1"]
+    assert start(train_until_killed, 7, killed).finished().status == -signal.SIGKILL
+    assert read_newest(tmp_path / "killed").content["position"]["step"] in range(1, 7)
+    for arguments in ([*killed, "--continue_train"], [*argv, "--name=whole"]):
+        assert run("train.py", *arguments).status == 0
+    assert len({read_newest(tmp_path / name).content["sha256"] for name in ("killed", "whole")}) == 1
+
+
+@pytest.mark.slow
 def test_three_kills(tmp_path: Path) -> None:
     """`scripts/soak.sh` in short: no state is lost, and the runs end with the bits of one that was never killed."""
     command = [sys.executable, "-m", "scripts.soak", "--out", str(tmp_path / "soak"), "--kills", "3", "--seed", "1"]

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import train_arguments, write_phantom
+from in_float64 import train_in_float64
+from running import ROOT, Started, run, start_together
 from torch import nn
 
 import models.gradients
@@ -21,15 +23,12 @@ from util.checkpoint import checkpoint_path, read_checkpoint
 from util.errors import UserError
 from util.processes import Processes, join_processes
 
-ROOT = Path(__file__).resolve().parent.parent
-IN_FLOAT64 = str(ROOT / "tests" / "in_float64.py")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-QUIET = ("--no_html", "--save_epoch_freq=100")
+QUIET = ("--save_epoch_freq=100",)
 # seven slices a domain and batches of four or five: some batches are split unevenly, and one has a single image
 STEPS = {
-    "pta_hybrid": ("gan", 3, ("--lsc_features=2", "--pool_size=0", "--batch_size=5", "--n_epochs_refine=1")),
-    "refine": ("refine", 3, ("--lsc_features=2", "--pool_size=0", "--batch_size=5", "--n_epochs_refine=2")),
-    "hungarian": ("gan", 3, ("--sgp_match=batch", "--syn_form=cos", "--lsc_features=2", "--pool_size=0")),
+    "pta_hybrid": ("gan", 3, ("--pool_size=0", "--batch_size=5", "--n_epochs_refine=1")),
+    "refine": ("refine", 3, ("--pool_size=0", "--batch_size=5", "--n_epochs_refine=2")),
+    "hungarian": ("gan", 3, ("--sgp_match=batch", "--syn_form=cos", "--pool_size=0")),
     "wgangp": ("gan", 5, ("--gan_mode=wgangp", "--pool_size=0", "--lf_bias=.1", "--lf_noise=.1", "--batch_size=3")),
     "sgp": ("sgp", 3, ("--sgp_batch_size=5",)),
     "lsc": ("lsc", 3, ("--lsc_batch_size=5",)),
@@ -37,20 +36,16 @@ STEPS = {
 MODEL = {"refine": "pta_hybrid", "hungarian": "pta_hybrid", "wgangp": "cycle_gan"}
 
 
-def torchrun(n: int, program: str, *argv: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}", program, *argv]
-    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True, env=ENVIRONMENT)
-
-
-def finished(process: subprocess.Popen[str], status: int = 0) -> str:
-    """What it printed, once it has ended as it should; it and its processes never outlive the test."""
+def finished(started: list[Started], status: int = 0) -> str:
+    """What they printed, once all have ended as they should; none outlives the test."""
     try:
-        out, err = process.communicate(timeout=300)
+        ended = [process.finished() for process in started]
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == status, out + err
-    return out + err
+        for process in started:
+            process.kill()
+    text = "".join(end.out + end.err for end in ended)
+    assert [end.status for end in ended] == [status] * len(started), text
+    return text
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +58,7 @@ def state_after(case: str, processes: int, data: Path, out: Path) -> dict[str, t
     stage, steps, options = STEPS[case]
     argv = train_arguments(data, out / str(processes), MODEL.get(case, case), *QUIET, *options)
     state = out / f"{processes}.pt"
-    finished(torchrun(processes, IN_FLOAT64, str(state), stage, str(steps), *argv))
+    finished(start_together(train_in_float64, state, stage, steps, argv, count=processes))
     return torch.load(state, weights_only=True)
 
 
@@ -82,12 +77,12 @@ def test_two_processes_train_as_one(case: str, data: Path, tmp_path: Path) -> No
 def test_three_processes_share_batches_of_two(data: Path, tmp_path: Path) -> None:
     """One of them never has an image, and still has the weights of all."""
     argv = train_arguments(data, tmp_path, "cycle_gan", *QUIET, "--batch_size=2", "--n_epochs_decay=0", "--name=run")
-    finished(torchrun(3, str(ROOT / "train.py"), *argv))
+    finished(start_together("train.py", *argv, count=3))
     assert read_checkpoint(checkpoint_path(tmp_path / "run", "latest"))["position"]["step"] == 5  # 10 slices
 
 
 def arguments(data: Path, out: Path, name: str, *more: str) -> list[str]:
-    options = ("--lsc_features=2", "--pool_size=3", f"--name={name}", "--n_epochs=3", "--n_epochs_refine=2", *QUIET)
+    options = ("--pool_size=3", f"--name={name}", "--n_epochs=3", "--n_epochs_refine=2", *QUIET)
     return train_arguments(data, out, "pta_hybrid", *options, *more)
 
 
@@ -95,27 +90,18 @@ def checksum(out: Path, name: str) -> str:
     return read_checkpoint(checkpoint_path(out / name, "latest"))["sha256"]
 
 
-def stop_after(process: subprocess.Popen[str], log: Path, stage: str) -> None:
-    """SIGTERM to torchrun and its processes, as a scheduler sends it, once `stage` has begun."""
-    end = time.monotonic() + 240
-    while not log.exists() or f"\n{stage}," not in log.read_text():
-        assert process.poll() is None and time.monotonic() < end, process.communicate()
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGTERM)
-
-
 @pytest.fixture(scope="module")
 def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """The checksum of two processes' run that is never stopped, for each --amp."""
     out, done = tmp_path_factory.mktemp("straight"), dict[str, str]()
 
-    def run(amp: str) -> str:
+    def of(amp: str) -> str:
         if amp not in done:
-            finished(torchrun(2, str(ROOT / "train.py"), *arguments(data, out, amp, f"--amp={amp}")))
+            finished(start_together("train.py", *arguments(data, out, amp, f"--amp={amp}"), count=2))
             done[amp] = checksum(out, amp)
         return done[amp]
 
-    return run
+    return of
 
 
 @pytest.mark.parametrize(
@@ -129,25 +115,41 @@ def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 def test_a_signal_stops_all_at_one_step_and_the_resumed_run_has_the_same_bits(
     stage: str, amp: str, threads: int, data: Path, tmp_path: Path, straight: Callable[[str], str]
 ) -> None:
-    """The signal reaches processes at different times, and torchrun sends each a copy."""
+    """A signal that reaches one of them stops all."""
     argv = arguments(data, tmp_path, "stopped", "--print_freq=1", f"--amp={amp}", f"--num_threads={threads}")
-    stopped = torchrun(2, str(ROOT / "train.py"), *argv)
-    stop_after(stopped, tmp_path / "stopped" / "loss_log.csv", stage)
-    out, err = stopped.communicate(timeout=300)
-    assert stopped.returncode != 0, out + err
-    assert out.count("the last good state is") == 1, out + err
+    log = tmp_path / "stopped" / "loss_log.csv"
+    first, second = started = start_together("train.py", *argv, count=2)
+    first.wait_for(lambda: log.exists() and f"\n{stage}," in log.read_text())
+    second.signal_group(signal.SIGTERM)
+    text = finished(started, 128 + signal.SIGTERM)
+    assert text.count("the last good state is") == 1, text
     assert checksum(tmp_path, "stopped") != straight(amp)
-    finished(torchrun(2, str(ROOT / "train.py"), *argv, "--continue_train"))
+    finished(start_together("train.py", *argv, "--continue_train", count=2))
     assert checksum(tmp_path, "stopped") == straight(amp)
 
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes_and_says_so(data: Path, tmp_path: Path) -> None:
-    finished(torchrun(2, str(ROOT / "train.py"), *arguments(data, tmp_path, "run")))
+    finished(start_together("train.py", *arguments(data, tmp_path, "run"), count=2))
     more = arguments(data, tmp_path, "run", "--continue_train", "--n_epochs_refine=3")
-    told = finished(torchrun(1, str(ROOT / "train.py"), *more))
-    assert "was saved by 2 processes, now there are 1" in told
+    assert "was saved by 2 processes, now there are 1" in run("train.py", *more).out
     assert len(read_checkpoint(checkpoint_path(tmp_path / "run", "latest"))["processes"]) == 1
+
+
+@pytest.mark.slow
+def test_torchrun_itself(data: Path, tmp_path: Path) -> None:
+    """Started, stopped and told of by torchrun, which sends every process a copy of the signal that it gets."""
+    argv = arguments(data, tmp_path, "stopped", "--print_freq=1")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py", *argv]
+    log = tmp_path / "stopped" / "loss_log.csv"
+    with subprocess.Popen(command, cwd=ROOT, stdout=-1, stderr=-1, text=True, start_new_session=True) as torchrun:
+        while torchrun.poll() is None and not (log.exists() and "\ngan," in log.read_text()):
+            time.sleep(0.02)
+        os.killpg(torchrun.pid, signal.SIGTERM)
+        out, err = torchrun.communicate(timeout=300)
+    assert torchrun.returncode != 0 and out.count("the last good state is") == 1, out + err
+    done = subprocess.run([*command, "--continue_train"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # pieces -----------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_divergence_stops_and_is_never_saved(
 
     monkeypatch.setattr(SGPStage, "step", spoiled_step)
     with pytest.raises(UserError) as stopped:
-        train.main(train_arguments(phantom, tmp_path, "sgp", "--name=run", "--save_latest_freq=1", "--no_html"))
+        train.main(train_arguments(phantom, tmp_path, "sgp", "--name=run", "--save_latest_freq=1"))
     latest = tmp_path / "run" / "latest.pt"
     assert str(stopped.value) == f"{words}; the last good state is {latest}; a smaller --lr may help"
     assert len(steps) == 2

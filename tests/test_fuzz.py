@@ -35,16 +35,17 @@ def alarm() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def test_a_thousand_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [300, pytest.param(3000, marks=pytest.mark.slow)])
+def test_damaged_files_are_read_or_refused(tmp_path: Path, count: int) -> None:
     total: Counter[tuple[str, str]] = Counter()
     with np.errstate(all="ignore"):
-        for index in range(1000):
+        for index in range(count):
             kind, content = fuzz.make_case(0, index)
             result = fuzz.outcome(kind, tmp_path, content)
             assert result in fuzz.PASSED, (index, kind, result)
             total[kind, result] += 1
     for kind in AWARE:
-        assert total[kind, "refused"] > 20, "most damage must be noticed"
+        assert total[kind, "refused"] > count / 50, "most damage must be noticed"
         assert total[kind, "read"] > 0, "what is whole must be read"
 
 

@@ -58,7 +58,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 subject, _, index = path.stem.rpartition("_")
                 path.rename(folder / f"{NAMES[int(subject[-1])]}{folder.name[:5]}_{index}.png")
     common = ["--gpu_ids=-1", f"--name={RUN}"]
-    train.main([*train_arguments(dataroot, place, "cycle_gan"), *common, "--update_html_freq=4"])
+    train.main([*train_arguments(dataroot, place, "cycle_gan"), *common, "--html", "--update_html_freq=4"])
     test_program.main([*common, f"--dataroot={dataroot}", f"--checkpoints_dir={place}", f"--results_dir={place / 'r'}"])
     return {"training": place / RUN / "web/index.html", "test": next((place / "r").rglob("index.html"))}
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import train_arguments
+from running import forked_from_a_server, start
 
 from data import sampling
 from data.batch import Batch
@@ -29,7 +28,6 @@ from training.loader import explain_worker_deaths, load, load_one
 from util.errors import UserError
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def dataset(phantom: Path, kind: type[UnalignedMaskDataset] = UnalignedMaskDataset) -> UnalignedMaskDataset:
@@ -57,15 +55,16 @@ def test_workers_change_nothing(phantom: Path, kind: type[UnalignedMaskDataset])
     assert equal(load_one(data, batches[1].rows(2, 2), CPU), alone[1].rows(2, 2)), "a share may be empty"
 
 
-def test_workers_that_are_spawned_open_the_cache_again(phantom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_of_another_start_open_the_cache_again(phantom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the system does not fork: they get the dataset pickled."""
     data = dataset(phantom)
     batches = data.batches("gan", "shuffled", 0, 7)
     alone = list(load(data, batches, workers=0, device=CPU))
 
-    def spawning(*arguments: object, **named: object) -> torch.utils.data.DataLoader:
-        return torch.utils.data.DataLoader(*arguments, **named, multiprocessing_context="spawn")
+    def elsewhere(*arguments: object, **named: object) -> torch.utils.data.DataLoader:
+        return torch.utils.data.DataLoader(*arguments, **named, multiprocessing_context=forked_from_a_server())
 
-    monkeypatch.setattr(loader, "DataLoader", spawning)
+    monkeypatch.setattr(loader, "DataLoader", elsewhere)
     assert all(map(equal, load(data, batches, workers=1, device=CPU), alone))
 
 
@@ -196,6 +195,7 @@ def test_a_worker_that_dies_while_handing_over_is_told_too(monkeypatch: pytest.M
         next(loader._loaded(Broken()))
     assert f"(pid {worker.pid}) was killed by SIGKILL: the system" in str(caught.value)
     monkeypatch.setattr(Broken, "_workers", ())
+    monkeypatch.setattr(loader, "EXIT_S", 0.1)
     with pytest.raises(ConnectionResetError), explain_worker_deaths(1, 16):
         next(loader._loaded(Broken()))
 
@@ -234,18 +234,15 @@ def workers_of(pid: int) -> list[int]:
 def test_a_worker_killed_from_outside_ends_the_program_in_one_line(phantom: Path, tmp_path: Path) -> None:
     """The whole program, killed in the middle of a step: status 2, one line, no traceback."""
     arguments = train_arguments(phantom, tmp_path / "out", "lsc", "--num_threads=1", "--lsc_steps=100000")
-    command = [sys.executable, "train.py", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        patience, killed = time.monotonic() + 240, 0
-        while process.poll() is None and time.monotonic() < patience:
-            for worker in workers_of(process.pid):  # one that has nothing left to do may be killed unnoticed
-                with suppress(ProcessLookupError):
-                    os.kill(worker, signal.SIGKILL)
-                killed += 1
-            time.sleep(0.2)
-        process.kill()
-        said = process.communicate()[1]
+    program, killed = start("train.py", *arguments, "--n_epochs=100000"), 0
+    end = time.monotonic() + 240
+    while program.running and time.monotonic() < end:
+        for worker in workers_of(program.pid):  # one that has nothing left to do may be killed unnoticed
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+            killed += 1
+        time.sleep(0.05)
+    done = program.finished(0)
     assert killed, "no worker was seen"
-    assert process.returncode == 2, said
-    lines = [line for line in said.splitlines() if "error" in line]
-    assert "Traceback" not in said and len(lines) == 1 and "was killed by SIGKILL" in lines[0]
+    assert done.status == 2, done.err
+    assert done.err.count("\n") == 1 and done.err.startswith("train.py: error: ") and "SIGKILL" in done.err

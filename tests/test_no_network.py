@@ -31,7 +31,8 @@ NEVER_CALLED = (
     "shell=True",
     "os.system(",
 )
-OURS = ("data", "evaluation", "models", "options", "preprocessing", "scripts", "simulation", "training", "util")
+OURS = ("benchmarks", "data", "evaluation", "models", "options", "preprocessing", "scripts", "simulation", "training")
+OURS += ("util",)
 
 
 def our_code() -> list[Path]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from numpy.typing import NDArray
+from running import forked_from_a_server
 
 import preprocessing_images
 from data.folder.manifest import VolumeEntry, read_manifest
@@ -383,7 +384,9 @@ def test_hand_made_slices_and_other_files_are_never_overwritten(tmp_path: Path) 
     assert files(tmp_path / "D") == before
 
 
-def test_jobs_keep_their_order_and_pass_errors_on_in_one_or_more_processes() -> None:
+def test_jobs_keep_their_order_and_pass_errors_on_in_one_or_more_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = forked_from_a_server()
+    monkeypatch.setattr("preprocessing.parallel.multiprocessing.get_context", lambda method: context)  # starts at once
     for workers in (1, 2):
         assert run_jobs(math.sqrt, [9.0, 4.0, 1.0], workers=workers, title="roots") == [3, 2, 1]
         with pytest.raises(ValueError, match=r"math domain error|nonnegative"):

@@ -91,7 +91,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = place / "out"
     arguments = ["--input_A", sources / "A", "--input_B", sources / "B", "--out", out / "data", "--workers", 1]
     assert preprocessing_images.main(list(map(str, [*arguments, "--val_fraction", 0]))) == 0
-    train.main(train_arguments(out / "data", out / "runs", "cycle_gan", "--name=run", "--n_epochs_decay=0"))
+    train.main(train_arguments(out / "data", out / "runs", "cycle_gan", "--name=run", "--n_epochs_decay=0", "--html"))
     test_program.main(
         [
             *(f"--dataroot={out / 'data'}", f"--checkpoints_dir={out / 'runs'}", f"--results_dir={out / 'results'}"),

@@ -115,7 +115,7 @@ def test_edge_width_through_the_slice(anatomy: Anatomy) -> None:
     step = Anatomy(fractions, affine, known_centre_mm=HEAD_CENTRE_MM)
     shape = replace(draw_head(0, 0).shape, matrix=np.eye(3), displacement=SmoothField(np.zeros((3, 11, 11, 11)), 40.0))
     pose = Pose(np.zeros(3), np.zeros(3))
-    for thickness in (2.0, 5.0, 8.0):
+    for thickness in (2.0, 8.0):
         z, seen = [], []
         for offset in np.arange(0, thickness, thickness / 10):
             geometry = ScanGeometry(pose, 32, thickness, np.arange(-24 + offset, 24, thickness), (0.0, 0.0))

@@ -164,7 +164,7 @@ def test_two_machines_slice_the_same_bytes_as_one_process(tmp_path: Path) -> Non
 def test_a_training_is_saved_requeued_and_continued(phantom: Path, tmp_path: Path) -> None:
     slurm, out = Slurm(tmp_path / "slurm", machines=1), tmp_path / "out"
     arguments = [a for a in train_arguments(phantom, out, "lsc", "--name=run") if "lsc_steps" not in a]
-    arguments += ["--lsc_steps=100000", "--no_html", "--save_latest_freq=1000000", "--print_freq=4"]
+    arguments += ["--lsc_steps=100000", "--save_latest_freq=1000000", "--print_freq=4"]
     for restart in (0, 1):
         job = slurm.start("slurm_train.sh", *arguments, SLURM_RESTART_COUNT=str(restart))
         log = out / "run" / "loss_log.csv"

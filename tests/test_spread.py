@@ -9,25 +9,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from made_up_heads import write_heads
 from made_up_volumes import write_volumes
+from running import ROOT, run, start_together
 from test_slurm import descendants
 from test_testing import make_run
 
-import preprocessing_images
-import test as test_program
 from evaluation.findings import Findings
 from evaluation.subjects import part_of
 from util.errors import UserError
-from util.processes import ALONE, Processes
+from util.processes import ALONE, Processes, join_processes
 from util.shared_folder import require_shared
 
-ROOT = Path(__file__).resolve().parent.parent
 RUN_DATE = re.compile(r"Test report, [-0-9]+ [0-9:]+")
 Started = subprocess.Popen[str]
 
@@ -55,14 +52,21 @@ def finished(process: Started, seconds: float = 300) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def alone(main: Callable[[Sequence[str]], int], *arguments: str) -> None:
-    """The program in this process, with one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def together(count: int, program: str | Callable[[], None], *arguments: str) -> tuple[int, str, str]:
+    """The worst status of so many processes, and what they printed one after the other; without torchrun itself."""
+    started = start_together(program, *arguments, count=count)
     try:
-        assert main(arguments) == 0
+        ended = [process.finished() for process in started]
     finally:
-        torch.set_num_threads(threads)
+        for process in started:
+            process.kill()
+    return max(end.status for end in ended), "".join(end.out for end in ended), "".join(end.err for end in ended)
+
+
+def alone(program: str, *arguments: str) -> None:
+    """The program in this process, with one thread."""
+    done = run(program, *arguments)
+    assert done.status == 0, done.err
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -99,9 +103,8 @@ def arguments_of(runs: Path, name: str, results: Path, *more: str) -> list[str]:
 
 def test_two_processes_test_as_one_does(runs: Path, tmp_path: Path) -> None:
     more = ["--eval_encoder", str(runs / "enc")]
-    spread = torchrun(2, "test.py", *arguments_of(runs, "cyc", tmp_path / "two", *more))
-    alone(test_program.main, *arguments_of(runs, "cyc", tmp_path / "one", *more))
-    status, out, err = finished(spread)
+    alone("test.py", *arguments_of(runs, "cyc", tmp_path / "one", *more))
+    status, out, err = together(2, "test.py", *arguments_of(runs, "cyc", tmp_path / "two", *more))
     assert status == 0, err
     one, two = (content(tmp_path / name / "cyc" / "test_latest") for name in ("one", "two"))
     assert one.keys() == two.keys() and [name for name in one if one[name] != two[name]] == []
@@ -220,8 +223,8 @@ def test_more_processes_than_subjects_and_models_with_pretext_parts(runs: Path, 
     make_run(tmp_path / "pta", "pta_hybrid")
     given = ["--dataroot", str(runs / "data"), "--name", "pta", "--checkpoints_dir", str(tmp_path), "--gpu_ids", "-1"]
     given += ["--average_mirrored", "--results_dir"]
-    alone(test_program.main, *given, str(tmp_path / "one"))
-    status, _, err = finished(torchrun(4, "test.py", *given, str(tmp_path / "four")))
+    alone("test.py", *given, str(tmp_path / "one"))
+    status, _, err = together(4, "test.py", *given, str(tmp_path / "four"))
     assert status == 0, err
     one, four = (content(tmp_path / name / "pta" / "test_latest") for name in ("one", "four"))
     assert one.keys() == four.keys() and [name for name in one if one[name] != four[name]] == []
@@ -238,12 +241,12 @@ def test_mistakes_that_all_processes_meet_are_told_once(runs: Path, tmp_path: Pa
         ("preprocessing_images.py", ["--out", str(tmp_path / "data")], "error: ", "nothing to do"),
     ]
     for program, arguments, kind, text in cases:
-        status, _, err = finished(torchrun(2, program, *arguments))
+        status, _, err = together(2, program, *arguments)
         assert status != 0
         (sentence,) = sentences(err)
         assert kind in sentence and text in sentence
         assert "Traceback" not in err.split(sentence)[0]
-    status, out, _ = finished(torchrun(2, "test.py", "--help"))
+    status, out, _ = together(2, "test.py", "--help")
     assert status == 0 and out.count("usage: ") == 1
     assert not (tmp_path / "cyc").exists()
 
@@ -254,27 +257,27 @@ def test_bad_slices_are_told_once_and_left_out(runs: Path, tmp_path: Path) -> No
     bad = tmp_path / "data" / "testA" / "sub-2_003.png"
     bad.write_bytes(b"no picture")
     given = [*arguments_of(runs, "cyc", tmp_path / "two"), "--dataroot", str(tmp_path / "data")]
-    status, _, err = finished(torchrun(2, "test.py", *given))
+    status, _, err = together(2, "test.py", *given)
     assert status != 0 and len(sentences(err)) == 1 and "1 bad file, the first is" in sentences(err)[0]
-    status, _, err = finished(torchrun(2, "test.py", *given, "--skip_bad"))
+    status, _, err = together(2, "test.py", *given, "--skip_bad")
     assert status == 0 and len(sentences(err)) == 1 and "--skip_bad left out 1 bad file" in sentences(err)[0]
-    alone(test_program.main, *given, "--skip_bad", "--results_dir", str(tmp_path / "one"))
+    alone("test.py", *given, "--skip_bad", "--results_dir", str(tmp_path / "one"))
     one, two = (content(tmp_path / name / "cyc" / "test_latest") for name in ("one", "two"))
     assert one.keys() == two.keys() and [name for name in one if one[name] != two[name]] == []
-    status, out, _ = finished(torchrun(2, "test.py", *given, "--check_data"))
+    status, out, _ = together(2, "test.py", *given, "--check_data")
     assert status != 0 and out.count("no picture") == 0 and out.count("1 bad file, listed in") == 1
 
 
 @pytest.mark.slow
 def test_volumes_of_one_s_own_with_workers_and_a_bad_one(tmp_path: Path) -> None:
     volumes = write_volumes(tmp_path / "volumes", flat="a1")
-    alone(preprocessing_images.main, *volumes, "--out", str(tmp_path / "one"), "--workers", "1", "--skip_bad")
+    alone("preprocessing_images.py", *volumes, "--out", str(tmp_path / "one"), "--workers", "1", "--skip_bad")
     arguments = [*volumes, "--out", str(tmp_path / "two"), "--workers", "2", "--skip_bad"]
-    status, out, err = finished(torchrun(2, "preprocessing_images.py", *arguments))
+    status, out, err = together(2, "preprocessing_images.py", *arguments)
     assert status == 0 and out.count(": 5 volumes") == 1 and len(sentences(err)) == 1, err
     assert content(tmp_path / "one") == content(tmp_path / "two")
     arguments = [*volumes, "--out", str(tmp_path / "three"), "--check_data"]
-    status, out, _ = finished(torchrun(2, "preprocessing_images.py", *arguments))
+    status, out, _ = together(2, "preprocessing_images.py", *arguments)
     assert status != 0 and out.count("every voxel is 7") == 1 and "1 of 6 files cannot be used" in out
     assert [path.name for path in (tmp_path / "three").iterdir()] == ["bad_files.csv"]
 
@@ -282,35 +285,27 @@ def test_volumes_of_one_s_own_with_workers_and_a_bad_one(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_the_simulated_benchmark_is_the_same_from_three_processes(tmp_path: Path) -> None:
     given = ["--simulate", "--n_train", "1", "--n_val", "0", "--n_test", "1", "--matrix", "32", "--nifti", "--out"]
-    alone(preprocessing_images.main, *given, str(tmp_path / "one"), "--workers", "1")
-    status, _, err = finished(torchrun(3, "preprocessing_images.py", *given, str(tmp_path / "three")))
+    alone("preprocessing_images.py", *given, str(tmp_path / "one"), "--workers", "1")
+    status, _, err = together(3, "preprocessing_images.py", *given, str(tmp_path / "three"))
     assert status == 0, err
     assert content(tmp_path / "one") == content(tmp_path / "three")
 
 
-LISTENING = """
-import os
-from pathlib import Path
-from util.processes import join_processes
-
-with join_processes() as processes:
-    processes.gathered(None)
-    folder = Path("/proc/self/fd")
-    mine = {os.readlink(path) for path in folder.iterdir() if os.path.lexists(path)}
-    tables = (Path(f"/proc/self/net/{kind}").read_text().splitlines()[1:] for kind in ("tcp", "tcp6"))
-    rows = [line.split() for table in tables for line in table]
-    listening = [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine]
-    print("listens on", sorted(set(listening)), flush=True)
-    processes.gathered(None)
-"""
+def tell_what_is_listened_on() -> None:
+    with join_processes() as processes:
+        processes.gathered(None)
+        folder = Path("/proc/self/fd")
+        mine = {str(path.readlink()) for path in folder.iterdir() if path.is_symlink()}
+        tables = (Path(f"/proc/self/net/{kind}").read_text().splitlines()[1:] for kind in ("tcp", "tcp6"))
+        rows = [line.split() for table in tables for line in table]
+        listening = [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine]
+        print("listens on", sorted(set(listening)))
+        processes.gathered(None)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc; elsewhere gloo chooses the interface itself")
-def test_processes_of_one_machine_listen_on_loopback_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "listening.py").write_text(LISTENING)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_processes_of_one_machine_listen_on_loopback_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-    status, out, err = finished(torchrun(2, str(tmp_path / "listening.py")))
+    status, out, err = together(2, tell_what_is_listened_on)
     assert status == 0, err
     assert out.count("listens on ['0100007F']") == 2  # 127.0.0.1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import train_arguments
+from conftest import train_arguments, write_phantom
 
 import train
 from models import MODELS
@@ -38,6 +38,9 @@ PUBLISHED = [
     *("--n_epochs_decay", "50", "--preprocess", "resize", "--save_epoch_freq=5", "--netG=hybrid"),
     *("--dataset_mode", "unaligned_mask", "--gpu_ids", "0"),
 ]
+
+
+SHORT = ("--n_epochs_decay=0",)
 
 
 def weights(run_dir: Path, epoch: str = "latest") -> dict[str, torch.Tensor]:
@@ -70,7 +73,7 @@ def test_pretext_stages_last_as_long_as_the_device_allows() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_trains_and_loads(phantom: Path, tmp_path: Path, model: str, mode: str) -> None:
     out = tmp_path / "out"
-    train.main(train_arguments(phantom, out, model, "--name=run", f"--dataset_mode={mode}"))
+    train.main(train_arguments(phantom, out, model, *SHORT, "--html", "--name=run", f"--dataset_mode={mode}"))
     run_dir = out / "run"
     for name in ("options.json", "run.json", "loss_log.csv", "latest.pt", "web/index.html"):
         assert (run_dir / name).is_file(), name
@@ -90,7 +93,7 @@ def test_every_model_trains_and_loads(phantom: Path, tmp_path: Path, model: str,
 
 def test_same_seed_same_weights_other_seed_others(phantom: Path, tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
-        train.main(train_arguments(phantom, tmp_path, "cycle_gan", f"--name={name}", f"--seed={seed}"))
+        train.main(train_arguments(phantom, tmp_path, "cycle_gan", *SHORT, f"--name={name}", f"--seed={seed}"))
     assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
     assert not same(weights(tmp_path / "one"), weights(tmp_path / "three"))
 
@@ -101,9 +104,10 @@ def test_workers_change_nothing(phantom: Path, tmp_path: Path) -> None:
     assert same(weights(tmp_path / "none"), weights(tmp_path / "two"))
 
 
-def test_a_finished_run_goes_on_with_more_epochs_and_then_refines(phantom: Path, tmp_path: Path) -> None:
+def test_a_finished_run_goes_on_with_more_epochs_and_then_refines(tmp_path: Path) -> None:
     """4 adversarial epochs at once, or 2 and then 2 more; refinement afterwards, numbered on from them."""
-    arguments = train_arguments(phantom, tmp_path, "cycle_gan", "--lr_policy=step", "--save_epoch_freq=1")
+    dataroot = write_phantom(tmp_path / "data", subjects=1)
+    arguments = train_arguments(dataroot, tmp_path, "cycle_gan", "--lr_policy=step", "--save_epoch_freq=1")
     train.main([*arguments, "--name=straight", "--n_epochs=4", "--n_epochs_decay=0"])
     train.main([*arguments, "--name=longer", "--n_epochs=2", "--n_epochs_decay=0"])
     longer = [*arguments, "--name=longer", "--n_epochs=4", "--n_epochs_decay=0", "--continue_train"]
@@ -150,7 +154,7 @@ def test_pretext_weights_are_taken_instead_of_trained(phantom: Path, tmp_path: P
     for model in ("sgp", "lsc"):
         train.main(train_arguments(phantom, tmp_path, model, f"--name={model}"))
     given = [f"--sgp_weights={tmp_path / 'sgp'}", f"--lsc_weights={tmp_path / 'lsc' / 'latest_net_LSC.pth'}"]
-    train.main(train_arguments(phantom, tmp_path, "pta_hybrid", "--name=pta", *given))
+    train.main(train_arguments(phantom, tmp_path, "pta_hybrid", *SHORT, "--name=pta", *given))
     pta = load_trained(tmp_path / "pta")
     assert [stage.name for stage in pta.stages][-1] == "gan"
     assert same(pta.sgp.state_dict(), load_trained(tmp_path / "sgp").sgp.state_dict())

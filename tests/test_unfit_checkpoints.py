@@ -20,7 +20,7 @@ from util.checkpoint import checkpoint_path, read_checkpoint, unseal, write_chec
 from util.errors import UserError
 
 Content = dict[str, Any]
-OPTIONS = ("--name=run", "--no_html", "--netG=resnet_6blocks", "--pool_size=2")
+OPTIONS = ("--name=run", "--netG=resnet_6blocks", "--pool_size=2")
 
 
 @pytest.fixture(scope="module")
