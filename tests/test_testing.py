@@ -31,22 +31,23 @@ def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_heads(tmp_path_factory.mktemp("data"))
 
 
-def make_run(folder: Path, model: str, *, seed: int = 0, load_size: int = 128) -> Path:
-    """A run folder as `train.py` leaves it, with untrained weights."""
+def make_run(folder: Path, model: str, *, seed: int = 0, load_size: int = 128, **changes: object) -> Path:
+    """A run folder as `train.py` leaves it, with untrained weights; `changes` are other saved options."""
     torch.manual_seed(seed)
-    cls, size = MODELS[model], (load_size, load_size)
+    cls = MODELS[model]
     options = {
         **TINY,
         "model": model,
         "seed": seed,
         "preprocess": "resize",
         "direction": "AtoB",
-        "image_size": list(size),
+        "load_size": load_size,
+        "image_size": [load_size, load_size],
+        **changes,
     }
-    options["load_size"] = load_size
     folder.mkdir(parents=True)
     (folder / OPTIONS_NAME).write_text(json.dumps(options))
-    network = cls(build(cls.Options, options), size)
+    network = cls(build(cls.Options, options), tuple(options["image_size"]))
     write_checkpoint(checkpoint_path(folder, "latest"), {"model": network.state_dict()})
     return folder
 
