@@ -8,6 +8,7 @@ import platform
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -221,6 +222,27 @@ class TestPictures:
         names = sorted(path.name for path in (tmp_path / "web" / "images").iterdir())
         assert "gan_epoch000_step0000007_fake-B.png" in names and len(names) == 6
         assert np.asarray(Image.open(tmp_path / "web" / "images" / names[0])).max() == 255
+
+    def test_the_last_step_is_due_once_in_each_place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        shown = []
+        fake = SimpleNamespace(images=lambda _, text: shown.append(text), curves=lambda *_: None, close=lambda: None)
+        monkeypatch.setattr(run_log, "Dashboard", lambda *_: fake)
+        display = DisplayOptions(update_html_freq=8, display_id=1, display_freq=10)
+        log = RunLog(tmp_path, display, console=False)
+        log.stage("gan", 3)
+        for step in range(1, 4):
+            log.advance(4)
+            assert log.losses_due(last=step == 3) == (step != 2)
+            if log.losses_due(last=step == 3):
+                log.losses(1, step, {"G": 1.0})
+            if log.images_due(last=step == 3):
+                log.images(1, step, {"fake_B": picture(0.0)}, last=step == 3)
+        assert not log.losses_due(last=True) and not log.images_due(last=True)
+        log.close()
+        assert [row["step"] for row in read_rows(tmp_path / "loss_log.csv")] == ["1", "3"]
+        listed = json.loads((tmp_path / "web" / "samples.json").read_text(encoding="utf-8"))
+        assert [sample["step"] for sample in listed] == [1, 3]
+        assert shown == ["gan, epoch 1, step 1", "gan, epoch 1, step 3"]
 
 
 class TestReport:

@@ -13,6 +13,7 @@ from conftest import train_arguments, write_phantom
 import train
 from models import MODELS
 from models.gan_stage import GANStage
+from models.lsc_model import MemoryWatch
 from models.sgp_model import SGP_STEPS
 from models.trained import load_trained
 from options.train_options import for_device, parse
@@ -89,6 +90,36 @@ def test_every_model_trains_and_loads(phantom: Path, tmp_path: Path, model: str,
         fake = loaded.synthesise(torch.zeros(2, 1, 32, 32))
         assert fake.shape == (2, 1, 32, 32)
         assert not fake.requires_grad
+
+
+def last_steps(run_dir: Path) -> tuple[list[tuple[str, int, int]], list[tuple[str, int, int]]]:
+    """(stage, epoch, step) of the rows with losses and of the sample images."""
+    with (run_dir / "loss_log.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["images_per_s"]]
+    samples = json.loads((run_dir / "web" / "samples.json").read_text())
+    return (
+        [(row["stage"], int(row["epoch"]), int(row["step"])) for row in rows],
+        [(sample["stage"], sample["epoch"], sample["step"]) for sample in samples],
+    )
+
+
+def test_the_last_step_of_every_stage_is_logged_once_and_sampled(phantom: Path, tmp_path: Path) -> None:
+    """SGP and LSC end by their steps, the adversarial stage by its epochs: 14 images of B in batches of 4."""
+    train.main(train_arguments(phantom, tmp_path, "pta_hybrid", "--html", "--name=run", "--lsc_steps=5"))
+    wanted = [("sgp", 1, 1), ("sgp", 1, 3), ("lsc", 1, 1), ("lsc", 2, 5), ("gan", 1, 1), ("gan", 2, 8)]
+    for found in last_steps(tmp_path / "run"):
+        assert found == wanted
+
+
+def test_a_stage_that_ends_early_is_logged_to_its_last_step(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryWatch, "figures", lambda watch, *_: setattr(watch, "verdict", "memorised") or {})
+    argv = train_arguments(phantom, tmp_path, "lsc", "--html", "--name=run", "--lsc_steps=99", "--val_epoch_freq=1")
+    train.main([*argv, "--n_epochs=5"])
+    for found in last_steps(tmp_path / "run"):
+        assert found == [("lsc", 1, 1), ("lsc", 1, 4)]
+    assert "lsc: stopped after epoch 1: memorised" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_same_seed_same_weights_other_seed_others(phantom: Path, tmp_path: Path) -> None:

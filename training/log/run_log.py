@@ -78,11 +78,14 @@ class RunLog:
         self._step += 1
         self._console.advance()
 
-    def losses_due(self) -> bool:
-        """Whether --print_freq images or --log_seconds have passed since the last row."""
+    def losses_due(self, last: bool = False) -> bool:
+        """Whether --print_freq images or --log_seconds have passed since the last row.
+
+        Args: last: the stage ends with this step, whose row is due unless it is there.
+        """
         waited = time.monotonic() - self._row_time
-        first = self._row_seen < 0
-        return first or self._seen - self._row_seen >= self._display.print_freq or waited >= self._display.log_seconds
+        first, new = self._row_seen < 0, self._seen - self._row_seen
+        return first or new >= self._display.print_freq or waited >= self._display.log_seconds or (last and new > 0)
 
     def losses(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
         """Write one row of losses, non-finite values included: the trainer decides whether to stop."""
@@ -110,25 +113,31 @@ class RunLog:
             with self._attempt("draw the dashboard's curves"):
                 self._dashboard.curves(self._loss_log, self._stage)
 
-    def _html_due(self) -> bool:
-        waiting = self._html_seen < 0 or self._seen - self._html_seen >= self._display.update_html_freq
+    def _html_due(self, last: bool) -> bool:
+        waiting = self._html_seen < 0 or self._seen - self._html_seen >= (1 if last else self._display.update_html_freq)
         return self._display.html and waiting
 
-    def _dashboard_due(self) -> bool:
-        waiting = self._dashboard_seen < 0 or self._seen - self._dashboard_seen >= self._display.display_freq
+    def _dashboard_due(self, last: bool) -> bool:
+        every = 1 if last else self._display.display_freq
+        waiting = self._dashboard_seen < 0 or self._seen - self._dashboard_seen >= every
         return self._dashboard is not None and waiting
 
-    def images_due(self) -> bool:
-        """Whether sample images are due for the report (--update_html_freq) or the dashboard (--display_freq)."""
-        return self._html_due() or self._dashboard_due()
+    def images_due(self, last: bool = False) -> bool:
+        """Whether sample images are due for the report (--update_html_freq) or the dashboard (--display_freq).
 
-    def images(self, epoch: int, step: int, grid_rows: Mapping[str, Tensor]) -> None:
+        Args: last: the stage ends with this step, whose images are due unless they are there.
+        """
+        return self._html_due(last) or self._dashboard_due(last)
+
+    def images(self, epoch: int, step: int, grid_rows: Mapping[str, Tensor], last: bool = False) -> None:
         """Show sample images in the report and the dashboard, as due; in both if neither is due.
 
-        Args: grid_rows: label -> (N, 1, H, W) intensity in [-1, 1]; the first four of each are shown.
+        Args:
+            grid_rows: label -> (N, 1, H, W) intensity in [-1, 1]; the first four of each are shown.
+            last: as in `images_due`.
         """
-        due = self.images_due()
-        to_html, to_dashboard = self._html_due() or not due, self._dashboard_due() or not due
+        due = self.images_due(last)
+        to_html, to_dashboard = self._html_due(last) or not due, self._dashboard_due(last) or not due
         with self._attempt("draw sample images"):
             columns = {label: column(images) for label, images in grid_rows.items()}
             if to_dashboard and self._dashboard is not None:

@@ -16,17 +16,17 @@ class SilentLog:
 
     def advance(self, n_images: int) -> None: ...
 
-    def losses_due(self) -> bool:
+    def losses_due(self, last: bool = False) -> bool:
         return False
 
     def losses(self, epoch: int, step: int, losses: Mapping[str, float]) -> None: ...
 
     def validation(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None: ...
 
-    def images_due(self) -> bool:
+    def images_due(self, last: bool = False) -> bool:
         return False
 
-    def images(self, epoch: int, step: int, grid_rows: Mapping[str, Tensor]) -> None: ...
+    def images(self, epoch: int, step: int, grid_rows: Mapping[str, Tensor], last: bool = False) -> None: ...
 
     def report(self) -> None: ...
 
