@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from options.display_options import DisplayOptions
-from training.log import console_log, run_log
+from training.log import console_log, run_log, training_curves
 from training.log.loss_log import FIXED, LossLog
 from training.log.run_log import RunLog
 from training.log.sample_images import column, labelled_grid
@@ -73,6 +74,23 @@ class TestLossLog:
         again.resume("lsc", 10)
         assert [(row["stage"], row["step"]) for row in read_rows(log.path)][-1] == ("lsc", "10")
         assert again.seconds == 10.0
+
+    def test_columns_of_an_older_log_get_their_present_names(self, tmp_path: Path) -> None:
+        (tmp_path / "loss_log.csv").write_text(
+            "stage,epoch,step,images_per_s,seconds,sgp,val_val_p_error,lsc,val_train_psnr,val_val_psnr,cycle,ssim\n"
+            "sgp,1,9,12,1.0,2.5,,,,,,\nsgp,1,9,,1.1,,0.25,,,,,\n"
+            "lsc,1,4,,2.0,,,,31.5,31,,\nrefine,1,2,8,3.0,,,,,,0.5,0.125\n",
+            encoding="utf-8",
+        )
+        log = LossLog(tmp_path / "loss_log.csv")
+        log.resume("refine", 2)
+        log.add("refine", 1, 3, images_per_s=8, seconds=4, values={"cycle": 0.25, "1-ssim": 0.0625})
+        rows = read_rows(log.path)
+        names = ["sgp", "val_p_error", "lsc", "val_train_psnr", "val_psnr", "cycle", "1-ssim"]
+        assert list(rows[0]) == [*FIXED, *names]
+        assert (rows[1]["val_p_error"], rows[2]["val_train_psnr"], rows[2]["val_psnr"]) == ("0.25", "31.5", "31")
+        assert [row["1-ssim"] for row in rows] == ["", "", "", "0.125", "0.0625"]
+        assert log.names("lsc") == ["val_train_psnr", "val_psnr"]
 
     def test_row_of_a_failed_write_comes_with_the_next(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         log = LossLog(tmp_path / "loss_log.csv")
@@ -169,7 +187,7 @@ class TestRunLog:
         shown = [line for line in lines if line.startswith("lsc  epoch")]
         assert len(shown) == 2 and "step 1/50" in shown[0] and "step 50/50" in shown[1]  # first, and held-back last
         assert "a note with [brackets]" in lines
-        assert "validation, epoch 0: psnr 21.5" in lines
+        assert "validation, epoch 0: val_psnr 21.5" in lines
         assert sum("  lsc  epoch" in line for line in (tmp_path / "log.txt").read_text().splitlines()) == 50
         assert read_rows(tmp_path / "loss_log.csv")[-1]["val_psnr"] == "21.5"
 
@@ -297,8 +315,19 @@ class TestReport:
         assert 'http-equiv="refresh"' in (tmp_path / "web" / "index.html").read_text(encoding="utf-8")
 
 
+def test_curves_are_labelled_with_their_columns_and_one_point_is_marked() -> None:
+    axes = Figure().add_subplot()
+    few, many = (np.array([3.0]), np.array([0.5])), (np.arange(40.0), np.full(40, 0.25))
+    training_curves._draw_panel(axes, "syn, syn_A", {"syn": few, "syn_A": many})
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["syn  0.5", "syn_A  0.25"]
+    thick = [line for line in axes.lines if line.get_alpha() is None]
+    assert [line.get_marker() for line in thick] == ["o", ""]
+    assert axes.get_title(loc="left") == "syn, syn_A"
+
+
 def test_panels_scale_and_smoothing() -> None:
-    assert panels(["D_A", "D_B", "syn", "adv_B"]) == {"D": ["D_A", "D_B"], "syn": ["syn"], "adv_B": ["adv_B"]}
+    shared = {"D_A, D_B": ["D_A", "D_B"], "syn, syn_A": ["syn", "syn_A"], "adv_B": ["adv_B"]}
+    assert panels(["D_A", "syn", "D_B", "adv_B", "syn_A"]) == shared
     assert use_log_scale(np.geomspace(1e-3, 1, 50)) and not use_log_scale(np.linspace(0.5, 1, 50))
     assert not use_log_scale(np.array([-1.0, 1000.0])) and not use_log_scale(np.array([]))
     np.testing.assert_allclose(smooth(np.full(100, 3.0)), 3.0)

@@ -109,6 +109,10 @@ def test_the_last_step_of_every_stage_is_logged_once_and_sampled(phantom: Path, 
     wanted = [("sgp", 1, 1), ("sgp", 1, 3), ("lsc", 1, 1), ("lsc", 2, 5), ("gan", 1, 1), ("gan", 2, 8)]
     for found in last_steps(tmp_path / "run"):
         assert found == wanted
+    with (tmp_path / "run" / "loss_log.csv").open() as file:
+        columns = next(csv.reader(file))
+    assert [name for name in columns if name.startswith("val_")] == ["val_p_error", "val_psnr", "val_train_psnr"]
+    assert not any(name.startswith("val_val") for name in columns)
 
 
 def test_a_stage_that_ends_early_is_logged_to_its_last_step(

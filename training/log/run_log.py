@@ -12,7 +12,7 @@ from torch import Tensor
 from options.display_options import DisplayOptions
 from training.log.console_log import ConsoleLog
 from training.log.dashboard import Dashboard
-from training.log.loss_log import LOSS_LOG_NAME, LossLog
+from training.log.loss_log import LOSS_LOG_NAME, VALIDATION, LossLog
 from training.log.sample_images import SampleImages, column, labelled_grid
 from training.log.training_report import Status, TrainingReport
 
@@ -97,10 +97,10 @@ class RunLog:
         self._show_curves()
 
     def validation(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Write one row of validation metrics, as columns `val_NAME`."""
-        named = {f"val_{name}": value for name, value in metrics.items()}
+        """Write one row of a stage's figures at the end of an epoch, as columns `val_NAME`."""
+        named = {f"{VALIDATION}{name}": value for name, value in metrics.items()}
         self._add_row(epoch, step, None, named)
-        self.note(f"validation, epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        self.note(f"validation, epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in named.items()))
         self._show_curves()
 
     def _add_row(self, epoch: int, step: int, rate: float | None, values: Mapping[str, float]) -> None:
