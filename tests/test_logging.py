@@ -147,6 +147,26 @@ class TestRunLog:
         listed = json.loads((tmp_path / "web" / "samples.json").read_text(encoding="utf-8"))
         assert [sample["step"] for sample in listed] == [1, 2, 3, 4]
 
+    def test_the_expected_time_is_told_once_when_the_rate_is_known(
+        self, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = [0.0]
+        monkeypatch.setattr(run_log.time, "monotonic", lambda: clock[0])
+        log = RunLog(tmp_path, NO_HTML)
+        for stage, later in (("sgp", ["lsc", "gan"]), ("lsc", ["gan"]), ("gan", [])):
+            log.stage(stage, 1000, later=later)
+            for step in range(1, 21):
+                clock[0] += 100.0 if step == 1 else 2.0  # the first step says nothing about the others
+                log.advance(1)
+                log.losses(0, step, {stage: 1.0})
+        log.close()
+        told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("expected time: ")]
+        of_stage = "expected time: 33 min for the 1,000 steps of stage"
+        assert told[0] == f"{of_stage} sgp; lsc and gan will be timed when they begin"
+        assert told[1] == f"{of_stage} lsc; gan will be timed when it begins"
+        assert told[2].startswith(f"{of_stage} gan, 40 min in all, until 2")
+        assert len(told) == 3
+
     def test_begun_anew_forgets_an_earlier_run(self, tmp_path: Path) -> None:
         for value in (1.0, 2.0):
             log = RunLog(tmp_path, NO_HTML, console=False)
@@ -190,6 +210,13 @@ class TestRunLog:
         assert "validation, epoch 0: val_psnr 21.5" in lines
         assert sum("  lsc  epoch" in line for line in (tmp_path / "log.txt").read_text().splitlines()) == 50
         assert read_rows(tmp_path / "loss_log.csv")[-1]["val_psnr"] == "21.5"
+
+    def test_a_path_that_is_no_text_is_escaped_in_a_note(self, tmp_path: Path, capsys) -> None:
+        log = RunLog(tmp_path, NO_HTML)
+        log.note("run folder: caf\udce9/é")  # a name in Latin-1 as Python reads it
+        log.close()
+        assert capsys.readouterr().out == "run folder: caf\\udce9/é\n"
+        assert (tmp_path / "log.txt").read_text(encoding="utf-8").endswith("run folder: caf\\udce9/é\n")
 
     def test_terminal_gets_a_bar(self, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TERM", "xterm")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import train_arguments, write_phantom
+from running import run
 
 import train
 from models import MODELS
@@ -18,6 +22,7 @@ from models.sgp_model import SGP_STEPS
 from models.trained import load_trained
 from options.train_options import for_device, parse
 from training.activations import Activations
+from training.announcement import first_lines
 from training.memory import CPU_MOST, fitting_micro_batch
 from util.checkpoint import read_checkpoint
 from util.errors import UserError
@@ -124,6 +129,35 @@ def test_a_stage_that_ends_early_is_logged_to_its_last_step(
     for found in last_steps(tmp_path / "run"):
         assert found == [("lsc", 1, 1), ("lsc", 1, 4)]
     assert "lsc: stopped after epoch 1: memorised" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_training_says_what_runs_where_and_at_its_end_what_comes_next(phantom: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "out" / "run"
+    done = run("train.py", *train_arguments(phantom, tmp_path / "out", "lsc", "--name=run", "--html"))
+    lines = done.out.splitlines()
+    assert re.fullmatch(r"device: cpu \(.*, 1 threads\), number format: float32", lines[0])
+    assert lines[1] == f"images: 12 of A, 14 of B in {phantom}; validation: 12 of A, 14 of B"
+    assert lines[2] == f"run folder: {run_dir}"
+    assert lines[3] == f"watch it: {run_dir / 'web' / 'index.html'}"
+    assert lines[4].startswith("memory: ")
+    assert lines[-3:-1] == [f"report: {run_dir / 'web' / 'index.html'}", f"checkpoint: {run_dir / 'latest.pt'}"]
+    program, *arguments = shlex.split(lines[-1].removeprefix("next: python "))
+    log = (run_dir / "log.txt").read_text()
+    assert all(line in log for line in (*lines[:5], *lines[-3:]))
+    tested = run(program, *arguments, f"--results_dir={tmp_path / 'results'}")
+    assert tested.status == 0, tested.err
+    assert (tmp_path / "results" / "run" / "test_latest" / "index.html").is_file()
+
+
+def test_where_to_watch_a_run_without_report_or_with_a_dashboard() -> None:
+    def watch(*display: str) -> str:
+        options = parse(["--dataroot=D", "--checkpoints_dir=OUT", "--model=lsc", *display])
+        folders = SimpleNamespace(A=range(3), B=range(4))
+        return first_lines(options, folders, None, torch.device("cpu"), torch.bfloat16, 2)[-1]  # type: ignore[arg-type]
+
+    assert watch("--no_html") == "watch it: OUT/experiment/loss_log.csv (--no_html: no report)"
+    both = "watch it: OUT/experiment/web/index.html and http://gpu:8097/env/main"
+    assert watch("--display_id=1", "--display_server=http://gpu") == both
 
 
 def test_same_seed_same_weights_other_seed_others(phantom: Path, tmp_path: Path) -> None:

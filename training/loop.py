@@ -95,7 +95,8 @@ class Trainer:
 
     def _run_stage(self, stage: Stage) -> None:
         n_steps = self._prepare(stage)
-        self.log.stage(stage.name, n_steps, self.position["step"])
+        later = [each.name for each in self.model.stages[self.position["stage"] + 1 :]]
+        self.log.stage(stage.name, n_steps, self.position["step"], later)
         # a run that was killed after the last step of an epoch must still end that epoch
         while self._unfinished(stage, n_steps) and not self._ended_early(stage):
             epoch = self.position["epoch"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from training.log.console_log import ConsoleLog
 from training.log.dashboard import Dashboard
 from training.log.loss_log import LOSS_LOG_NAME, VALIDATION, LossLog
 from training.log.sample_images import SampleImages, column, labelled_grid
+from training.log.stage_time import StageTime
 from training.log.training_report import Status, TrainingReport
 
 REPORT_FRACTION = 0.02  # largest fraction of the training time spent on writing the report
@@ -50,6 +51,7 @@ class RunLog:
         self._samples = SampleImages(run_dir / "web")
         self._dashboard = Dashboard(display, run_dir.name, self.warn) if display.display_id > 0 else None
         self._stage, self._n_steps, self._step = "", 0, 0
+        self._time = StageTime("", 0)
         self._seen = 0  # images, in this stage
         self._row_seen, self._html_seen, self._dashboard_seen = 0, 0, 0  # images seen at the last row, picture, ...
         self._time_before = 0.0
@@ -64,8 +66,12 @@ class RunLog:
             self._samples.resume(stage, step)
         self._time_before = self._loss_log.seconds
 
-    def stage(self, name: str, n_steps: int, first_step: int = 0) -> None:
-        """Begin a stage (sgp, lsc, gan, refine) of `n_steps` steps, `first_step` of which were done before a resume."""
+    def stage(self, name: str, n_steps: int, first_step: int = 0, later: Sequence[str] = ()) -> None:
+        """Begin a stage (sgp, lsc, gan, refine) of `n_steps` steps, `first_step` of which were done before a resume.
+
+        Args: later: the stages that come after it.
+        """
+        self._time = StageTime(name, n_steps, later)
         self._stage, self._n_steps, self._step = name, n_steps, first_step
         self._seen = 0
         self._row_seen, self._html_seen, self._dashboard_seen = -1, -1, -1  # the first step's row and pictures are due
@@ -94,6 +100,8 @@ class RunLog:
         self._row_seen, self._row_time = self._seen, now
         self._add_row(epoch, step, rate, losses)
         self._console.losses(epoch, step, rate, losses)
+        if sentence := self._time.sentence(now, step, self._time_before + now - self._start):
+            self.note(sentence)
         self._show_curves()
 
     def validation(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
@@ -167,9 +175,10 @@ class RunLog:
         self._report_time = time.monotonic()
         self._report_cost = self._report_time - start
 
-    def note(self, text: str) -> None:
-        """Write a line to the terminal and log.txt."""
-        self._console.note(text)
+    def note(self, *lines: str) -> None:
+        """Write lines to the terminal and log.txt."""
+        for line in lines:
+            self._console.note(line)
 
     def warn(self, text: str) -> None:
         """Write a warning to the terminal and log.txt."""
@@ -183,6 +192,11 @@ class RunLog:
             if action not in self._failed:
                 self._failed.add(action)
                 self.warn(f"could not {action} ({type(error).__name__}: {error}); training continues")
+
+    def end(self, lines: Sequence[str]) -> None:
+        """Write the last lines of a run that is complete, below its last stage's bar or losses."""
+        self._console.close()
+        self.note(*lines)
 
     def close(self) -> None:
         """Write the final report, send pending contents to the dashboard (at most two seconds), stop the bar."""
