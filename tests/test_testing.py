@@ -79,6 +79,8 @@ def test_whole_test_of_a_generator(dataroot: Path, tmp_path: Path, capsys: pytes
     assert set(metrics["unpaired"]) == {"fake_B", "real_B", "identity"}
     assert metrics["unpaired"]["fake_B"]["fd_slice"] is None
     assert metrics["sgp"] is None and metrics["lsc"] is None
+    assert metrics["verdict"].startswith("fake_B does not beat every baseline in psnr, psnr_fit and ssim: it loses to ")
+    assert "verdict" in metrics["definitions"]
     assert_explained(metrics)
 
     names = sorted(path.name for path in (folder / "images").iterdir())
@@ -93,7 +95,10 @@ def test_whole_test_of_a_generator(dataroot: Path, tmp_path: Path, capsys: pytes
         assert len(file.readlines()) == 1 + 3 * 4
     printed = capsys.readouterr().out
     assert str(folder / "index.html") in printed.replace("\n", "") and "psnr" in printed
-    assert "sub-1_002_error.png" in (folder / "index.html").read_text()
+    page = (folder / "index.html").read_text()
+    assert "sub-1_002_error.png" in page
+    assert metrics["verdict"] in printed.splitlines()
+    assert page.index(metrics["verdict"]) < page.index("metrics.json")
 
 
 def test_same_numbers_again_with_another_batch_size(dataroot: Path, tmp_path: Path) -> None:
@@ -139,6 +144,8 @@ def test_baselines_can_be_left_out(dataroot: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "cyc", "cycle_gan")
     _, metrics = run_test(dataroot, tmp_path, "cyc", "--no_baselines")
     assert metrics["paired"]["classical"]["psnr"] is None
+    assert metrics["verdict"] is None
+    assert metrics["why_null"]["verdict"] == "no baseline to compare with: --no_baselines was given"
     assert metrics["why_null"]["classical"] == "--no_baselines was given"
     assert_explained(metrics)
 
