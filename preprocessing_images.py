@@ -13,13 +13,14 @@ from pathlib import Path
 from rich.console import Console
 
 from data.folder.manifest import Manifest
+from data.folder.people import joined_people
 from options.preprocess_options import OutputOptions, PreprocessOptions, VolumeOptions, parse
 from preprocessing.checking import check_inputs, check_volumes, print_problems
 from preprocessing.folder import check_writable, summary
-from preprocessing.inputs import Inputs, find_inputs
+from preprocessing.inputs import find_inputs
 from preprocessing.slicing import SlicingSettings
-from preprocessing.volumes import SlicingPlan, split_subjects, write_dataset
-from util.errors import run_cli, warn
+from preprocessing.volumes import SlicingPlan, split_people, write_dataset
+from util.errors import printable, run_cli, warn
 from util.problems import BAD_FILES_NAME, Problem, listed
 from util.processes import Processes, join_processes
 
@@ -44,16 +45,9 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def find(volumes: VolumeOptions) -> Inputs:
-    """The volumes that the command line names."""
-    return find_inputs(
-        *(Path(place) if place else None for place in (volumes.input_A, volumes.input_B, volumes.truth_A))
-    )
-
-
 def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes) -> int:
     """Read everything and write nothing but the table of files that cannot be used; status 2 if there are any."""
-    found = processes.alone(partial(find, volumes))
+    found = processes.alone(partial(find_inputs, volumes.input_A, volumes.input_B, volumes.truth_A))
     settings = settings_of(volumes, output)
     problems = found.problems + check_volumes(found.sources, settings, workers=output.workers, processes=processes)
     status = processes.alone(partial(print_problems, problems, found.n_files, dataroot))
@@ -69,12 +63,14 @@ def slice_volumes(
     dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes
 ) -> tuple[Manifest, list[Problem]]:
     """Slice the user's volumes; every header is checked before anything is written."""
-    found = processes.alone(partial(find, volumes))
+    found = processes.alone(partial(find_inputs, volumes.input_A, volumes.input_B, volumes.truth_A))
     processes.alone(partial(check_inputs, found, dataroot, skip_bad=volumes.skip_bad))
     val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
     fractions = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
-    splits = split_subjects(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
-    plan = SlicingPlan(dataroot, settings_of(volumes, output), splits, volumes.skip_bad)
+    people, splits = split_people(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
+    if processes.first and (joined := joined_people(people)):
+        print(printable(joined))
+    plan = SlicingPlan(dataroot, settings_of(volumes, output), people, splits, volumes.skip_bad)
     return write_dataset(plan, found, workers=output.workers, recorded=fractions, processes=processes)
 
 

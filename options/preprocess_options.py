@@ -61,11 +61,9 @@ class VolumeOptions:
         None, "high-field volumes of the same names on the grid of --input_A, for the metrics"
     )
     val_fraction: float = _volumes(
-        0.1, "fraction of the subjects for validation", low=0, high=1, needs=(VOLUMES, DIVIDED)
+        0.1, "fraction of the people for validation", low=0, high=1, needs=(VOLUMES, DIVIDED)
     )
-    test_fraction: float = _volumes(
-        0.2, "fraction of the subjects for testing", low=0, high=1, needs=(VOLUMES, DIVIDED)
-    )
+    test_fraction: float = _volumes(0.2, "fraction of the people for testing", low=0, high=1, needs=(VOLUMES, DIVIDED))
     all_test: bool = _volumes(False, "every subject is for testing")
     slice_axis: str = _volumes(
         "auto",

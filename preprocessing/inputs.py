@@ -48,7 +48,7 @@ class Inputs:
         return len(self.sources) + len(self.problems)
 
 
-def find_inputs(input_A: Path | None, input_B: Path | None, truth_A: Path | None) -> Inputs:
+def find_inputs(input_A: str | None, input_B: str | None, truth_A: str | None) -> Inputs:
     """Find every volume and check every name and header; nothing is written.
 
     Raises: UserError naming the flag if nothing is found, see `find_volumes`.
@@ -76,12 +76,12 @@ def find_inputs(input_A: Path | None, input_B: Path | None, truth_A: Path | None
 Readable = dict[str, tuple[Path, SourceGeometry]]
 
 
-def _readable(location: Path | None, flag: str, problems: list[Problem]) -> Readable:
+def _readable(location: str | None, flag: str, problems: list[Problem]) -> Readable:
     """Volumes with a valid header, by subject; the others are added to `problems`."""
     readable: Readable = {}
-    if location is None:
+    if not location:
         return readable
-    volumes, not_files = find_volumes(location, flag)
+    volumes, not_files = find_volumes(Path(location), flag)
     problems += not_files
     for subject, path in volumes.items():
         try:

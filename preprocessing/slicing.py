@@ -81,6 +81,7 @@ def write_volume(
     split: str,
     domain: str,
     subject: str,
+    person: str | None = None,
     source: str,
     volume: NDArray[np.float32],
     affine_ras: NDArray[np.float64],
@@ -99,6 +100,7 @@ def write_volume(
     Args:
         split, domain: `train`, `val` or `test`; `A` or `B`. Slices go to the folder `{split}{domain}`.
         subject, source: subject name (cleaned for file names) and base name of the source file.
+        person: whom the volume shows, equal for all volumes of one person; None: told by the subject's name.
         volume: (X, Y, Z) float32 in RAS order, any finite intensity scale; affine_ras: its (4, 4) affine in mm.
         geometry: that of the source file, for reassembly.
         slice_axis: slice axis of `volume`; bits: 8 or 16 per pixel.
@@ -142,6 +144,7 @@ def write_volume(
         sform_code=geometry.sform_code,
         qform_code=geometry.qform_code,
         truth_window=None if truth_window is None else list(truth_window),
+        person=person,
     )
 
 

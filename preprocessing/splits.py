@@ -1,4 +1,4 @@
-"""Assign each subject to one of training, validation and test."""
+"""Assign each person to one of training, validation and test."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Set
 
 import numpy as np
 
-SMALLEST_SPLIT_GROUP = 3  # from this number of subjects on, every requested split gets at least one
+SMALLEST_SPLIT_GROUP = 3  # from this number of people on, every requested split gets at least one
 
 
 def assign_splits(
-    subjects_A: Set[str], subjects_B: Set[str], *, val_fraction: float, test_fraction: float, seed: int
+    people_A: Set[str], people_B: Set[str], *, val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, str]:
-    """The split of every subject: `train`, `val` or `test`; equal subjects, fractions and seed give equal splits.
+    """The split of every person: `train`, `val` or `test`; equal people, fractions and seed give equal splits.
 
-    Subjects in both domains, in A alone and in B alone are split separately, so that every domain has the wanted
-    fractions; a subject in both domains is in the same split in both.
+    People in both domains, in A alone and in B alone are split separately, so that every domain has the wanted
+    fractions; a person in both domains is in the same split in both.
     """
     rng = np.random.default_rng(seed)
     splits: dict[str, str] = {}
-    for group in (subjects_A & subjects_B, subjects_A - subjects_B, subjects_B - subjects_A):
+    for group in (people_A & people_B, people_A - people_B, people_B - people_A):
         names = sorted(group)
         n_test, n_val = _count(len(names), test_fraction), _count(len(names), val_fraction)
         order = ["test"] * n_test + ["val"] * n_val + ["train"] * (len(names) - n_test - n_val)
@@ -27,6 +27,6 @@ def assign_splits(
     return splits
 
 
-def _count(n_subjects: int, fraction: float) -> int:
-    count = round(n_subjects * fraction)
-    return max(count, 1) if fraction > 0 and n_subjects >= SMALLEST_SPLIT_GROUP else count
+def _count(n_people: int, fraction: float) -> int:
+    count = round(n_people * fraction)
+    return max(count, 1) if fraction > 0 and n_people >= SMALLEST_SPLIT_GROUP else count

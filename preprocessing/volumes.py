@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from data.folder.manifest import DOMAINS, Manifest, VolumeEntry, write_manifest
+from data.folder.people import people_of
 from preprocessing.checking import problem_of, require_domains
 from preprocessing.folder import fresh_folder
 from preprocessing.geometry import spacing_mm
@@ -23,10 +24,14 @@ from util.processes import ALONE, Processes
 
 @dataclass(frozen=True)
 class SlicingPlan:
-    """Where and how volumes are sliced; with `skip_bad`, volumes that cannot be sliced are left out."""
+    """Where and how volumes are sliced; with `skip_bad`, volumes that cannot be sliced are left out.
+
+    people: the person of every subject; splits: the split of every person.
+    """
 
     dataroot: Path
     settings: SlicingSettings
+    people: dict[str, str]
     splits: dict[str, str]
     skip_bad: bool
 
@@ -39,12 +44,14 @@ class VolumeJob:
     plan: SlicingPlan
 
 
-def split_subjects(
+def split_people(
     sources: Sequence[Source], *, val_fraction: float, test_fraction: float, seed: int
-) -> dict[str, str]:
-    """The split of every subject: `train`, `val` or `test`."""
-    subjects_A, subjects_B = ({s.subject for s in sources if s.domain == domain} for domain in DOMAINS)
-    return assign_splits(subjects_A, subjects_B, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The person of every subject, and the split of every person: `train`, `val` or `test`."""
+    people = people_of({source.subject for source in sources})
+    people_A, people_B = ({people[s.subject] for s in sources if s.domain == domain} for domain in DOMAINS)
+    splits = assign_splits(people_A, people_B, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
+    return people, splits
 
 
 def write_dataset(
@@ -93,14 +100,15 @@ def _settings(plan: SlicingPlan, problems: Sequence[Problem]) -> dict[str, objec
 
 def slice_volume(job: VolumeJob) -> VolumeEntry | Problem:
     """Read one volume and its truth, if any, and write their slices."""
-    source, plan = job.source, job.plan
+    source, plan, person = job.source, job.plan, job.plan.people[job.source.subject]
     try:
         volume, affine, geometry = read_nifti(source.path)
         return write_volume(
             plan.dataroot,
-            split=plan.splits[source.subject],
+            split=plan.splits[person],
             domain=source.domain,
             subject=source.subject,
+            person=person,
             source=printable(source.path.name),
             volume=volume,
             affine_ras=affine,

@@ -192,7 +192,8 @@ def _positions(folder: SliceFolder, kept: Sequence[int]) -> dict[str, NDArray]:
 
 
 def _subjects(folder: SliceFolder, kept: Sequence[int]) -> dict[str, NDArray]:
-    return subject_columns(SubjectTable.of([folder.files[i].name for i in kept], [folder.subjects[i] for i in kept]))
+    names, subjects = [folder.files[i].name for i in kept], [folder.subjects[i] for i in kept]
+    return subject_columns(SubjectTable.of(names, subjects, folder.people))
 
 
 def problem_columns(problems: Sequence[Problem], dataroot: Path) -> dict[str, NDArray]:

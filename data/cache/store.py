@@ -26,7 +26,7 @@ from util.errors import UserError
 from util.files import PART, replace_text, sync_folder
 from util.reading import read_json, structured
 
-FORMAT = 1
+FORMAT = 2  # 1: subjects were keyed by name, not by person
 DATA_NAME = "slices.bin"
 
 Columns = Mapping[str, NDArray]

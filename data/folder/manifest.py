@@ -46,7 +46,10 @@ class SliceEntry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
 
 class VolumeEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """One volume. `window` maps source intensity to [0, 1]: (value - window[0]) / (window[1] - window[0])."""
+    """One volume. `window` maps source intensity to [0, 1]: (value - window[0]) / (window[1] - window[0]).
+
+    `person` is whom it shows, equal for all volumes of one person; None: told by the subject's name, see `person_of`.
+    """
 
     subject: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
     split: Annotated[str, Meta(pattern=rf"^({'|'.join(SPLITS)})\Z")]
@@ -63,6 +66,7 @@ class VolumeEntry(Struct, frozen=True, forbid_unknown_fields=True):
     sform_code: Code = 0
     qform_code: Code = 0
     truth_window: Window | None = None
+    person: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)] | None = None
 
     @property
     def folder(self) -> str:
@@ -136,7 +140,8 @@ def _check(manifest: Manifest) -> None:
 
 
 def _check_volume(volume: VolumeEntry, place: str) -> None:
-    _need(volume.subject.isprintable(), f"{place}.subject", volume.subject, "printable characters")
+    for name, value in (("subject", volume.subject), ("person", volume.person)):
+        _need(value is None or value.isprintable(), f"{place}.{name}", value, "printable characters")
     _need(math.prod(volume.shape) <= MAX_VOXELS, f"{place}.shape", volume.shape, f"at most {MAX_VOXELS} voxels")
     for name in ("affine", "sform", "qform"):
         matrix = getattr(volume, name)

@@ -39,7 +39,7 @@ class SliceFolder:
     Attributes:
         files: paths of the slices.
         listing: contents of the folder; entries: subject and manifest entry by file name.
-        subjects: subject name of each slice.
+        subjects: subject name of each slice; people: the person of a subject where the manifest says it.
         index: (N,) int64 slice number within its volume.
         p: (N,) float32 relative level in [0, 1] (docs/method.md, notation).
         level_mm: (N,) float32 template level of simulated slices, else None. Never read in training.
@@ -66,6 +66,7 @@ class SliceFolder:
         self.listing = list_slices(folder, dataroot)
         if not self.listing.files and not self.listing.problems:
             raise UserError(f"{folder}: no slices, need {' or '.join('*' + s for s in SLICE_SUFFIXES)} files")
+        self.people: dict[str, str] = {}
         self.entries = self._manifest_entries() if use_manifest else {}
         self.files = [path for path in self.listing.files if not self.entries or path.name in self.entries]
         self.subjects, self.index, self.p, self.level_mm = self._positions()
@@ -100,7 +101,7 @@ class SliceFolder:
     @cached_property
     def folder_subjects(self) -> FolderSubjects:
         """The subjects of the folder, as first asked for."""
-        table = SubjectTable.of([path.name for path in self.files], self.subjects)
+        table = SubjectTable.of([path.name for path in self.files], self.subjects, self.people)
         return FolderSubjects(self.folder, self.split, table, bool(self.entries))
 
     def _memoized(self, kind: str, i: int, read: Callable[[], NDArray]) -> NDArray:
@@ -146,14 +147,12 @@ class SliceFolder:
         self._siblings.clear()
 
     def _manifest_entries(self) -> dict[str, tuple[str, SliceEntry]]:
-        """Subject and manifest entry of each file of this folder, by file name."""
+        """Subject and manifest entry of each file of this folder, by file name; `people` is filled."""
         manifest = read_manifest(self.dataroot)
-        return {
-            entry.file: (volume.subject, entry)
-            for volume in (manifest.volumes if manifest is not None else [])
-            if volume.split == self.split and volume.domain == self.domain
-            for entry in volume.slices
-        }
+        every = manifest.volumes if manifest is not None else []
+        volumes = [volume for volume in every if volume.split == self.split and volume.domain == self.domain]
+        self.people = {volume.subject: volume.person for volume in volumes if volume.person is not None}
+        return {entry.file: (volume.subject, entry) for volume in volumes for entry in volume.slices}
 
     def _positions(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32] | None]:
         if not self.entries:

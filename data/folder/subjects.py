@@ -1,15 +1,16 @@
-"""The subjects of slice folders as arrays, and subjects that are in two splits. Only names are read."""
+"""The subjects of slice folders as arrays, and people who are in two splits. Only names are read."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.folder.people import person_of
 from data.folder.slices import has_subject
 from util.problems import Problem
 
@@ -20,7 +21,7 @@ class SubjectTable:
 
     names: N file names, sorted. subjects: S subject names, sorted.
     subject: (N,) int32 position in `subjects`. named: (N,) whether the file name contains the subject.
-    key: (S,) uint64, equal for names that differ only in case.
+    key: (S,) uint64, equal for subjects that are one person, whatever the case of the name.
     """
 
     names: Sequence[str]
@@ -30,8 +31,10 @@ class SubjectTable:
     key: NDArray[np.uint64]
 
     @classmethod
-    def of(cls, names: Sequence[str], subject_names: Sequence[str]) -> SubjectTable:
-        """Args: names, subject_names: file name and subject of each slice."""
+    def of(
+        cls, names: Sequence[str], subject_names: Sequence[str], people: Mapping[str, str] | None = None
+    ) -> SubjectTable:
+        """Args: names, subject_names: file name and subject of each slice; people: by subject, else by its name."""
         subjects = sorted(set(subject_names))
         number = {subject: i for i, subject in enumerate(subjects)}
         return cls(
@@ -39,7 +42,7 @@ class SubjectTable:
             subjects,
             np.array([number[subject] for subject in subject_names], dtype=np.int32),
             np.array([has_subject(Path(name).stem) for name in names], dtype=np.bool_),
-            np.array([_key(subject) for subject in subjects], dtype=np.uint64),
+            np.array([_key((people or {}).get(s) or person_of(s)) for s in subjects], dtype=np.uint64),
         )
 
 
@@ -54,7 +57,7 @@ class FolderSubjects:
 
 
 def shared_subjects(folders: Sequence[FolderSubjects]) -> list[Problem]:
-    """Slices of subjects that are in an earlier split too, ignoring case; `folders` in the order of splits.
+    """Slices of people who are in an earlier split too, ignoring case; `folders` in the order of splits.
 
     Without a manifest, a name that is the only one in every folder that has it (`img_001`, ...) is no subject.
     """
@@ -75,7 +78,12 @@ def shared_subjects(folders: Sequence[FolderSubjects]) -> list[Problem]:
         other_split = np.array([folders[i].split != folder.split for i in range(n)], dtype=np.bool_)
         if len(first) and (leaked := other_split[first]).any():
             firsts = dict(zip(here[known][leaked].tolist(), first[leaked].tolist(), strict=True))
-            problems += [_problem(folder, int(i), folders[firsts[key]]) for i, key in _named_slices(table, firsts)]
+            reasons: dict[int, str] = {}
+            for i, key in _named_slices(table, firsts):
+                s = int(table.subject[i])
+                if s not in reasons:
+                    reasons[s] = _reason(table.subjects[s], key, folders[firsts[key]])
+                problems.append(Problem(folder.folder / table.names[i], reasons[s]))
         at = np.searchsorted(seen, here[~known])
         seen, first_folder = np.insert(seen, at, here[~known]), np.insert(first_folder, at, n)
     return problems
@@ -88,12 +96,17 @@ def _named_slices(table: SubjectTable, keys: Collection[int]) -> list[tuple[int,
     return list(zip(indices.tolist(), table.key[table.subject[indices]].tolist(), strict=True))
 
 
-def _problem(folder: FolderSubjects, i: int, first: FolderSubjects) -> Problem:
-    subject = folder.table.subjects[int(folder.table.subject[i])]
-    reason = f"subject '{subject}' is in {first.folder.name} too; a subject belongs to one split"
-    return Problem(folder.folder / folder.table.names[i], reason)
+def _reason(subject: str, key: int, first: FolderSubjects) -> str:
+    """Why slices of `subject` are refused: the person `key` is in the folder `first` of an earlier split."""
+    there = [first.table.subjects[s] for s in np.flatnonzero(first.table.key == np.uint64(key)).tolist()]
+    if subject.casefold() in (name.casefold() for name in there):
+        return f"subject '{subject}' is in {first.folder.name} too; a subject belongs to one split"
+    return (
+        f"subject '{subject}' is the same person as '{there[0]}' in {first.folder.name}, by its name or the manifest; "
+        f"a person belongs to one split"
+    )
 
 
-def _key(subject: str) -> int:
-    digest = hashlib.blake2b(subject.casefold().encode("utf-8", "surrogatepass"), digest_size=8)
+def _key(person: str) -> int:
+    digest = hashlib.blake2b(person.casefold().encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "little")
