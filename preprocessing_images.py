@@ -13,14 +13,13 @@ from pathlib import Path
 from rich.console import Console
 
 from data.folder.manifest import Manifest
-from data.folder.people import joined_people
 from options.preprocess_options import OutputOptions, PreprocessOptions, VolumeOptions, parse
-from preprocessing.checking import check_inputs, check_volumes, print_problems
+from preprocessing.checking import check_inputs, check_volumes, print_notes, print_problems
 from preprocessing.folder import check_writable, summary
 from preprocessing.inputs import find_inputs
 from preprocessing.slicing import SlicingSettings
 from preprocessing.volumes import SlicingPlan, split_people, write_dataset
-from util.errors import printable, run_cli, warn
+from util.errors import run_cli, warn
 from util.problems import BAD_FILES_NAME, Problem, listed
 from util.processes import Processes, join_processes
 
@@ -49,6 +48,7 @@ def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, pr
     """Read everything and write nothing but the table of files that cannot be used; status 2 if there are any."""
     found = processes.alone(partial(find_inputs, volumes.input_A, volumes.input_B, volumes.truth_A))
     settings = settings_of(volumes, output)
+    processes.alone(partial(print_notes, found.notes))
     problems = found.problems + check_volumes(found.sources, settings, workers=output.workers, processes=processes)
     status = processes.alone(partial(print_problems, problems, found.n_files, dataroot))
     return status if processes.first else 0  # torchrun would end the first process as soon as another one fails
@@ -68,8 +68,7 @@ def slice_volumes(
     val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
     fractions = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
     people, splits = split_people(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
-    if processes.first and (joined := joined_people(people)):
-        print(printable(joined))
+    processes.alone(partial(print_notes, found.notes))
     plan = SlicingPlan(dataroot, settings_of(volumes, output), people, splits, volumes.skip_bad)
     return write_dataset(plan, found, workers=output.workers, recorded=fractions, processes=processes)
 

@@ -57,6 +57,12 @@ def print_problems(problems: Sequence[Problem], n_files: int, dataroot: Path) ->
     return USER_ERROR_STATUS if problems else 0
 
 
+def print_notes(notes: Iterable[str]) -> None:
+    """Print what the user should know before any work, a line each."""
+    for note in notes:
+        print(printable(f"note: {note}"), flush=True)
+
+
 def check_inputs(found: Inputs, dataroot: Path, *, skip_bad: bool) -> None:
     """Raise UserError unless slicing may begin: no problems or `skip_bad`, and a usable volume in every domain."""
     if not skip_bad:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from data.folder.people import joined_people, people_of
 from data.folder.slices import clean_subject
 from preprocessing.geometry import SourceGeometry, ras_geometry, spacing_mm
 from preprocessing.nifti import find_volumes, read_geometry
+from preprocessing.other_formats import ignored_files, wrongly_named
 from util.errors import UserError
 from util.problems import Problem
 
@@ -36,11 +38,13 @@ class Inputs:
         sources: volumes with valid names and headers.
         problems: all others, in the order of options and names.
         domains: the domains given by the user.
+        notes: sentences on what is ignored, and on names that belong to one person.
     """
 
     domains: tuple[str, ...]
     sources: list[Source] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def n_files(self) -> int:
@@ -55,10 +59,10 @@ def find_inputs(input_A: str | None, input_B: str | None, truth_A: str | None) -
     """
     inputs = {"A": input_A, "B": input_B}
     found = Inputs(tuple(domain for domain in inputs if inputs[domain]))
-    truths = _readable(truth_A, "--truth_A", found.problems)
+    truths = _readable(truth_A, "--truth_A", found)
     owners: dict[str, tuple[str, Path]] = {}
     for domain, location in inputs.items():
-        volumes = _readable(location, f"--input_{domain}", found.problems)
+        volumes = _readable(location, f"--input_{domain}", found)
         for subject, (path, geometry) in volumes.items():
             truth = truths.get(subject) if truth_A and domain == "A" else None
             try:
@@ -70,24 +74,29 @@ def find_inputs(input_A: str | None, input_B: str | None, truth_A: str | None) -
                 found.problems.append(Problem.of(path, error))
         if truth_A and domain == "A":
             found.problems += _unmatched(truths, volumes)
+    if joined := joined_people(people_of({source.subject for source in found.sources})):
+        found.notes.append(joined)
     return found
 
 
 Readable = dict[str, tuple[Path, SourceGeometry]]
 
 
-def _readable(location: str | None, flag: str, problems: list[Problem]) -> Readable:
-    """Volumes with a valid header, by subject; the others are added to `problems`."""
+def _readable(location: str | None, flag: str, found: Inputs) -> Readable:
+    """Volumes with a valid header, by subject; `found` gets the problems of the others, and what is ignored."""
     readable: Readable = {}
     if not location:
         return readable
-    volumes, not_files = find_volumes(Path(location), flag)
-    problems += not_files
+    volumes, not_files, others = find_volumes(Path(location), flag)
+    found.problems += not_files
+    if others:
+        found.notes.append(f"{flag} {location}: ignored {ignored_files(others)}; only .nii and .nii.gz are read")
     for subject, path in volumes.items():
         try:
             readable[subject] = path, read_geometry(path)
         except UserError as error:
-            problems.append(Problem.of(path, error))
+            other = wrongly_named(path)
+            found.problems.append(Problem(path, other) if other else Problem.of(path, error))
     return readable
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from preprocessing.geometry import Matrix, SourceGeometry, is_singular, spacing_mm, to_ras
 from preprocessing.nifti_file import NiftiFile, open_nifti, read_voxels
+from preprocessing.other_formats import no_volumes
 from util.errors import UserError
 from util.problems import Problem
 
@@ -34,17 +35,20 @@ def subject_of(path: Path) -> str:
     return path.stem
 
 
-def find_volumes(location: Path, flag: str) -> tuple[dict[str, Path], list[Problem]]:
+def find_volumes(location: Path, flag: str) -> tuple[dict[str, Path], list[Problem], list[Path]]:
     """The NIfTI file `location`, or those of the folder `location` without its subfolders.
 
-    Returns: files by subject, sorted by name; problems of names that are no regular file (folder, FIFO, broken link).
+    Returns: files by subject, sorted by name; problems of names that are no regular file (folder, FIFO, broken link);
+        what else is in the folder, hidden files left out.
     Raises: UserError naming `flag` and the path: nothing there, no NIfTI names, two files of one subject.
     """
     candidates = _candidates(location, flag)
     volumes: dict[str, Path] = {}
     problems = []
+    others: list[Path] = []
     for path in candidates:
         if path.name.startswith(".") or not path.name.lower().endswith(NIFTI_SUFFIXES):
+            others += [] if path.name.startswith(".") else [path]
             continue
         subject = subject_of(path)
         if not path.is_file():
@@ -56,8 +60,8 @@ def find_volumes(location: Path, flag: str) -> tuple[dict[str, Path], list[Probl
         else:
             volumes[subject] = path
     if not volumes and not problems:
-        raise UserError(f"{flag} {location}: no .nii or .nii.gz file found")
-    return volumes, problems
+        raise UserError(f"{flag} {location}: {no_volumes(location)}")
+    return volumes, problems, others
 
 
 def _candidates(location: Path, flag: str) -> list[Path]:
