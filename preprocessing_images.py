@@ -67,8 +67,8 @@ def slice_volumes(
     processes.alone(partial(check_inputs, found, dataroot, skip_bad=volumes.skip_bad))
     val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
     fractions = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
-    people, splits = split_people(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
-    processes.alone(partial(print_notes, found.notes))
+    people, splits, notes = split_people(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
+    processes.alone(partial(print_notes, [*found.notes, *notes]))
     plan = SlicingPlan(dataroot, settings_of(volumes, output), people, splits, volumes.skip_bad)
     return write_dataset(plan, found, workers=output.workers, recorded=fractions, processes=processes)
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data.folder.manifest import DOMAINS, MANIFEST_NAME, SPLITS, Manifest
+from data.folder.people import person_of
 from util.errors import UserError
 from util.problems import BAD_FILES_NAME
 from util.processes import ALONE, Processes
@@ -102,16 +103,18 @@ def _remove_outputs(dataroot: Path) -> None:
 
 
 def summary(dataroot: Path, manifest: Manifest) -> Table:
-    """A table of subjects and slices per split and domain."""
+    """A table of volumes, people and slices per split and domain."""
     table = Table(title=escape(f"{dataroot}: {len(manifest.volumes)} volumes"), title_justify="left")
     table.add_column("split")
     for domain in DOMAINS:
-        table.add_column(f"subjects {domain}", justify="right")
-        table.add_column(f"slices {domain}", justify="right")
+        for what in ("volumes", "people", "slices"):
+            table.add_column(f"{what} {domain}", justify="right")
     for split in SPLITS:
         counts = []
         for domain in DOMAINS:
             volumes = [volume for volume in manifest.volumes if (volume.split, volume.domain) == (split, domain)]
-            counts += [str(len(volumes)), str(sum(len(volume.slices) for volume in volumes))]
+            people = {(volume.person or person_of(volume.subject)).casefold() for volume in volumes}
+            n_slices = sum(len(volume.slices) for volume in volumes)
+            counts += [str(len(volumes)), str(len(people)), str(n_slices)]
         table.add_row(split, *counts)
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
@@ -25,6 +25,31 @@ def assign_splits(
         order = ["test"] * n_test + ["val"] * n_val + ["train"] * (len(names) - n_test - n_val)
         splits |= {names[i]: split for i, split in zip(rng.permutation(len(names)), order, strict=True)}
     return splits
+
+
+def empty_splits(
+    people: Mapping[str, Sequence[str]], splits: Mapping[str, str], fractions: Mapping[str, float]
+) -> list[str]:
+    """A sentence for each domain that has no volumes in a split that is asked for.
+
+    Args:
+        people: the person of every volume, by domain; splits: the split of every person.
+        fractions: the fraction asked for, by split.
+    """
+    said = []
+    for domain, owners in people.items():
+        used = {splits[person] for person in owners}
+        empty = [split for split, fraction in fractions.items() if fraction > 0 and split not in used]
+        if empty and owners:
+            n = len(set(owners))
+            count = f"{len(owners)} volume{'s' * (len(owners) > 1)} of {n} {'people' if n > 1 else 'person'}"
+            said.append(
+                f"--input_{domain}: {count}, so {' and '.join(empty)} {'are' if len(empty) > 1 else 'is'} empty: "
+                f"all {'goes' if len(owners) == 1 else 'go'} to {' and '.join(sorted(used))}; with "
+                f"{SMALLEST_SPLIT_GROUP} people or more, in this domain alone or in both, every split gets one; "
+                f"--all_test puts all into test"
+            )
+    return said
 
 
 def _count(n_people: int, fraction: float) -> int:

@@ -16,7 +16,7 @@ from preprocessing.inputs import Inputs, Source
 from preprocessing.nifti import choose_slice_axis, read_nifti
 from preprocessing.parallel import run_jobs
 from preprocessing.slicing import SlicingSettings, write_volume
-from preprocessing.splits import assign_splits
+from preprocessing.splits import assign_splits, empty_splits
 from util.errors import UserError, printable
 from util.problems import BAD_FILES_NAME, Problem, write_problems
 from util.processes import ALONE, Processes
@@ -46,12 +46,13 @@ class VolumeJob:
 
 def split_people(
     sources: Sequence[Source], *, val_fraction: float, test_fraction: float, seed: int
-) -> tuple[dict[str, str], dict[str, str]]:
-    """The person of every subject, and the split of every person: `train`, `val` or `test`."""
+) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """The person of every subject, the split of every person, and sentences on splits that stay empty."""
     people = people_of({source.subject for source in sources})
-    people_A, people_B = ({people[s.subject] for s in sources if s.domain == domain} for domain in DOMAINS)
+    owners = {domain: [people[s.subject] for s in sources if s.domain == domain] for domain in DOMAINS}
+    people_A, people_B = (set(owners[domain]) for domain in DOMAINS)
     splits = assign_splits(people_A, people_B, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
-    return people, splits
+    return people, splits, empty_splits(owners, splits, {"val": val_fraction, "test": test_fraction})
 
 
 def write_dataset(

@@ -169,7 +169,7 @@ def test_what_is_ignored_beside_volumes_is_counted_by_kind(
     put(folder / "good.nii", encoded())
     assert run("--input_A", folder, "--out", tmp_path / "D", *check) == 0
     counted = "3 DICOM files, 3 .json files, 1 MGH/MGZ file, 1 file without suffix, 1 folder"
-    (said,) = [line for line in capsys.readouterr().out.splitlines() if "ignored" in line]
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if ": ignored " in line]
     words = said.removeprefix(f"note: --input_A {folder}: ignored ").removesuffix("; only .nii and .nii.gz are read")
     assert sorted(words.split(", ")) == sorted(counted.split(", "))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nifti_bytes import encoded
+from nifti_bytes import SHAPE, encoded
 
 import preprocessing_images
 from data.cache.slice_cache import SliceCache
@@ -15,9 +15,11 @@ from data.folder.check import check_data, subjects_in_two_splits
 from data.folder.manifest import MANIFEST_NAME, read_manifest
 from data.folder.people import joined_people, people_of, person_of
 from data.folder.slices import write_image
+from preprocessing.folder import summary
 from preprocessing.inputs import Source
 from preprocessing.volumes import split_people
 
+N_SLICES = SHAPE[2]
 GREY = np.full((32, 32), 0.5, dtype=np.float32)
 
 
@@ -66,11 +68,64 @@ def test_volumes_of_one_person_are_never_torn_apart(seed: int) -> None:
         ],
     }
     sources = [Source(Path(f"{name}.nii"), name, domain) for domain in names for name in names[domain]]
-    people, splits = split_people(sources, val_fraction=0.2, test_fraction=0.3, seed=seed)
+    people, splits, notes = split_people(sources, val_fraction=0.2, test_fraction=0.3, seed=seed)
     assert set(splits) == {*(f"sub-{i:02d}" for i in range(9)), "q0", "q1", "q2"}
+    assert notes == []
     assert set(people) == {*names["A"], *names["B"]} and set(people.values()) == set(splits)
     for domain in names:
         assert {splits[people[name]] for name in names[domain]} == {"train", "val", "test"}
+
+
+def put(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / f"{name}.nii"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "said"),
+    [
+        (("x",), (), "1 volume of 1 person, so val and test are empty: all goes to train"),
+        (("x", "y"), (), "2 volumes of 2 people, so val and test are empty: all go to train"),
+        (("x_T1w", "x_T2w"), (), "2 volumes of 1 person, so val and test are empty: all go to train"),
+        (("x", "y"), ("--val_fraction", 0), "2 volumes of 2 people, so test is empty: all go to train"),
+        (("x", "y"), ("--val_fraction", 0.5), "2 volumes of 2 people, so test is empty: all go to train and val"),
+        (("x",), ("--all_test",), ""),
+        (("x", "y", "z"), (), ""),
+    ],
+)
+def test_splits_that_stay_empty_are_told(
+    tmp_path: Path, names: tuple[str, ...], options: tuple[object, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = put(tmp_path / "IN", *names)
+    arguments = ("--input_B", place, "--out", tmp_path / "D", "--workers", 1, *options)
+    assert preprocessing_images.main([str(argument) for argument in arguments]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "--input_B" in line]
+    assert len(lines) == bool(said)
+    assert all(line.startswith(f"note: --input_B: {said}; with 3 people or more") for line in lines)
+
+
+def test_the_table_counts_volumes_people_and_slices(tmp_path: Path) -> None:
+    put(tmp_path / "A", *(f"p{i}_{plane}" for i in range(3) for plane in ("axi", "sag")))
+    put(tmp_path / "B", "q")
+    places = ("--input_A", str(tmp_path / "A"), "--input_B", str(tmp_path / "B"), "--out", str(tmp_path / "D"))
+    assert preprocessing_images.main([*places, "--workers", "1"]) == 0
+    manifest = read_manifest(tmp_path / "D")
+    assert manifest is not None
+    table = summary(tmp_path / "D", manifest)
+    rows = list(zip(*(list(column.cells) for column in table.columns), strict=True))
+    assert [column.header for column in table.columns] == [
+        "split",
+        *(f"{what} {domain}" for domain in "AB" for what in ("volumes", "people", "slices")),
+    ]
+    slices = str(2 * N_SLICES)
+    assert rows == [
+        ("train", "2", "1", slices, "1", "1", str(N_SLICES)),
+        ("val", "2", "1", slices, "0", "0", "0"),
+        ("test", "2", "1", slices, "0", "0", "0"),
+    ]
 
 
 @pytest.fixture
@@ -163,7 +218,8 @@ def test_the_manifest_can_correct_the_rule(scans: Path, tmp_path: Path) -> None:
     again.open("train", "A")
     again.open("val", "A")
     assert again.shared_subjects() == []
-    tested = next(v.subject for v in manifest.volumes if v.folder == "testA")
+    tested = next(v.subject for v in manifest.volumes if v.folder == "trainA" and v.subject[:3] != trained[:3])
+    move_to(root, tested, "test")
     edited(root, person={trained: "another", tested: "Another"})
     reasons = {problem.reason for problem in SliceCache(root, tmp_path / "cache").shared_subjects()}
     assert reasons == {
