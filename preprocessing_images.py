@@ -49,8 +49,9 @@ def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, pr
     found = processes.alone(partial(find_inputs, volumes.input_A, volumes.input_B, volumes.truth_A))
     settings = settings_of(volumes, output)
     processes.alone(partial(print_notes, found.notes))
-    problems = found.problems + check_volumes(found.sources, settings, workers=output.workers, processes=processes)
-    status = processes.alone(partial(print_problems, problems, found.n_files, dataroot))
+    problems, doubtful = check_volumes(found.sources, settings, workers=output.workers, processes=processes)
+    every = found.problems + problems
+    status = processes.alone(partial(print_problems, every, found.n_files, dataroot, doubtful))
     return status if processes.first else 0  # torchrun would end the first process as soon as another one fails
 
 

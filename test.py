@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from data.cache.slice_cache import SliceCache
-from data.folder.check import check_data, print_problems, summary
+from data.folder.check import list_problems, summary
 from evaluation.encoder import grid_of, load_encoder
 from evaluation.evaluate import DEFINITIONS, Evaluation
 from evaluation.folders import open_test_data
@@ -78,9 +78,7 @@ def main(argv: Sequence[str]) -> int:
     with join_processes() as processes:
         options = processes.alone(partial(parse, argv))
         if options.check_data:
-            if not processes.first:
-                return 0
-            return print_problems(check_data(Path(options.dataroot)), table_in=options.results)
+            return list_problems(Path(options.dataroot), table_in=options.results) if processes.first else 0
         torch.manual_seed(options.seed)
         limit_threads(processes)
         evaluation = make_evaluation(options, processes)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.folder.check import check_data, print_problems, summary
+from data.folder.check import list_problems, summary
+from data.folder.doubts import doubts
 from models import MODELS
 from options.train_options import RunOptions, for_device, parse
 from training.acceleration import accelerate, compile_networks
@@ -59,7 +60,8 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
         log = RunLog(run.run_dir, run.display)
         log.note(*first_lines(run, dataset, unseen, device, dtype, processes.size), needs.sentence)
         left_out = f"--skip_bad left out {summary(skipped, run.run_dir)}" if skipped else ""
-        for warning in (left_out, other_data, newest.warning if newest else ""):
+        doubtful = doubts(Path(run.train.dataroot), ("train", "val"))
+        for warning in (left_out, other_data, newest.warning if newest else "", *doubtful):
             if warning:
                 log.warn(warning)
     held.callback(log.close)
@@ -95,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
         processes = held.enter_context(join_processes())
         run = processes.alone(partial(parse, argv))
         if run.train.check_data:
-            return print_problems(check_data(Path(run.train.dataroot)), table_in=run.run_dir) if processes.first else 0
+            return list_problems(Path(run.train.dataroot), table_in=run.run_dir) if processes.first else 0
         trainer = make_trainer(run, argv, held, processes)
         try:
             trainer.fit()

@@ -10,6 +10,7 @@ from pathlib import Path
 from data.cache.packed_slices import PackedSlices
 from data.cache.slice_cache import CacheNotWritable, SliceCache
 from data.folder.check import find_problems, refuse_or_exclude, subjects_in_two_splits
+from data.folder.doubts import warn_of_doubts
 from data.folder.manifest import VolumeEntry, read_manifest
 from data.folder.slice_folder import SliceFolder, find_folder
 from evaluation.subjects import positions_by_subject
@@ -93,6 +94,7 @@ def open_test_data(
     problems += [problem for problem in shared if problem.path.parent in used]
     folders = (source, *others)
     processes.alone(partial(refuse_or_exclude, problems, folders, table_in=table_in, skip_bad=skip_bad))
+    processes.alone(partial(warn_of_doubts, dataroot, (split,)))
     if not processes.first:
         for folder in folders:
             folder.exclude(problems)

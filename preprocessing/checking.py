@@ -11,34 +11,42 @@ from preprocessing.geometry import spacing_mm
 from preprocessing.inputs import Inputs, Source
 from preprocessing.nifti import choose_slice_axis, read_nifti
 from preprocessing.parallel import run_jobs
+from preprocessing.plausible import doubts_of, refuse_masks
 from preprocessing.slicing import SlicingSettings, find_head
-from util.errors import USER_ERROR_STATUS, UserError, printable
+from util.errors import USER_ERROR_STATUS, UserError, printable, warn
 from util.problems import BAD_FILES_NAME, Problem, listed, write_problems
 from util.processes import ALONE, Processes
+
+SHOWN = 10  # doubtful volumes that slicing names
 
 
 def check_volumes(
     sources: Sequence[Source], settings: SlicingSettings, *, workers: int | None, processes: Processes = ALONE
-) -> list[Problem]:
-    """Read every volume and its truth as slicing does, and return the problems of those that cannot be sliced.
+) -> tuple[list[Problem], list[Problem]]:
+    """Read every volume and its truth as slicing does.
 
-    Only the first process returns the problems; the others return an empty list.
+    Returns: the problems of those that cannot be sliced, and what is doubtful about the others; nothing in other
+        processes than the first.
     """
     work = partial(check_volume, settings)
     results = run_jobs(work, sources, workers=workers, title="checking volumes", processes=processes)
-    return [result for result in results if result is not None]
+    problems = [result for result in results if isinstance(result, Problem)]
+    return problems, [doubt for result in results if not isinstance(result, Problem) for doubt in result]
 
 
-def check_volume(settings: SlicingSettings, source: Source) -> Problem | None:
-    """The problem of one volume, or None; see `check_volumes`."""
+def check_volume(settings: SlicingSettings, source: Source) -> Problem | list[Problem]:
+    """The problem of one volume, or what is doubtful about it; see `check_volumes`."""
+    doubtful: list[Problem] = []
     try:
         for path in filter(None, (source.path, source.truth)):
             volume, affine, _ = read_nifti(path)
             axis = choose_slice_axis(volume.shape, spacing_mm(affine), settings.slice_axis)
-            find_head(volume, axis, str(path), settings.percentiles)
+            refuse_masks(volume, str(path))
+            head = find_head(volume, axis, str(path), settings.percentiles)
+            doubtful += [Problem(path, doubt) for doubt in doubts_of(volume, head)]
     except UserError as error:
         return problem_of(source, error)
-    return None
+    return doubtful
 
 
 def problem_of(source: Source, error: UserError) -> Problem:
@@ -50,8 +58,18 @@ def problem_of(source: Source, error: UserError) -> Problem:
     return Problem.of(source.path, error)
 
 
-def print_problems(problems: Sequence[Problem], n_files: int, dataroot: Path) -> int:
-    """`--check_data`: print the problems and write BAD_FILES_NAME. Returns the exit status."""
+def warn_of(doubtful: Sequence[Problem]) -> None:
+    """Warn of volumes that may be wrong; a few by name, the others by number."""
+    for doubt in doubtful[:SHOWN]:
+        warn(str(doubt))
+    if len(doubtful) > SHOWN:
+        warn(f"{len(doubtful) - SHOWN} more volumes are doubtful; --check_data lists all")
+
+
+def print_problems(problems: Sequence[Problem], n_files: int, dataroot: Path, doubtful: Sequence[Problem] = ()) -> int:
+    """`--check_data`: print all problems, write BAD_FILES_NAME, warn of doubtful volumes. Returns the exit status."""
+    for doubt in doubtful:
+        warn(str(doubt))
     table = save_problems(dataroot, problems)
     print("\n".join([*map(str, problems), f"{len(problems)} of {n_files} files cannot be used: {table}"]))
     return USER_ERROR_STATUS if problems else 0

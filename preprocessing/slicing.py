@@ -94,6 +94,7 @@ def write_volume(
     truth_mask: NDArray[np.bool_] | None = None,
     labels: NDArray[np.uint8] | None = None,
     lesions: NDArray[np.bool_] | None = None,
+    head: Head | None = None,
 ) -> VolumeEntry:
     """Write the slices of one volume under `dataroot` and return its manifest entry.
 
@@ -108,9 +109,10 @@ def write_volume(
         level_mm: (number of slices,) template level in mm of simulated volumes.
         truth: (X, Y, Z) high-field volume on the same grid, if known; truth_mask: its head, computed if None.
         labels: (X, Y, Z) uint8 class ids on the same grid, if known; lesions: (X, Y, Z) bool lesion mask, if any.
+        head: what `find_head` returns for the volume, found if None.
     Raises: UserError naming `source` if no head is found, the head is constant, or the truth's shape differs.
     """
-    head = find_head(volume, slice_axis, source, percentiles)
+    head = find_head(volume, slice_axis, source, percentiles) if head is None else head
     writer = _SliceWriter(dataroot, f"{split}{domain}", clean_subject(subject), slice_axis, tuple(head.kept), bits)
     truth_window = None
     if truth is not None:

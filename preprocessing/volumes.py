@@ -9,13 +9,14 @@ from pathlib import Path
 
 from data.folder.manifest import DOMAINS, Manifest, VolumeEntry, write_manifest
 from data.folder.people import people_of
-from preprocessing.checking import problem_of, require_domains
+from preprocessing.checking import problem_of, require_domains, warn_of
 from preprocessing.folder import fresh_folder
 from preprocessing.geometry import spacing_mm
 from preprocessing.inputs import Inputs, Source
 from preprocessing.nifti import choose_slice_axis, read_nifti
 from preprocessing.parallel import run_jobs
-from preprocessing.slicing import SlicingSettings, write_volume
+from preprocessing.plausible import doubts_of, refuse_masks
+from preprocessing.slicing import SlicingSettings, find_head, write_volume
 from preprocessing.splits import assign_splits, empty_splits
 from util.errors import UserError, printable
 from util.problems import BAD_FILES_NAME, Problem, write_problems
@@ -76,15 +77,17 @@ def write_dataset(
 
 
 def _finish(
-    plan: SlicingPlan, found: Inputs, results: Sequence[VolumeEntry | Problem], recorded: Mapping[str, object]
+    plan: SlicingPlan, found: Inputs, results: Sequence[Sliced | Problem], recorded: Mapping[str, object]
 ) -> tuple[Manifest, list[Problem]]:
     problems = [*found.problems, *(result for result in results if isinstance(result, Problem))]
-    volumes = [result for result in results if isinstance(result, VolumeEntry)]
+    sliced = [result for result in results if isinstance(result, Sliced)]
+    volumes = [one.entry for one in sliced]
     require_domains(found.domains, volumes, problems)
     if problems:
         write_problems(plan.dataroot / BAD_FILES_NAME, problems)
     manifest = Manifest("nifti", volumes, {**recorded, **_settings(plan, problems)})
     write_manifest(plan.dataroot, manifest)
+    warn_of([doubt for one in sliced for doubt in one.doubtful])
     return manifest, problems
 
 
@@ -99,12 +102,26 @@ def _settings(plan: SlicingPlan, problems: Sequence[Problem]) -> dict[str, objec
     return settings
 
 
-def slice_volume(job: VolumeJob) -> VolumeEntry | Problem:
+@dataclass(frozen=True)
+class Sliced:
+    """The manifest entry of a volume, and what is doubtful about it."""
+
+    entry: VolumeEntry
+    doubtful: list[Problem]
+
+
+def slice_volume(job: VolumeJob) -> Sliced | Problem:
     """Read one volume and its truth, if any, and write their slices."""
     source, plan, person = job.source, job.plan, job.plan.people[job.source.subject]
     try:
         volume, affine, geometry = read_nifti(source.path)
-        return write_volume(
+        refuse_masks(volume, str(source.path))
+        truth = read_nifti(source.truth)[0] if source.truth else None
+        if truth is not None:
+            refuse_masks(truth, str(source.truth))
+        slice_axis = choose_slice_axis(volume.shape, spacing_mm(affine), plan.settings.slice_axis)
+        head = find_head(volume, slice_axis, source.path.name, plan.settings.percentiles)
+        entry = write_volume(
             plan.dataroot,
             split=plan.splits[person],
             domain=source.domain,
@@ -114,11 +131,13 @@ def slice_volume(job: VolumeJob) -> VolumeEntry | Problem:
             volume=volume,
             affine_ras=affine,
             geometry=geometry,
-            slice_axis=choose_slice_axis(volume.shape, spacing_mm(affine), plan.settings.slice_axis),
+            slice_axis=slice_axis,
             bits=plan.settings.bits,
             percentiles=plan.settings.percentiles,
-            truth=read_nifti(source.truth)[0] if source.truth else None,
+            truth=truth,
+            head=head,
         )
+        return Sliced(entry, [Problem(source.path, doubt) for doubt in doubts_of(volume, head)])
     except UserError as error:
         if not plan.skip_bad:
             raise

@@ -284,7 +284,7 @@ def _bad_volume(kind: str, folder: Path) -> Path:
         volume = volume.astype(np.complex64)
     elif kind == "no foreground":
         volume = np.zeros((3, 3, 2), dtype=np.float32)
-        volume[1, 1, 1] = 1
+        volume[1, 1] = 0.5, 1
     save(path, volume, affine)
     if kind == "damaged":
         path.write_bytes(path.read_bytes()[:-2000])

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from numpy.typing import NDArray
 
+from data.folder.doubts import warn_of_doubts
 from data.folder.manifest import DOMAINS, MANIFEST_NAME, SPLITS, read_manifest
 from data.folder.slice_folder import READERS, SiblingFolder, SliceFolder, find_folder
 from data.folder.subjects import shared_subjects
@@ -97,6 +98,13 @@ def print_problems(problems: Sequence[Problem], *, table_in: Path) -> int:
     table = _write_table(table_in, problems)
     print(f"{_count(problems)}, listed in {table}" if problems else "no bad files")
     return USER_ERROR_STATUS if problems else 0
+
+
+def list_problems(dataroot: Path, *, table_in: Path) -> int:
+    """`--check_data`: list all problems of a data folder and warn of what is doubtful. Returns the exit status."""
+    problems = check_data(dataroot)
+    warn_of_doubts(dataroot)
+    return print_problems(problems, table_in=table_in)
 
 
 def _count(problems: Sequence[Problem]) -> str:
