@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.folder.check import list_problems, summary
-from data.folder.doubts import doubts
+from data.folder.check import list_problems
 from models import MODELS
 from options.train_options import RunOptions, for_device, parse
 from training.acceleration import accelerate, compile_networks
 from training.announcement import first_lines, last_lines
-from training.data import open_data
+from training.data import open_data, warnings_of_data
 from training.log.dashboard import require_visdom
 from training.log.run_log import RunLog
 from training.log.silent_log import SilentLog
@@ -59,9 +58,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
         other_data = describe_run(run, argv, dataset, device, resumed=newest is not None, skipped=skipped)
         log = RunLog(run.run_dir, run.display)
         log.note(*first_lines(run, dataset, unseen, device, dtype, processes.size), needs.sentence)
-        left_out = f"--skip_bad left out {summary(skipped, run.run_dir)}" if skipped else ""
-        doubtful = doubts(Path(run.train.dataroot), ("train", "val"))
-        for warning in (left_out, other_data, newest.warning if newest else "", *doubtful):
+        for warning in (*warnings_of_data(run, skipped), other_data, newest.warning if newest else ""):
             if warning:
                 log.warn(warning)
     held.callback(log.close)

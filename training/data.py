@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.cache.slice_cache import SliceCache
-from data.folder.check import refuse_or_exclude, sort_problems
+from data.folder.check import refuse_or_exclude, sort_problems, summary
+from data.folder.doubts import doubts
 from data.folder.manifest import DOMAINS
 from data.registry import DATASETS
 from data.unaligned_dataset import UnalignedMaskDataset
@@ -42,3 +44,9 @@ def open_data(
     for part in parts:
         part.check_sizes()
     return dataset, unseen, problems
+
+
+def warnings_of_data(run: RunOptions, skipped: Sequence[Problem]) -> list[str]:
+    """Sentences on bad files that were left out, and on what is probably a mistake in the data."""
+    left_out = [f"--skip_bad left out {summary(skipped, run.run_dir)}"] if skipped else []
+    return [*left_out, *doubts(Path(run.train.dataroot), ("train", "val"))]
