@@ -25,7 +25,7 @@ from util.errors import UserError
 from util.processes import ALONE, Processes, join_processes
 from util.shared_folder import require_shared
 
-RUN_DATE = re.compile(r"Test report, [-0-9]+ [0-9:]+")
+RUN_DATE = re.compile(r"[-0-9]{10}[ T][0-9:]{5,}([+-][0-9:]+)?")
 Started = subprocess.Popen[str]
 
 
@@ -70,13 +70,13 @@ def alone(program: str, *arguments: str) -> None:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file by its path below the folder; the report without its date."""
+    """Every file by its path below the folder; reports, JSON files without their dates and the folder's own path."""
     found = {}
     for path in folder.rglob("*"):
         if path.is_file():
             data = path.read_bytes()
-            if path.name == "index.html":
-                data = RUN_DATE.sub("", data.decode()).encode()
+            if path.suffix in (".html", ".json"):
+                data = RUN_DATE.sub("", data.decode()).replace(str(folder.parent.parent), "").encode()
             found[str(path.relative_to(folder))] = data
     return found
 
