@@ -24,5 +24,5 @@ def write_results(evaluation: Evaluation, record: Record, table: PairedTable, *,
     write_json(results / METRICS_NAME, record.as_json(DEFINITIONS))
     print_summary(record)
     if left_out := record.tree.get("volumes_left_out"):
-        warn(f"{len(left_out)} volumes were not written, as slices are missing; {METRICS_NAME} names them")
+        warn(f"volumes not written, as slices of theirs are missing: {len(left_out)}; {METRICS_NAME} names them")
     print(f"report: {page}")
