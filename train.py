@@ -17,6 +17,7 @@ from data.folder.check import check_data, print_problems, summary
 from models import MODELS
 from options.train_options import RunOptions, for_device, parse
 from training.acceleration import accelerate, compile_networks
+from training.announcement import first_lines, last_lines
 from training.data import open_data
 from training.log.dashboard import require_visdom
 from training.log.run_log import RunLog
@@ -56,7 +57,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
     if processes.first:
         other_data = describe_run(run, argv, dataset, device, resumed=newest is not None, skipped=skipped)
         log = RunLog(run.run_dir, run.display)
-        log.note(needs.sentence)
+        log.note(*first_lines(run, dataset, unseen, device, dtype, processes.size), needs.sentence)
         left_out = f"--skip_bad left out {summary(skipped, run.run_dir)}" if skipped else ""
         for warning in (left_out, other_data, newest.warning if newest else ""):
             if warning:
@@ -101,6 +102,7 @@ def main(argv: Sequence[str]) -> int:
         except Stopped as stopped:
             trainer.log.note(f"{stopped}, {trainer.checkpoints.last_saved()}; add --continue_train to go on")
             return stopped.status
+        trainer.log.end(last_lines(run))
     return 0
 
 

@@ -18,6 +18,7 @@ PREPROCESS = ("resize", "crop", "resize_and_crop", "none")
 BACKGROUND = -1.0
 TOP, LEFT, FLIP = range(3)  # columns of `RawGroup.crops`
 BIT_WEIGHTS = (128, 64, 32, 16, 8, 4, 2, 1)  # bit order of `np.packbits`
+HALF = 0.4999  # a half less what rounding may take from it, so that all pixels of which a half is covered are alike
 
 
 def hashed_uniform(keys: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
@@ -98,11 +99,16 @@ def _unpack(bits: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _resize(image: Tensor, mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Both resized to (n, 1, side, side): the image bilinear with antialiasing, the mask nearest."""
+    """Both resized to (n, 1, side, side), bilinear with antialiasing; the mask is 1 where it covers half of a pixel.
+
+    Picking the nearest pixel instead would shift masks against their images, by up to half a pixel.
+    """
     if image.shape[-2:] == (side, side):
         return image, mask
-    resized = F.interpolate(image, (side, side), mode="bilinear", align_corners=False, antialias=True)
-    return resized, F.interpolate(mask, (side, side), mode="nearest")
+    resized, covered = (
+        F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=True) for x in (image, mask)
+    )
+    return resized, (covered > HALF).float()
 
 
 def _to_input_range(image: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +122,8 @@ def to_network(
 ) -> tuple[Tensor, Tensor]:
     """Deterministic counterpart of `TrainTransform` for testing: whole slices, resized if training resized.
 
-    If training only cropped, slices keep their size and are padded with background to a multiple of `multiple`.
+    If training only cropped, slices keep their size. Then background is added at the right and at the bottom, up to
+    sides that are multiples of `multiple`.
 
     Args: image, mask: (H, W) or (N, H, W), the image in [0, 1].
     Returns: image and mask, (1, h, w) or (N, 1, h, w).
@@ -132,9 +139,13 @@ def to_network(
     return (x[0], foreground[0]) if image.ndim == 2 else (x, foreground)
 
 
-def to_native(x: Tensor, shape: tuple[int, int], *, preprocess: str) -> NDArray[np.float32]:
-    """Network output (1, h, w) in [-1, 1] resampled to the slice's grid: (H, W) float32 in [0, 1]."""
-    if preprocess.startswith("resize"):
-        x = F.interpolate(x.float().unsqueeze(0), shape, mode="bicubic", align_corners=False, antialias=True)[0]
-    image = (x[0, : shape[0], : shape[1]].float() + 1) / 2
-    return image.clamp(0, 1).cpu().numpy()
+def to_native(x: Tensor, shape: tuple[int, int], *, preprocess: str, load_size: int) -> NDArray[np.float32]:
+    """The inverse of `to_network`: network output (1, h, w) in [-1, 1] on the slice's grid, (H, W) float32 in [0, 1].
+
+    The padding is cut off before the rest is resized: it is no part of the slice.
+    """
+    height, width = (load_size, load_size) if preprocess.startswith("resize") else shape
+    image = (x[None, :, :height, :width].float() + 1) / 2  # background is 0, which resizing leaves exactly as it is
+    if (height, width) != shape:
+        image = F.interpolate(image, shape, mode="bicubic", align_corners=False, antialias=True)
+    return image[0, 0].clamp(0, 1).cpu().numpy()

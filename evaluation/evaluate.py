@@ -13,7 +13,7 @@ import numpy as np
 from rich.progress import track
 
 from data.folder.slice_folder import SliceFolder
-from evaluation import baselines, level_error, paired, restoration, unpaired
+from evaluation import baselines, level_error, paired, restoration, unpaired, verdict
 from evaluation.encoder import Encoder
 from evaluation.findings import Findings, Rows
 from evaluation.folders import TestData
@@ -24,6 +24,7 @@ from evaluation.provenance import Provenance
 from evaluation.record import Record, Scores
 from evaluation.subjects import SubjectSlices, part_of, positions_by_subject, read_subject
 from evaluation.unpaired import UnpairedTable
+from evaluation.verdict import put_verdict
 from evaluation.volumes import why_incomplete, write_volume
 from models.base_model import BaseModel
 from util.problems import as_rows
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
     from evaluation.metrics.inception import FIDInception
 
 LSC_SLICES = 64  # evenly spaced high-field slices for the score of LSC
-DEFINITIONS = {**paired.DEFINITIONS, **unpaired.DEFINITIONS, **level_error.DEFINITIONS, **restoration.DEFINITIONS}
+DEFINITIONS = {
+    name: text
+    for part in (verdict, paired, unpaired, level_error, restoration)
+    for name, text in part.DEFINITIONS.items()
+}
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,7 @@ class Evaluation:
         else:
             for section in ("paired", "unpaired", "n_volumes"):
                 record.null(section, why="this model has no generator, so there is nothing to compare")
+        put_verdict(record)
         self._sgp(record, found.levels)
         self._lsc(record, getattr(self.model, "lsc", None), pool)
         return record, table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Protocol
 
@@ -52,24 +53,30 @@ class MirrorAverage:
 
 @dataclass(frozen=True)
 class NetworkGrid:
-    """The grid of a run's networks, from its saved options; `multiple` applies if slices keep their size."""
+    """The grid of a run's networks, from its saved options; generators take sides that are multiples of `multiple`."""
 
     preprocess: str
     load_size: int
     multiple: int = 1
 
-    def tensor(self, images: Floats, masks: Mask) -> tuple[Tensor, Mask]:
-        """Slices and masks (S, H, W) as network input (S, 1, h, w) in [-1, 1] and foreground (S, h, w) bool."""
+    def tensor(self, images: Floats, masks: Mask, *, padded: bool = False) -> tuple[Tensor, Mask]:
+        """Slices and masks (S, H, W) as network input (S, 1, h, w) in [-1, 1] and foreground (S, h, w) bool.
+
+        Args: padded: to the generator's `multiple`. SGP and LSC take any size; for SGP, which resizes what it is given,
+            padding would make heads smaller than they were in training.
+        """
+        multiple = self.multiple if padded else 1
         pairs = [
-            to_network(image, mask, preprocess=self.preprocess, load_size=self.load_size, multiple=self.multiple)
+            to_network(image, mask, preprocess=self.preprocess, load_size=self.load_size, multiple=multiple)
             for image, mask in zip(images, masks, strict=True)
         ]
         inputs, foregrounds = zip(*pairs, strict=True)
         return torch.stack(inputs), torch.cat(foregrounds).numpy() > 0.5
 
     def native(self, outputs: Tensor, shape: tuple[int, int]) -> Floats:
-        """Network output (S, 1, h, w) as slices (S, H, W) in [0, 1]."""
-        return np.stack([to_native(output, shape, preprocess=self.preprocess) for output in outputs])
+        """Network output (S, 1, h, w), padded or not, as slices (S, H, W) in [0, 1]."""
+        back = partial(to_native, shape=shape, preprocess=self.preprocess, load_size=self.load_size)
+        return np.stack([back(output) for output in outputs])
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Device:
 
 def synthesise(model: Synthesiser, volume: SubjectSlices, grid: NetworkGrid, on: Device) -> Floats:
     """fake_B of one subject on the slices' own grid: (S, H, W) float32 in [0, 1]."""
-    inputs, _ = grid.tensor(volume.image, volume.mask)
+    inputs, _ = grid.tensor(volume.image, volume.mask, padded=True)
     outputs = on.run(model.synthesise, inputs.split(1))
     return grid.native(torch.cat(outputs), volume.image.shape[1:])
 

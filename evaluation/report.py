@@ -76,6 +76,8 @@ def write_report(
     with page, tags.main():
         tags.h1(title)
         tags.p(f"Test report, {datetime.now():%Y-%m-%d %H:%M}", cls="sub")
+        if record.tree.get("verdict"):
+            tags.p(tags.b(record.tree["verdict"]))
         _facts(facts)
         _pictures(path.parent / "images", stems)
         _paired(record)

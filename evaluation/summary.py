@@ -19,6 +19,8 @@ def print_summary(record: Record, console: Console | None = None) -> None:
             console.print(f"{section}: not measured, {record.reason(section)}", markup=False, highlight=False)
         else:
             console.print(table(record))
+    if record.tree.get("verdict"):
+        console.print(record.tree["verdict"], markup=False, highlight=False, soft_wrap=True)
     if record.tree.get("unpaired") is not None:
         distance = record.tree["unpaired"]["fake_B"]["kd_slice"]
         why = record.reason("unpaired", "fake_B", "kd_slice")

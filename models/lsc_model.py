@@ -125,7 +125,7 @@ class MemoryWatch:
         self.seen = []
         if train - val > MEMORISED_DB:
             self.verdict = f"R restores training slices {train - val:.2f} dB better than unseen ones"
-        return {"train_psnr": train, "val_psnr": val}
+        return {"psnr": val, "train_psnr": train}
 
 
 def _squared_error(restored: Tensor, batch: Batch) -> Tensor:

@@ -58,7 +58,7 @@ class RefineStage(Stage):
         rec_B, logits = translate(self.gan.G["B"], fake_A)
         update.hold("cycle", w.cycle, cycle_loss(rec_B, batch.B))
         if ratio := self.options.refine_ssim:
-            update.hold("ssim", w.cycle * ratio, ssim_loss(full(rec_B), batch.B, batch.mask_B))
+            update.hold("1-ssim", w.cycle * ratio, ssim_loss(full(rec_B), batch.B, batch.mask_B))
         if w.seg and logits is not None:
             update.hold("seg", w.seg, seg_loss(logits, batch.mask_B))
         update.join()

@@ -173,7 +173,7 @@ class SGPStage(Stage):
             batch = batch.to(context.device)
             chosen = (self.sgp.embed(batch.A, "A") @ self.sgp.embed(batch.B, "B").T).argmax(1)
             errors.append((batch.p_A - batch.p_B[chosen]).abs().mean().item())
-        return {"val_p_error": float(np.mean(errors))} if errors else {}
+        return {"p_error": float(np.mean(errors))} if errors else {}
 
 
 class SGPModel(BaseModel):

@@ -15,6 +15,7 @@ from models.base_model import BaseModel
 from util.checkpoint import LATEST, OPTIONS_NAME, checkpoint_path, read_checkpoint, read_newest
 from util.errors import UserError, warn
 from util.reading import read_json
+from util.runs import runs_there
 from util.schema import build, flag
 
 MOST_PIXELS = 1 << 14  # longest side of a slice that is accepted
@@ -40,7 +41,8 @@ def read_options(run_dir: Path) -> tuple[dict[str, Any], Any, tuple[int, int]]:
     path = run_dir / OPTIONS_NAME
     if not path.is_file():
         raise UserError(
-            f"--name {run_dir.name}: no run of that name in {run_dir.parent} (no {OPTIONS_NAME}); train it first"
+            f"--name {run_dir.name}: no run of that name in {run_dir.parent} (no {OPTIONS_NAME}); "
+            f"{runs_there(run_dir.parent, run_dir.name)}"
         )
     run = read_json(path)
     try:

@@ -146,6 +146,7 @@ def parse(argv: Sequence[str]) -> RunOptions:
     parser = CommandLine(
         prog="train.py",
         parents=[pick],
+        elsewhere=_of_other_models(chosen.model),
         description=f"Train a model. Options below are those of --model {chosen.model} --dataset_mode {dataset_mode}.",
     )
     for schema in schemas(chosen.model, dataset_mode):
@@ -160,6 +161,23 @@ def parse(argv: Sequence[str]) -> RunOptions:
 def schemas(model: str, dataset_mode: str) -> tuple[type, ...]:
     """Where the options of a run of that model on that dataset are declared."""
     return TrainOptions, DisplayOptions, DATASETS[dataset_mode].Options, MODELS[model].Options
+
+
+def _of_other_models(model: str) -> dict[str, str]:
+    """The flags that only other models have, each with the --model it takes."""
+    owners: dict[str, list[str]] = {}
+    for name, other in MODELS.items():
+        for schema in schemas(name, other.dataset_mode):
+            for field in dataclasses.fields(schema):
+                for spelling in (field.name, *field.metadata["alias"]):
+                    owners.setdefault(f"--{spelling}", []).append(name)
+                    if isinstance(field.default, bool):
+                        owners.setdefault(f"--no_{spelling}", []).append(name)
+    return {
+        flag: f"--model {' or '.join(models)}, this is --model {model}"
+        for flag, models in owners.items()
+        if model not in models
+    }
 
 
 def _built(model: str, dataset_mode: str, values: Mapping[str, Any]) -> RunOptions:

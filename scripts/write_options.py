@@ -27,7 +27,8 @@ INTRODUCTION = f"""\
 
 Every option of the three programs. `--help` prints the same, for `train.py` those of the `--model` that is given.
 Spellings are strict: an unknown, abbreviated or out-of-range option ends the program with one sentence and status 2,
-before any work. Where the default is *on* or *off*, the flag alone switches it on and `--no_FLAG` switches it off.
+before any work; an option that is nearly right gets a suggestion. `--version` shows the versions of this project, of
+torch and of Python. Where the default is *on* or *off*, the flag alone switches it on and `--no_FLAG` switches it off.
 Where it is *none*, the word `none` can be given too.
 
 The last column says what an option needs beside it to do anything. An option that would do nothing is refused likewise,

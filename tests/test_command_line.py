@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import nibabel
@@ -125,7 +128,11 @@ BAD_OPTIONS = [
     (["--direction=BtoA"], ["--direction BtoA", "pta_hybrid"]),
     (["--continue_train"], ["--continue_train", "latest.pt does not exist"]),
     (["--learning_rate=1"], ["--learning_rate"]),  # unknown
-    (["--batch=4"], ["--batch=4"]),  # abbreviated
+    (["--batch=4"], ["--batch=4", "did you mean --batch_size?"]),  # abbreviated
+    (["--sgp_step", "4"], ["--sgp_step 4", "did you mean --sgp_steps?"]),
+    (["--Lambda-Cycle=2"], ["did you mean --lambda_cycle?"]),
+    (["--netg=resnet_9blocks"], ["did you mean --netG?"]),
+    (["--no_htlm"], ["did you mean --no_html?"]),
     (["--batch_size=0"], ["--batch_size is 0", "at least 1"]),
     (["--mask_ratio=2"], ["--mask_ratio is 2.0", "between 0 and 1"]),
     (["--lr=nan"], ["--lr is nan", "between"]),
@@ -144,6 +151,56 @@ def test_a_bad_option_is_refused_before_training(
     message = refusal("train.py", train_arguments(phantom, tmp_path / "out", "pta_hybrid", *extra))
     assert all(word in message for word in words), message
     assert {path.name for path in tmp_path.glob("out/*")} <= {CACHE_NAME}
+
+
+def test_an_option_of_another_model_is_told_so(refusal: Run) -> None:
+    arguments = ["--dataroot=D", "--model=sgp"]
+    assert refusal("train.py", [*arguments, "--lr=1e-3"]) == (
+        "unrecognized arguments: --lr=1e-3; --lr needs --model pta_hybrid or cycle_gan, this is --model sgp"
+    )
+    assert refusal("train.py", [*arguments, "--lambda_cycel=1"]).endswith(
+        "--lambda_cycel: did you mean --lambda_cycle (needs --model pta_hybrid or cycle_gan, this is --model sgp)?"
+    )
+    assert "--lsc_steps needs --model pta_hybrid or lsc" in refusal("train.py", [*arguments, "--lsc_steps=9", "x"])
+
+
+def test_the_other_programs_suggest_too(refusal: Run) -> None:
+    assert refusal("test.py", ["--num_tests=3"]).endswith("--num_tests: did you mean --num_test?")
+    assert refusal("preprocessing_images.py", ["--inputA=V"]).endswith("--inputA: did you mean --input_A?")
+    assert refusal("test.py", ["--qqqq=3"]) == "unrecognized arguments: --qqqq=3"
+    assert refusal("test.py", ["folder"]) == "unrecognized arguments: folder"
+
+
+@pytest.mark.parametrize("program", SCHEMAS)
+def test_version(program: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    done = run(program, "--version")
+    line = f"pta-mri {project['version']}, torch {version('torch')}, Python {platform.python_version()}\n"
+    assert (done.status, done.out, done.err) == (0, line, "")
+    assert "--version" in run(program, "--help").out
+
+
+def test_versions_are_known_without_importing_torch() -> None:
+    code = "import sys; from util.version import versions; versions(); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_name_that_does_not_exist_lists_the_runs_that_do(phantom: Path, tmp_path: Path, refusal: Run) -> None:
+    out = tmp_path / "out"
+    arguments = [f"--dataroot={phantom}", f"--checkpoints_dir={out}", f"--results_dir={tmp_path / 'results'}"]
+    assert refusal("test.py", [*arguments, "--name=seed_1"]).endswith(f"there are no runs in {out}")
+    for name in ("alpha", "seed_0", "no_run"):
+        (out / name).mkdir(parents=True)
+        (out / name / "options.json").write_text("{}", encoding="utf-8")
+    (out / "no_run" / "options.json").unlink()
+    there = f"runs in {out}: seed_0, alpha"
+    assert refusal("test.py", [*arguments, "--name=seed_1"]).endswith(there)  # the most alike first
+    continued = train_arguments(phantom, out, "lsc", "--name=seed_1", "--continue_train")
+    assert refusal("train.py", continued).endswith(there)
+    for number in range(20):
+        (out / f"run{number:02}").mkdir()
+        (out / f"run{number:02}" / "options.json").write_text("{}", encoding="utf-8")
+    assert refusal("test.py", [*arguments, "--name=zzz"]).endswith("run07, run08 and 12 more")
 
 
 def test_cuda_that_is_not_there(phantom: Path, tmp_path: Path, refusal: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,7 @@ def test_curves_and_labelled_images_arrive(server, tmp_path: Path) -> None:
     assert windows["7-lsc"]["content"]["data"][0]["name"] == "restore"
     (validated,) = windows["7-gan-validation"]["content"]["data"]
     assert (validated["name"], validated["x"], validated["y"]) == ("val_psnr", [3], [21.5])
+    assert (validated["mode"], traces["cycle"]["mode"]) == ("lines+markers", "lines")  # one point is marked
 
     content = windows["7-images"]["content"]
     assert content["caption"] == "gan, epoch 1, step 3"

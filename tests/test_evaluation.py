@@ -24,6 +24,7 @@ from evaluation.predict import Device, MirrorAverage, NetworkGrid, synthesise
 from evaluation.record import Record, write_csv, write_json
 from evaluation.report import write_report
 from evaluation.subjects import SubjectSlices, read_subject
+from evaluation.verdict import VERDICT_MEASURES, put_verdict
 from models.lsc_model import LSC, LSCTraining
 from util.errors import UserError
 
@@ -175,6 +176,38 @@ def test_paired_table_gives_means_and_no_narrow_intervals() -> None:
     assert record.tree["paired"]["fake_B"]["ms_ssim"] == {"mean": None, "ci95": None}
     content = record.as_json(DEFINITIONS)
     assert "12" in content["why_null"]["ci95"] and "176" in content["why_null"]["ms_ssim"]
+
+
+def verdict_of(**rows: tuple[float | None, float | None, float | None]) -> tuple[str | None, str | None]:
+    """The verdict, and why there is none, for the means of rows in psnr, psnr_fit and ssim."""
+    record = Record()
+    for row, means in rows.items():
+        for measure, mean in zip(VERDICT_MEASURES, means, strict=True):
+            if mean is None:
+                record.null("paired", row, measure, leaves=("mean", "ci95"), why="too small")
+            else:
+                record.put("paired", row, measure, "mean", value=mean)
+    put_verdict(record)
+    return record.tree["verdict"], record.reason("verdict")
+
+
+def test_the_verdict_says_what_fake_B_loses_to_and_in_what() -> None:
+    ours, identity = (24.0, 25.0, 0.875), (20.0, 21.0, 0.75)
+    won = ("fake_B beats every baseline in psnr, psnr_fit and ssim.", None)
+    assert verdict_of(fake_B=ours, identity=identity, classical=(23.5, 24.5, 0.85)) == won
+    text, _ = verdict_of(fake_B=ours, identity=identity, histogram=(22.0, 26.0, 0.8), classical=(24.0, 24.5, 0.9))
+    assert text == (
+        "fake_B does not beat every baseline in psnr, psnr_fit and ssim: it loses to histogram in psnr_fit (25 against "
+        "26); to classical in psnr (24 against 24) and ssim (0.875 against 0.9)."
+    )
+    small, none = (24.0, 25.0, None), (None, None, None)
+    text, _ = verdict_of(fake_B=small, identity=(20.0, 21.0, None), classical=none)
+    assert text == "fake_B beats every baseline in psnr and psnr_fit; ssim could not be measured."
+    assert verdict_of(fake_B=ours, identity=none) == (None, "no baseline to compare with: too small")
+    record = Record()
+    record.null("paired", why="no truth")
+    put_verdict(record)
+    assert record.as_json({})["verdict"] is None and record.reason("verdict") == "no truth"
 
 
 def test_paired_interval_with_twelve_subjects() -> None:

@@ -8,14 +8,16 @@ import platform
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from options.display_options import DisplayOptions
-from training.log import console_log, run_log
+from training.log import console_log, run_log, training_curves
 from training.log.loss_log import FIXED, LossLog
 from training.log.run_log import RunLog
 from training.log.sample_images import column, labelled_grid
@@ -73,6 +75,23 @@ class TestLossLog:
         assert [(row["stage"], row["step"]) for row in read_rows(log.path)][-1] == ("lsc", "10")
         assert again.seconds == 10.0
 
+    def test_columns_of_an_older_log_get_their_present_names(self, tmp_path: Path) -> None:
+        (tmp_path / "loss_log.csv").write_text(
+            "stage,epoch,step,images_per_s,seconds,sgp,val_val_p_error,lsc,val_train_psnr,val_val_psnr,cycle,ssim\n"
+            "sgp,1,9,12,1.0,2.5,,,,,,\nsgp,1,9,,1.1,,0.25,,,,,\n"
+            "lsc,1,4,,2.0,,,,31.5,31,,\nrefine,1,2,8,3.0,,,,,,0.5,0.125\n",
+            encoding="utf-8",
+        )
+        log = LossLog(tmp_path / "loss_log.csv")
+        log.resume("refine", 2)
+        log.add("refine", 1, 3, images_per_s=8, seconds=4, values={"cycle": 0.25, "1-ssim": 0.0625})
+        rows = read_rows(log.path)
+        names = ["sgp", "val_p_error", "lsc", "val_train_psnr", "val_psnr", "cycle", "1-ssim"]
+        assert list(rows[0]) == [*FIXED, *names]
+        assert (rows[1]["val_p_error"], rows[2]["val_train_psnr"], rows[2]["val_psnr"]) == ("0.25", "31.5", "31")
+        assert [row["1-ssim"] for row in rows] == ["", "", "", "0.125", "0.0625"]
+        assert log.names("lsc") == ["val_train_psnr", "val_psnr"]
+
     def test_row_of_a_failed_write_comes_with_the_next(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         log = LossLog(tmp_path / "loss_log.csv")
         add(log, "gan", 1, G=1.0)
@@ -128,6 +147,26 @@ class TestRunLog:
         listed = json.loads((tmp_path / "web" / "samples.json").read_text(encoding="utf-8"))
         assert [sample["step"] for sample in listed] == [1, 2, 3, 4]
 
+    def test_the_expected_time_is_told_once_when_the_rate_is_known(
+        self, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = [0.0]
+        monkeypatch.setattr(run_log.time, "monotonic", lambda: clock[0])
+        log = RunLog(tmp_path, NO_HTML)
+        for stage, later in (("sgp", ["lsc", "gan"]), ("lsc", ["gan"]), ("gan", [])):
+            log.stage(stage, 1000, later=later)
+            for step in range(1, 21):
+                clock[0] += 100.0 if step == 1 else 2.0  # the first step says nothing about the others
+                log.advance(1)
+                log.losses(0, step, {stage: 1.0})
+        log.close()
+        told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("expected time: ")]
+        of_stage = "expected time: 33 min for the 1,000 steps of stage"
+        assert told[0] == f"{of_stage} sgp; lsc and gan will be timed when they begin"
+        assert told[1] == f"{of_stage} lsc; gan will be timed when it begins"
+        assert told[2].startswith(f"{of_stage} gan, 40 min in all, until 2")
+        assert len(told) == 3
+
     def test_begun_anew_forgets_an_earlier_run(self, tmp_path: Path) -> None:
         for value in (1.0, 2.0):
             log = RunLog(tmp_path, NO_HTML, console=False)
@@ -168,9 +207,16 @@ class TestRunLog:
         shown = [line for line in lines if line.startswith("lsc  epoch")]
         assert len(shown) == 2 and "step 1/50" in shown[0] and "step 50/50" in shown[1]  # first, and held-back last
         assert "a note with [brackets]" in lines
-        assert "validation, epoch 0: psnr 21.5" in lines
+        assert "validation, epoch 0: val_psnr 21.5" in lines
         assert sum("  lsc  epoch" in line for line in (tmp_path / "log.txt").read_text().splitlines()) == 50
         assert read_rows(tmp_path / "loss_log.csv")[-1]["val_psnr"] == "21.5"
+
+    def test_a_path_that_is_no_text_is_escaped_in_a_note(self, tmp_path: Path, capsys) -> None:
+        log = RunLog(tmp_path, NO_HTML)
+        log.note("run folder: caf\udce9/é")  # a name in Latin-1 as Python reads it
+        log.close()
+        assert capsys.readouterr().out == "run folder: caf\\udce9/é\n"
+        assert (tmp_path / "log.txt").read_text(encoding="utf-8").endswith("run folder: caf\\udce9/é\n")
 
     def test_terminal_gets_a_bar(self, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TERM", "xterm")
@@ -221,6 +267,27 @@ class TestPictures:
         names = sorted(path.name for path in (tmp_path / "web" / "images").iterdir())
         assert "gan_epoch000_step0000007_fake-B.png" in names and len(names) == 6
         assert np.asarray(Image.open(tmp_path / "web" / "images" / names[0])).max() == 255
+
+    def test_the_last_step_is_due_once_in_each_place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        shown = []
+        fake = SimpleNamespace(images=lambda _, text: shown.append(text), curves=lambda *_: None, close=lambda: None)
+        monkeypatch.setattr(run_log, "Dashboard", lambda *_: fake)
+        display = DisplayOptions(update_html_freq=8, display_id=1, display_freq=10)
+        log = RunLog(tmp_path, display, console=False)
+        log.stage("gan", 3)
+        for step in range(1, 4):
+            log.advance(4)
+            assert log.losses_due(last=step == 3) == (step != 2)
+            if log.losses_due(last=step == 3):
+                log.losses(1, step, {"G": 1.0})
+            if log.images_due(last=step == 3):
+                log.images(1, step, {"fake_B": picture(0.0)}, last=step == 3)
+        assert not log.losses_due(last=True) and not log.images_due(last=True)
+        log.close()
+        assert [row["step"] for row in read_rows(tmp_path / "loss_log.csv")] == ["1", "3"]
+        listed = json.loads((tmp_path / "web" / "samples.json").read_text(encoding="utf-8"))
+        assert [sample["step"] for sample in listed] == [1, 3]
+        assert shown == ["gan, epoch 1, step 1", "gan, epoch 1, step 3"]
 
 
 class TestReport:
@@ -275,8 +342,19 @@ class TestReport:
         assert 'http-equiv="refresh"' in (tmp_path / "web" / "index.html").read_text(encoding="utf-8")
 
 
+def test_curves_are_labelled_with_their_columns_and_one_point_is_marked() -> None:
+    axes = Figure().add_subplot()
+    few, many = (np.array([3.0]), np.array([0.5])), (np.arange(40.0), np.full(40, 0.25))
+    training_curves._draw_panel(axes, "syn, syn_A", {"syn": few, "syn_A": many})
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["syn  0.5", "syn_A  0.25"]
+    thick = [line for line in axes.lines if line.get_alpha() is None]
+    assert [line.get_marker() for line in thick] == ["o", ""]
+    assert axes.get_title(loc="left") == "syn, syn_A"
+
+
 def test_panels_scale_and_smoothing() -> None:
-    assert panels(["D_A", "D_B", "syn", "adv_B"]) == {"D": ["D_A", "D_B"], "syn": ["syn"], "adv_B": ["adv_B"]}
+    shared = {"D_A, D_B": ["D_A", "D_B"], "syn, syn_A": ["syn", "syn_A"], "adv_B": ["adv_B"]}
+    assert panels(["D_A", "syn", "D_B", "adv_B", "syn_A"]) == shared
     assert use_log_scale(np.geomspace(1e-3, 1, 50)) and not use_log_scale(np.linspace(0.5, 1, 50))
     assert not use_log_scale(np.array([-1.0, 1000.0])) and not use_log_scale(np.array([]))
     np.testing.assert_allclose(smooth(np.full(100, 3.0)), 3.0)

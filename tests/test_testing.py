@@ -32,22 +32,23 @@ def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_heads(tmp_path_factory.mktemp("data"))
 
 
-def make_run(folder: Path, model: str, *, seed: int = 0, load_size: int = 128) -> Path:
-    """A run folder as `train.py` leaves it, with untrained weights."""
+def make_run(folder: Path, model: str, *, seed: int = 0, load_size: int = 128, **changes: object) -> Path:
+    """A run folder as `train.py` leaves it, with untrained weights; `changes` are other saved options."""
     torch.manual_seed(seed)
-    cls, size = MODELS[model], (load_size, load_size)
+    cls = MODELS[model]
     options = {
         **TINY,
         "model": model,
         "seed": seed,
         "preprocess": "resize",
         "direction": "AtoB",
-        "image_size": list(size),
+        "load_size": load_size,
+        "image_size": [load_size, load_size],
+        **changes,
     }
-    options["load_size"] = load_size
     folder.mkdir(parents=True)
     (folder / OPTIONS_NAME).write_text(json.dumps(options))
-    network = cls(build(cls.Options, options), size)
+    network = cls(build(cls.Options, options), tuple(options["image_size"]))
     write_checkpoint(checkpoint_path(folder, "latest"), {"model": network.state_dict()})
     return folder
 
@@ -79,6 +80,8 @@ def test_whole_test_of_a_generator(dataroot: Path, tmp_path: Path, capsys: pytes
     assert set(metrics["unpaired"]) == {"fake_B", "real_B", "identity"}
     assert metrics["unpaired"]["fake_B"]["fd_slice"] is None
     assert metrics["sgp"] is None and metrics["lsc"] is None
+    assert metrics["verdict"].startswith("fake_B does not beat every baseline in psnr, psnr_fit and ssim: it loses to ")
+    assert "verdict" in metrics["definitions"]
     assert_explained(metrics)
 
     names = sorted(path.name for path in (folder / "images").iterdir())
@@ -93,7 +96,10 @@ def test_whole_test_of_a_generator(dataroot: Path, tmp_path: Path, capsys: pytes
         assert len(file.readlines()) == 1 + 3 * 4
     printed = capsys.readouterr().out
     assert str(folder / "index.html") in printed.replace("\n", "") and "psnr" in printed
-    assert "sub-1_002_error.png" in (folder / "index.html").read_text()
+    page = (folder / "index.html").read_text()
+    assert "sub-1_002_error.png" in page
+    assert metrics["verdict"] in printed.splitlines()
+    assert page.index(metrics["verdict"]) < page.index("metrics.json")
 
 
 def test_same_numbers_again_with_another_batch_size(dataroot: Path, tmp_path: Path) -> None:
@@ -186,6 +192,8 @@ def test_baselines_can_be_left_out(dataroot: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "cyc", "cycle_gan")
     _, metrics = run_test(dataroot, tmp_path, "cyc", "--no_baselines")
     assert metrics["paired"]["classical"]["psnr"] is None
+    assert metrics["verdict"] is None
+    assert metrics["why_null"]["verdict"] == "no baseline to compare with: --no_baselines was given"
     assert metrics["why_null"]["classical"] == "--no_baselines was given"
     assert_explained(metrics)
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import train_arguments, write_phantom
+from running import run
 
 import train
 from models import MODELS
 from models.gan_stage import GANStage
+from models.lsc_model import MemoryWatch
 from models.sgp_model import SGP_STEPS
 from models.trained import load_trained
 from options.train_options import for_device, parse
 from training.activations import Activations
+from training.announcement import first_lines
 from training.memory import CPU_MOST, fitting_micro_batch
 from util.checkpoint import read_checkpoint
 from util.errors import UserError
@@ -89,6 +95,69 @@ def test_every_model_trains_and_loads(phantom: Path, tmp_path: Path, model: str,
         fake = loaded.synthesise(torch.zeros(2, 1, 32, 32))
         assert fake.shape == (2, 1, 32, 32)
         assert not fake.requires_grad
+
+
+def last_steps(run_dir: Path) -> tuple[list[tuple[str, int, int]], list[tuple[str, int, int]]]:
+    """(stage, epoch, step) of the rows with losses and of the sample images."""
+    with (run_dir / "loss_log.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["images_per_s"]]
+    samples = json.loads((run_dir / "web" / "samples.json").read_text())
+    return (
+        [(row["stage"], int(row["epoch"]), int(row["step"])) for row in rows],
+        [(sample["stage"], sample["epoch"], sample["step"]) for sample in samples],
+    )
+
+
+def test_the_last_step_of_every_stage_is_logged_once_and_sampled(phantom: Path, tmp_path: Path) -> None:
+    """SGP and LSC end by their steps, the adversarial stage by its epochs: 14 images of B in batches of 4."""
+    train.main(train_arguments(phantom, tmp_path, "pta_hybrid", "--html", "--name=run", "--lsc_steps=5"))
+    wanted = [("sgp", 1, 1), ("sgp", 1, 3), ("lsc", 1, 1), ("lsc", 2, 5), ("gan", 1, 1), ("gan", 2, 8)]
+    for found in last_steps(tmp_path / "run"):
+        assert found == wanted
+    with (tmp_path / "run" / "loss_log.csv").open() as file:
+        columns = next(csv.reader(file))
+    assert [name for name in columns if name.startswith("val_")] == ["val_p_error", "val_psnr", "val_train_psnr"]
+    assert not any(name.startswith("val_val") for name in columns)
+
+
+def test_a_stage_that_ends_early_is_logged_to_its_last_step(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryWatch, "figures", lambda watch, *_: setattr(watch, "verdict", "memorised") or {})
+    argv = train_arguments(phantom, tmp_path, "lsc", "--html", "--name=run", "--lsc_steps=99", "--val_epoch_freq=1")
+    train.main([*argv, "--n_epochs=5"])
+    for found in last_steps(tmp_path / "run"):
+        assert found == [("lsc", 1, 1), ("lsc", 1, 4)]
+    assert "lsc: stopped after epoch 1: memorised" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_training_says_what_runs_where_and_at_its_end_what_comes_next(phantom: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "out" / "run"
+    done = run("train.py", *train_arguments(phantom, tmp_path / "out", "lsc", "--name=run", "--html"))
+    lines = done.out.splitlines()
+    assert re.fullmatch(r"device: cpu \(.*, 1 threads\), number format: float32", lines[0])
+    assert lines[1] == f"images: 12 of A, 14 of B in {phantom}; validation: 12 of A, 14 of B"
+    assert lines[2] == f"run folder: {run_dir}"
+    assert lines[3] == f"watch it: {run_dir / 'web' / 'index.html'}"
+    assert lines[4].startswith("memory: ")
+    assert lines[-3:-1] == [f"report: {run_dir / 'web' / 'index.html'}", f"checkpoint: {run_dir / 'latest.pt'}"]
+    program, *arguments = shlex.split(lines[-1].removeprefix("next: python "))
+    log = (run_dir / "log.txt").read_text()
+    assert all(line in log for line in (*lines[:5], *lines[-3:]))
+    tested = run(program, *arguments, f"--results_dir={tmp_path / 'results'}")
+    assert tested.status == 0, tested.err
+    assert (tmp_path / "results" / "run" / "test_latest" / "index.html").is_file()
+
+
+def test_where_to_watch_a_run_without_report_or_with_a_dashboard() -> None:
+    def watch(*display: str) -> str:
+        options = parse(["--dataroot=D", "--checkpoints_dir=OUT", "--model=lsc", *display])
+        folders = SimpleNamespace(A=range(3), B=range(4))
+        return first_lines(options, folders, None, torch.device("cpu"), torch.bfloat16, 2)[-1]  # type: ignore[arg-type]
+
+    assert watch("--no_html") == "watch it: OUT/experiment/loss_log.csv (--no_html: no report)"
+    both = "watch it: OUT/experiment/web/index.html and http://gpu:8097/env/main"
+    assert watch("--display_id=1", "--display_server=http://gpu") == both
 
 
 def test_same_seed_same_weights_other_seed_others(phantom: Path, tmp_path: Path) -> None:

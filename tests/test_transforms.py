@@ -37,7 +37,9 @@ def one_by_one(
     foreground = tv_tensors.Mask(torch.from_numpy(mask)[None])
     pair = [image, foreground]
     if preprocess.startswith("resize"):
-        pair = [v2.functional.resize(x, [load, load], antialias=True) for x in pair]
+        covered = foreground.as_subclass(torch.Tensor).float()
+        image, covered = (v2.functional.resize(x, [load, load], antialias=True) for x in (image, covered))
+        pair = [image, tv_tensors.Mask(covered > 0.4999)]
     if preprocess.endswith("crop"):
         height, width = pair[0].shape[-2:]
         room = [max(0, crop - width), max(0, crop - height)]

@@ -73,6 +73,7 @@ class Trainer:
         self.position = start_of(0)
         self.saved_images = 0
         self.losses: dict[str, Tensor] = {}  # terms of the last step
+        self.batch: Batch | None = None  # of the last step
 
     def fit(self) -> None:
         """Train from the current position to the end of the last stage. A run with more epochs may continue later.
@@ -94,7 +95,8 @@ class Trainer:
 
     def _run_stage(self, stage: Stage) -> None:
         n_steps = self._prepare(stage)
-        self.log.stage(stage.name, n_steps, self.position["step"])
+        later = [each.name for each in self.model.stages[self.position["stage"] + 1 :]]
+        self.log.stage(stage.name, n_steps, self.position["step"], later)
         # a run that was killed after the last step of an epoch must still end that epoch
         while self._unfinished(stage, n_steps) and not self._ended_early(stage):
             epoch = self.position["epoch"]
@@ -107,12 +109,14 @@ class Trainer:
                 number = stage.epochs_before + epoch + 1
                 if number % self.options.save_epoch_freq == 0:
                     self.save(str(number))
+        self._log_end(stage)
         if reason := self._ended_early(stage):
             self.log.note(f"{stage.name}: stopped after epoch {self.position['epoch']}: {reason}")
 
     def _prepare(self, stage: Stage) -> int:
         """Set up networks, partners and micro-batch before a stage's first step. Returns its number of steps."""
         stage.begin(self.model)
+        self.losses, self.batch = {}, None
         partners = None
         if stage.chooses_partners:
             self.log.note("SGP: finding the nearest high-field slices of every low-field slice")
@@ -147,7 +151,7 @@ class Trainer:
         for whole, batch in zip(map(len, batches), self._loaded(self.dataset, batches, self.processes), strict=True):
             self.context.images = whole
             stage.set_learning_rate(epoch, self.position["step"])
-            self.losses = stage.step(batch, self.context)
+            self.losses, self.batch = stage.step(batch, self.context), batch
             self.context.end_step()
             self.position["step"] += 1
             self.position["batch"] += 1
@@ -155,19 +159,31 @@ class Trainer:
             self.context.images_seen += whole
             self.log.advance(whole)
             # read the signal once: it may arrive between saving and ending, and in some processes first
-            due, stop = map(self.processes.largest, (self.log.losses_due(), self.stop.signal or 0))
+            last = self.position["step"] == n_steps
+            due, stop = map(self.processes.largest, (self.log.losses_due(last), self.stop.signal or 0))
             if due or self.context.device.type == "cpu":  # on a GPU this check would wait for the device
                 numbers = self._finite()
             if due:
                 self.log.losses(epoch + 1, self.position["step"], numbers)
-            if self.log.images_due() and len(batch):
-                self.log.images(epoch + 1, self.position["step"], self._visuals(batch, stage))
+            self._log_images(epoch + 1, stage, last)
             if stop or self.position["images"] - self.saved_images >= self.options.save_latest_freq:
                 self.saved_images = self.position["images"]
                 self.save()
             if stop:
                 raise Stopped(signal.Signals(stop))
         self._finite()
+
+    def _log_end(self, stage: Stage) -> None:
+        """Log the stage's last step if it has not been logged: the stage has ended early, or by its epochs."""
+        if self.batch is None:  # resumed after the last step
+            return
+        if self.processes.largest(self.log.losses_due(last=True)):
+            self.log.losses(self.position["epoch"], self.position["step"], self._finite())
+        self._log_images(self.position["epoch"], stage, last=True)
+
+    def _log_images(self, epoch: int, stage: Stage, last: bool) -> None:
+        if self.batch and self.log.images_due(last):  # of another process' images nothing is shown
+            self.log.images(epoch, self.position["step"], self._visuals(self.batch, stage), last)
 
     def _finite(self) -> dict[str, float]:
         """The last step's losses as numbers. Raises UserError if they or the gradients are not finite."""

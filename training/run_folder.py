@@ -24,6 +24,7 @@ from util.errors import UserError
 from util.files import PART, replace_text
 from util.problems import Problem, as_rows
 from util.reading import read_json
+from util.runs import runs_there
 
 DAMAGED = ".damaged"  # suffix of a checkpoint that could not be read
 
@@ -152,7 +153,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _nothing_to_continue(folder: Path) -> UserError:
     return UserError(
         f"--continue_train: nothing to continue, {checkpoint_path(folder, 'latest')} does not exist; "
-        "start the run without it"
+        f"start the run without it; {runs_there(folder.parent, folder.name)}"
     )
 
 

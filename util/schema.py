@@ -14,12 +14,14 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from util.errors import UserError
+from util.nearest import nearest
 from util.needs import Need
+from util.version import ShowVersions
 
 T = TypeVar("T")
 
@@ -158,13 +160,39 @@ def build(schema: type[T], values: Mapping[str, Any]) -> T:
 
 
 class CommandLine(argparse.ArgumentParser):
-    """A strict parser: no abbreviations, defaults shown, errors as one sentence with status 2."""
+    """A strict parser: no abbreviations, defaults shown, errors as one sentence with status 2, and `--version`.
 
-    def __init__(self, **settings: Any) -> None:
+    Args: elsewhere: options that this command line does not take but another would, and what that other one needs.
+    """
+
+    def __init__(self, elsewhere: Mapping[str, str] | None = None, **settings: Any) -> None:
         settings.setdefault(
             "formatter_class", lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=120)
         )
         super().__init__(allow_abbrev=False, **settings)
+        self._elsewhere = elsewhere or {}
+        if self.add_help:
+            self.add_argument(
+                "--version", action=ShowVersions, help="show the versions of the project, torch and Python"
+            )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but what is unknown is told with what may have been meant."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._guesses(unknown)}")
+        return found
+
+    def _guesses(self, unknown: Sequence[str]) -> str:
+        """What every unknown option is elsewhere, or what it may have been meant to be."""
+        told = []
+        for name in dict.fromkeys(word.partition("=")[0] for word in unknown if word.startswith("-")):
+            if name in self._elsewhere:
+                told.append(f"{name} needs {self._elsewhere[name]}")
+            elif meant := nearest(name, [*self._option_string_actions, *self._elsewhere]):
+                there = f" (needs {self._elsewhere[meant[0]]})" if meant[0] in self._elsewhere else ""
+                told.append(f"{name}: did you mean {meant[0]}{there}?")
+        return f"; {'; '.join(told)}" if told else ""
 
     def error(self, message: str) -> typing.NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -12,6 +12,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from util.errors import printable
+
 LINE_SECONDS = 5.0  # without a terminal, at most one loss line per this time is printed
 
 
@@ -79,7 +81,8 @@ class ConsoleLog:
             self._held = line
 
     def note(self, text: str, style: str = "") -> None:
-        """Print a line above the bar and write it to the log file."""
+        """Print a line above the bar and write it to the log file; what no file can hold in its paths is escaped."""
+        text = printable(text)
         self._console.print(text, style=style, markup=False, soft_wrap=True)
         self._write(text)
 

@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 import numpy as np
 
 from options.display_options import DisplayOptions
-from training.log.loss_log import LossLog
+from training.log.loss_log import VALIDATION, LossLog
 from training.log.training_curves import use_log_scale
 from util.errors import UserError
 
@@ -86,7 +86,7 @@ class Dashboard:
     def curves(self, log: LossLog, stage: str) -> None:
         """Show all losses of `stage` so far in its window, and validation metrics in another."""
         names = log.names(stage)
-        validated = [name for name in names if name.startswith("val_")]
+        validated = [name for name in names if name.startswith(VALIDATION)]
         self._lines(log, stage, "", [name for name in names if name not in validated])
         self._lines(log, stage, "-validation", validated)
 
@@ -106,6 +106,8 @@ class Dashboard:
             "ytype": "log" if use_log_scale(y[np.isfinite(y)]) else "linear",
             "width": 640,
             "height": 420,
+            "markers": any(len(steps) == 1 for steps, _ in curves.values()),  # a line of one point cannot be seen
+            "markersize": 6,
         }
         if len(curves) == 1:  # visdom needs a vector for a single line
             x, y = x[:, 0], y[:, 0]

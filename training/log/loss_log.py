@@ -13,6 +13,8 @@ from util.files import replace_text
 
 LOSS_LOG_NAME = "loss_log.csv"
 FIXED = ("stage", "epoch", "step", "images_per_s", "seconds")
+VALIDATION = "val_"  # begins the columns of what is measured at the end of an epoch
+RENAMED = {"val_val_p_error": "val_p_error", "val_val_psnr": "val_psnr", "ssim": "1-ssim"}  # in logs of before
 Row = dict[str, str]
 T = TypeVar("T")
 
@@ -46,14 +48,17 @@ class LossLog:
     def resume(self, stage: str, step: int) -> None:
         """Continue the file of an earlier run from `step` of `stage`; later rows and stages are dropped.
 
-        Incomplete lines, as after a power failure, are dropped too. A missing file counts as empty.
+        Incomplete lines, as after a power failure, are dropped too. A missing file counts as empty. Columns that had
+        other names then get those of now.
         """
         if not self.path.exists():
             return
         with self.path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = [row for row in reader if _complete(row)]
-            self._columns = [*FIXED, *(name for name in reader.fieldnames or () if name not in FIXED)]
+            rows = [{RENAMED.get(name, name): text for name, text in row.items()} for row in reader if _complete(row)]
+            self._columns = list(
+                dict.fromkeys([*FIXED, *(RENAMED.get(name, name) for name in reader.fieldnames or ())])
+            )
         self.rows = until(rows, lambda row: (row["stage"], int(row["step"])), stage, step)
         self._rewrite()
 

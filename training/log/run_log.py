@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from torch import Tensor
 from options.display_options import DisplayOptions
 from training.log.console_log import ConsoleLog
 from training.log.dashboard import Dashboard
-from training.log.loss_log import LOSS_LOG_NAME, LossLog
+from training.log.loss_log import LOSS_LOG_NAME, VALIDATION, LossLog
 from training.log.sample_images import SampleImages, column, labelled_grid
+from training.log.stage_time import StageTime
 from training.log.training_report import Status, TrainingReport
 
 REPORT_FRACTION = 0.02  # largest fraction of the training time spent on writing the report
@@ -50,6 +51,7 @@ class RunLog:
         self._samples = SampleImages(run_dir / "web")
         self._dashboard = Dashboard(display, run_dir.name, self.warn) if display.display_id > 0 else None
         self._stage, self._n_steps, self._step = "", 0, 0
+        self._time = StageTime("", 0)
         self._seen = 0  # images, in this stage
         self._row_seen, self._html_seen, self._dashboard_seen = 0, 0, 0  # images seen at the last row, picture, ...
         self._time_before = 0.0
@@ -64,8 +66,12 @@ class RunLog:
             self._samples.resume(stage, step)
         self._time_before = self._loss_log.seconds
 
-    def stage(self, name: str, n_steps: int, first_step: int = 0) -> None:
-        """Begin a stage (sgp, lsc, gan, refine) of `n_steps` steps, `first_step` of which were done before a resume."""
+    def stage(self, name: str, n_steps: int, first_step: int = 0, later: Sequence[str] = ()) -> None:
+        """Begin a stage (sgp, lsc, gan, refine) of `n_steps` steps, `first_step` of which were done before a resume.
+
+        Args: later: the stages that come after it.
+        """
+        self._time = StageTime(name, n_steps, later)
         self._stage, self._n_steps, self._step = name, n_steps, first_step
         self._seen = 0
         self._row_seen, self._html_seen, self._dashboard_seen = -1, -1, -1  # the first step's row and pictures are due
@@ -78,11 +84,14 @@ class RunLog:
         self._step += 1
         self._console.advance()
 
-    def losses_due(self) -> bool:
-        """Whether --print_freq images or --log_seconds have passed since the last row."""
+    def losses_due(self, last: bool = False) -> bool:
+        """Whether --print_freq images or --log_seconds have passed since the last row.
+
+        Args: last: the stage ends with this step, whose row is due unless it is there.
+        """
         waited = time.monotonic() - self._row_time
-        first = self._row_seen < 0
-        return first or self._seen - self._row_seen >= self._display.print_freq or waited >= self._display.log_seconds
+        first, new = self._row_seen < 0, self._seen - self._row_seen
+        return first or new >= self._display.print_freq or waited >= self._display.log_seconds or (last and new > 0)
 
     def losses(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
         """Write one row of losses, non-finite values included: the trainer decides whether to stop."""
@@ -91,13 +100,15 @@ class RunLog:
         self._row_seen, self._row_time = self._seen, now
         self._add_row(epoch, step, rate, losses)
         self._console.losses(epoch, step, rate, losses)
+        if sentence := self._time.sentence(now, step, self._time_before + now - self._start):
+            self.note(sentence)
         self._show_curves()
 
     def validation(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Write one row of validation metrics, as columns `val_NAME`."""
-        named = {f"val_{name}": value for name, value in metrics.items()}
+        """Write one row of a stage's figures at the end of an epoch, as columns `val_NAME`."""
+        named = {f"{VALIDATION}{name}": value for name, value in metrics.items()}
         self._add_row(epoch, step, None, named)
-        self.note(f"validation, epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        self.note(f"validation, epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in named.items()))
         self._show_curves()
 
     def _add_row(self, epoch: int, step: int, rate: float | None, values: Mapping[str, float]) -> None:
@@ -110,25 +121,31 @@ class RunLog:
             with self._attempt("draw the dashboard's curves"):
                 self._dashboard.curves(self._loss_log, self._stage)
 
-    def _html_due(self) -> bool:
-        waiting = self._html_seen < 0 or self._seen - self._html_seen >= self._display.update_html_freq
+    def _html_due(self, last: bool) -> bool:
+        waiting = self._html_seen < 0 or self._seen - self._html_seen >= (1 if last else self._display.update_html_freq)
         return self._display.html and waiting
 
-    def _dashboard_due(self) -> bool:
-        waiting = self._dashboard_seen < 0 or self._seen - self._dashboard_seen >= self._display.display_freq
+    def _dashboard_due(self, last: bool) -> bool:
+        every = 1 if last else self._display.display_freq
+        waiting = self._dashboard_seen < 0 or self._seen - self._dashboard_seen >= every
         return self._dashboard is not None and waiting
 
-    def images_due(self) -> bool:
-        """Whether sample images are due for the report (--update_html_freq) or the dashboard (--display_freq)."""
-        return self._html_due() or self._dashboard_due()
+    def images_due(self, last: bool = False) -> bool:
+        """Whether sample images are due for the report (--update_html_freq) or the dashboard (--display_freq).
 
-    def images(self, epoch: int, step: int, grid_rows: Mapping[str, Tensor]) -> None:
+        Args: last: the stage ends with this step, whose images are due unless they are there.
+        """
+        return self._html_due(last) or self._dashboard_due(last)
+
+    def images(self, epoch: int, step: int, grid_rows: Mapping[str, Tensor], last: bool = False) -> None:
         """Show sample images in the report and the dashboard, as due; in both if neither is due.
 
-        Args: grid_rows: label -> (N, 1, H, W) intensity in [-1, 1]; the first four of each are shown.
+        Args:
+            grid_rows: label -> (N, 1, H, W) intensity in [-1, 1]; the first four of each are shown.
+            last: as in `images_due`.
         """
-        due = self.images_due()
-        to_html, to_dashboard = self._html_due() or not due, self._dashboard_due() or not due
+        due = self.images_due(last)
+        to_html, to_dashboard = self._html_due(last) or not due, self._dashboard_due(last) or not due
         with self._attempt("draw sample images"):
             columns = {label: column(images) for label, images in grid_rows.items()}
             if to_dashboard and self._dashboard is not None:
@@ -158,9 +175,10 @@ class RunLog:
         self._report_time = time.monotonic()
         self._report_cost = self._report_time - start
 
-    def note(self, text: str) -> None:
-        """Write a line to the terminal and log.txt."""
-        self._console.note(text)
+    def note(self, *lines: str) -> None:
+        """Write lines to the terminal and log.txt."""
+        for line in lines:
+            self._console.note(line)
 
     def warn(self, text: str) -> None:
         """Write a warning to the terminal and log.txt."""
@@ -174,6 +192,11 @@ class RunLog:
             if action not in self._failed:
                 self._failed.add(action)
                 self.warn(f"could not {action} ({type(error).__name__}: {error}); training continues")
+
+    def end(self, lines: Sequence[str]) -> None:
+        """Write the last lines of a run that is complete, below its last stage's bar or losses."""
+        self._console.close()
+        self.note(*lines)
 
     def close(self) -> None:
         """Write the final report, send pending contents to the dashboard (at most two seconds), stop the bar."""

@@ -21,11 +21,11 @@ COLOURS = {"_A": "#3a78b5", "_B": "#d1603d", "": "#3f4a56"}
 
 
 def panels(names: Iterable[str]) -> dict[str, list[str]]:
-    """Panels of losses: `x_A` and `x_B`, which differ only in their domain, share the panel `x`."""
+    """Losses by the title of their panel: `x`, `x_A` and `x_B`, which differ only in their domain, share one."""
     grouped: dict[str, list[str]] = {}
     for name in names:
         grouped.setdefault(re.sub(r"_[AB]$", "", name), []).append(name)
-    return {title if len(members) > 1 else members[0]: members for title, members in grouped.items()}
+    return {", ".join(members): members for members in grouped.values()}
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
@@ -69,8 +69,9 @@ def _draw_panel(axes: Axes, title: str, curves: dict[str, tuple[np.ndarray, np.n
     for name, (steps, values) in curves.items():
         colour = COLOURS[name[-2:] if name[-2:] in COLOURS else ""]
         axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3, marker="." if len(values) < 15 else "")
-        label = f"{name[-1]}  {values[-1]:.4g}" if len(curves) > 1 and len(values) else None
-        axes.plot(steps, smooth(values), color=colour, linewidth=1.8, label=label)
+        label = f"{name}  {values[-1]:.4g}" if len(curves) > 1 and len(values) else None
+        point = "o" if len(values) == 1 else ""  # of which no line can be drawn
+        axes.plot(steps, smooth(values), color=colour, linewidth=1.8, marker=point, markersize=5, label=label)
     all_values = np.concatenate([values for _, values in curves.values()])
     if use_log_scale(all_values):
         axes.set_yscale("log")

@@ -18,6 +18,7 @@ from training.log.training_curves import draw_curves
 from util.files import replace_text
 from util.html_page import new_page
 
+REPORT_NAME = "web/index.html"  # in the run folder
 REFRESH_S = 60  # interval at which an open page reloads while the run continues
 EARLIER_SHOWN = 40  # earlier pictures of a stage on the page; all files are kept
 MAIN_OPTIONS = (
@@ -64,7 +65,7 @@ class TrainingReport:
                     self._stage(stage)
             _settings(self._run_dir)
             tags.footer("Curves: thin as logged, thick smoothed; numbers: the last values. Not for diagnosis.")
-        with replace_text(self._web / "index.html") as file:
+        with replace_text(self._run_dir / REPORT_NAME) as file:
             file.write(page.render())
 
     def _stage(self, stage: str) -> None:

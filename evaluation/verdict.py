@@ -1,0 +1,53 @@
+"""One sentence on whether the synthesis is worth something: does `fake_B` beat every baseline against the truth?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from evaluation.record import Record
+
+VERDICT_MEASURES = ("psnr", "psnr_fit", "ssim")  # of all of them, higher is better
+DEFINITIONS = {"verdict": f"whether fake_B has a higher mean than every baseline in {', '.join(VERDICT_MEASURES)}"}
+
+
+def put_verdict(record: Record) -> None:
+    """Write the leaf `verdict` from the section `paired`; null, with the reason, if there is nothing to compare."""
+    if record.tree["paired"] is None:
+        record.null("verdict", why=record.reason("paired") or "")
+        return
+    means = {row: _means(scores) for row, scores in record.tree["paired"].items()}
+    ours = means.pop("fake_B", {})
+    scored = {row: theirs for row, theirs in means.items() if ours.keys() & theirs.keys()}
+    if not scored:
+        why = next((why for row in means if (why := record.reason("paired", row, "psnr"))), "fake_B has no score")
+        record.null("verdict", why=f"no baseline to compare with: {why}")
+        return
+    compared = [measure for measure in VERDICT_MEASURES if any(measure in theirs for theirs in scored.values())]
+    lost = {row: _lost(ours, theirs) for row, theirs in scored.items()}
+    record.put("verdict", value=_sentence(compared, {row: measures for row, measures in lost.items() if measures}))
+
+
+def _means(scores: Mapping[str, Mapping[str, float] | None]) -> dict[str, float]:
+    """The row's means that could be had."""
+    found = {measure: (scores[measure] or {}).get("mean") for measure in VERDICT_MEASURES}
+    return {measure: mean for measure, mean in found.items() if mean is not None}
+
+
+def _lost(ours: Mapping[str, float], theirs: Mapping[str, float]) -> list[str]:
+    """The measures in which a baseline is as good or better, each with both means."""
+    worse = [measure for measure in ours.keys() & theirs.keys() if not ours[measure] > theirs[measure]]
+    return [f"{name} ({ours[name]:.4g} against {theirs[name]:.4g})" for name in VERDICT_MEASURES if name in worse]
+
+
+def _sentence(compared: Sequence[str], lost: Mapping[str, Sequence[str]]) -> str:
+    left_out = [measure for measure in VERDICT_MEASURES if measure not in compared]
+    without = f"; {listed(left_out)} could not be measured" if left_out else ""
+    if not lost:
+        return f"fake_B beats every baseline in {listed(compared)}{without}."
+    losses = "; ".join(f"to {row} in {listed(measures)}" for row, measures in lost.items())
+    return f"fake_B does not beat every baseline in {listed(compared)}: it loses {losses}{without}."
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
