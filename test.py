@@ -13,15 +13,12 @@ import torch
 from data.cache.slice_cache import SliceCache
 from data.folder.check import list_problems, summary
 from evaluation.encoder import grid_of, load_encoder
-from evaluation.evaluate import DEFINITIONS, Evaluation
+from evaluation.evaluate import Evaluation
 from evaluation.folders import open_test_data
 from evaluation.metrics.inception_file import open_inception
-from evaluation.paired import MEASURES, PairedTable
 from evaluation.predict import Device
-from evaluation.record import Record, write_csv, write_json
-from evaluation.report import write_report
-from evaluation.results import fresh_folder
-from evaluation.summary import print_summary
+from evaluation.results import begin_results, claim_results
+from evaluation.writing import write_results
 from models.trained import load_trained
 from options.test_options import TestOptions, parse
 from util.device import choose_device
@@ -32,9 +29,11 @@ from util.shared_folder import require_shared
 __test__ = False  # this is a program; its name makes pytest take it for a test
 
 
-def make_evaluation(options: TestOptions, processes: Processes) -> Evaluation:
+def make_evaluation(options: TestOptions, argv: Sequence[str], processes: Processes) -> Evaluation:
     """Open and check everything before any work."""
     opened = processes.together(partial(open_networks, options, processes))
+    results, run = (options.results, options.overwrite), (options.run_dir, options.epoch)
+    provenance = processes.alone(partial(claim_results, *results, opened["model"], *run, options.dataroot, argv))
     again = options.revalidate and processes.first  # one process is enough
     cache = SliceCache(Path(options.dataroot), options.cache, skip_bad=options.skip_bad, revalidate=again)
     data = open_test_data(
@@ -47,12 +46,13 @@ def make_evaluation(options: TestOptions, processes: Processes) -> Evaluation:
         cache=cache,
         processes=processes,
     )
-    processes.alone(partial(fresh_folder, options.results))
+    provenance = processes.alone(partial(begin_results, *results, provenance, data))
     require_shared(options.results, "--results_dir", processes)
     return Evaluation(
         **opened,
         data=data,
         results=options.results,
+        provenance=provenance,
         seed=options.seed,
         with_baselines=options.baselines,
         average_mirrored=options.average_mirrored,
@@ -81,25 +81,14 @@ def main(argv: Sequence[str]) -> int:
             return list_problems(Path(options.dataroot), table_in=options.results) if processes.first else 0
         torch.manual_seed(options.seed)
         limit_threads(processes)
-        evaluation = make_evaluation(options, processes)
+        evaluation = make_evaluation(options, argv, processes)
         if processes.first and evaluation.data.skipped:
             warn(f"--skip_bad left out {summary(evaluation.data.skipped, options.results)}")
         found = evaluation.run(processes)
     if found is not None:
-        write_results(options, evaluation, *found)
+        tested = f"{options.run_dir}, epoch {options.epoch}"
+        write_results(evaluation, *found, title=options.name, tested=tested)
     return 0
-
-
-def write_results(options: TestOptions, evaluation: Evaluation, record: Record, table: PairedTable) -> None:
-    """Write metrics.json, metrics.csv and the report, and print the summary."""
-    write_json(options.results / "metrics.json", record.as_json(DEFINITIONS))
-    write_csv(options.results / "metrics.csv", table.rows, MEASURES)
-    stems = evaluation.stems() if evaluation.model.can_synthesise else {}
-    page = options.results / "index.html"
-    facts = evaluation.facts(f"{options.run_dir}, epoch {options.epoch}")
-    write_report(page, record, title=options.name, facts=facts, stems=stems, definitions=DEFINITIONS)
-    print_summary(record)
-    print(f"report: {page}")
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ from evaluation.folders import TestData
 from evaluation.paired import PairedTable
 from evaluation.pictures import write_pictures
 from evaluation.predict import Device, Embedder, MirrorAverage, NetworkGrid, Restorer, embed, synthesise
+from evaluation.provenance import Provenance
 from evaluation.record import Record, Scores
 from evaluation.subjects import SubjectSlices, part_of, positions_by_subject, read_subject
 from evaluation.unpaired import UnpairedTable
 from evaluation.verdict import put_verdict
-from evaluation.volumes import write_volume
+from evaluation.volumes import why_incomplete, write_volume
 from models.base_model import BaseModel
 from util.problems import as_rows
 from util.processes import ALONE, Processes
@@ -50,6 +51,7 @@ class Evaluation:
     on: Device
     encoder: Encoder | None
     results: Path
+    provenance: Provenance
     seed: int
     with_baselines: bool = True
     average_mirrored: bool = False
@@ -82,6 +84,7 @@ class Evaluation:
             "run": tested + ", mirror average" * self.average_mirrored,
             "model": f"{run['model']}{network}, seed {run['seed']}",
             "data": f"{data.source.folder}: {data.n_slices} slices of {len(data.subjects)} subjects{left_out}",
+            **self.provenance.facts(),
         }
 
     def _target_quantiles(self, processes: Processes) -> np.ndarray | None:
@@ -121,9 +124,7 @@ class Evaluation:
             volume = read_subject(self.data.source, positions, with_truth=self.data.has_truth)
             fake_B = synthesise(model, volume, self.grid, self.on)
             write_pictures(self.results / "images", volume, fake_B, pool)
-            if volume.subject in self.data.entries:
-                write_volume(self.results / "volumes", self.data.entries[volume.subject], volume, fake_B)
-                found.n_volumes += 1
+            self._write_volume(found, volume, fake_B)
             rows = {"fake_B": fake_B}
             if volume.truth is not None and self.with_baselines:
                 rows |= baselines.synthesise(volume, target, pool)
@@ -131,6 +132,16 @@ class Evaluation:
             if self.data.target is not None:
                 for row, slices in (("fake_B", fake_B), ("identity", volume.visible)):
                     sets.add(row, volume.subject, slices, self._embedding(slices, volume.mask))
+
+    def _write_volume(self, found: Findings, volume: SubjectSlices, fake_B: np.ndarray) -> None:
+        """Write a subject's volume, if its geometry is known and no slice is missing."""
+        entry = self.data.entries.get(volume.subject)
+        why = None if entry is None else why_incomplete(entry, volume)
+        if why is not None:
+            found.incomplete["fake_B"][volume.subject] = why
+        elif entry is not None:
+            write_volume(self.results / "volumes", entry, volume, fake_B, self.provenance)
+            found.n_volumes += 1
 
     @staticmethod
     def _subjects(folder: SliceFolder | None, processes: Processes) -> Iterator[SubjectSlices]:
@@ -148,16 +159,20 @@ class Evaluation:
     def _summarise(self, found: Findings, pool: Executor) -> tuple[Record, PairedTable]:
         """All sections of metrics.json from the findings."""
         record, table = Record(), PairedTable(found.scores)
+        self.provenance.put_into(record)
         record.put("n_slices", value=self.data.n_slices)
         record.put("n_subjects", value=len(self.data.subjects))
         record.put("skipped", value=as_rows(self.data.skipped))
         if self.model.can_synthesise:
             record.put("average_mirrored", value=self.average_mirrored)
-            if found.n_volumes:
+            left_out = found.incomplete["fake_B"]
+            if found.n_volumes or left_out:
                 record.put("n_volumes", value=found.n_volumes)
             else:
                 why = "no manifest.json with the geometry of the slices; preprocessing_images.py writes it"
                 record.null("n_volumes", why=why)
+            rows = [{"subject": name, "reason": reason} for name, reason in left_out.items()]
+            record.put("volumes_left_out", value=rows)
             self._paired(record, table)
             self._unpaired(record, UnpairedTable(self.inception, found.sets))
         else:

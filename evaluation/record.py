@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from util.files import replace_text
+
 Scores = dict[str, float | None]
 Value = float | int | str | list[float] | list[dict[str, str]] | None
 
@@ -72,8 +74,10 @@ def null_paths(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tup
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Strict JSON: NaN or infinity raises ValueError."""
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    """Strict JSON, whole or not at all: NaN or infinity raises ValueError."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    with replace_text(path) as file:
+        file.write(text)
 
 
 def write_csv(path: Path, rows: Mapping[str, Mapping[str, Scores]], measures: tuple[str, ...]) -> None:

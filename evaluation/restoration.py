@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -46,7 +47,7 @@ def median_fill(image: Floats, masked: Mask, *, radius: int) -> Floats:
     known = np.pad(np.where(masked, np.nan, image), radius, constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(known, (2 * radius + 1, 2 * radius + 1))
     rows, columns = np.nonzero(masked)
-    window = windows[rows, columns].reshape(len(rows), -1)
+    window = windows[rows, columns].reshape(len(rows), (2 * radius + 1) ** 2)  # there may be none
     usable = ~np.isnan(window).all(axis=1)
     filled[rows[usable], columns[usable]] = np.nanmedian(window[usable], axis=1)
     return filled
@@ -113,7 +114,11 @@ class Restoration:
 
 def summarise(record: Record, test: Restoration, train: Restoration | None, pool: Executor) -> None:
     """Write `lsc` into the record."""
-    scores, fillings = test.psnr(), test.filter_psnr(pool)
+    scores = test.psnr()
+    if math.isnan(scores["corrupted"]):
+        record.null("lsc", why="no high-field test slice has pixels of a head that the corruption changes, need one")
+        return
+    fillings = test.filter_psnr(pool)
     best = max(fillings, key=lambda name: fillings[name])
     for name, value in {**scores, "best_filter": fillings[best]}.items():
         record.put("lsc", "psnr", name, value=value)
@@ -122,8 +127,11 @@ def summarise(record: Record, test: Restoration, train: Restoration | None, pool
             record.null("lsc", "psnr", name, why="no high-field training slices")
     else:
         seen = train.psnr()["restored"]
-        record.put("lsc", "psnr", "restored_train", value=seen)
-        record.put("lsc", "psnr", "memorised_db", value=seen - scores["restored"])
+        for name, value in (("restored_train", seen), ("memorised_db", seen - scores["restored"])):
+            if math.isnan(value):
+                record.null("lsc", "psnr", name, why="no high-field training slice has pixels of a head")
+            else:
+                record.put("lsc", "psnr", name, value=value)
     record.put("lsc", "best_filter_name", value=best)
     for name, value in fillings.items():
         record.put("lsc", "filter_psnr", name, value=value)

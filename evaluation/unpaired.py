@@ -29,6 +29,8 @@ ROWS = ("fake_B", "real_B", "identity")
 MEASURES = ("kd_slice", "fd_slice", "fid", "is", "ms_ssim_neighbours")
 DRAWS = 10
 LEAST_SLICES = 8  # per set, for a kernel distance
+LEAST_FOR_FID = 2  # slices per set, for a covariance
+LEAST_FOR_IS = 20  # slices, two in each of its ten splits: one alone always scores 1
 NO_ENCODER = "no evaluation encoder; give --eval_encoder, the run folder of an SGP trained with another seed"
 EMBEDDING_GAMMA = 1.0  # kernel's gamma for embeddings of unit length
 IMAGES_AT_ONCE = 16
@@ -39,8 +41,8 @@ DEFINITIONS = {
     "real against real; not KID, which uses Inception",
     "fd_slice": f"Frechet distance between the same embeddings, not FID; null under {LEAST_FOR_FRECHET} slices per set",
     "fid": "Frechet inception distance (2048 features, torchmetrics) of all slices; real_B: one half of the subjects "
-    "against the other; biased upwards below some thousand slices",
-    "is": "Inception score (torchmetrics, 10 splits) of all slices of the row",
+    f"against the other; biased upwards below some thousand slices; null under {LEAST_FOR_FID} slices per set",
+    "is": f"Inception score (torchmetrics, 10 splits) of all slices of the row; null under {LEAST_FOR_IS} slices",
     "ms_ssim_neighbours": "mean MS-SSIM between neighbouring slices of a subject within the row: diversity, not "
     "fidelity; compare it with real_B",
 }
@@ -149,7 +151,10 @@ class UnpairedTable:
                 lambda x, y: kernel_distance(x, y, gamma=EMBEDDING_GAMMA),
                 f"fewer than two high-field test subjects, or fewer than {LEAST_SLICES} slices per set",
             ),
-            "fd_slice": (frechet_distance, f"fewer than {LEAST_FOR_FRECHET} slices per set"),
+            "fd_slice": (
+                frechet_distance,
+                f"fewer than two high-field test subjects, or fewer than {LEAST_FOR_FRECHET} slices per set",
+            ),
         }
         for name, (measure, why) in measures.items():
             values, slices = None, self.sets
@@ -169,21 +174,33 @@ class UnpairedTable:
                 for name in ("fid", "is"):
                     record.null("unpaired", row, name, why="no Inception weights; give --inception_weights")
             return
-        from evaluation.metrics.inception import (
-            fid,
-            inception_score,
-        )  # imported here: it takes a second and is rarely needed
-
         features = {row: torch.cat(one.inception) for row, one in self.sets.items()}
         for row in ROWS:
-            record.put("unpaired", row, "is", value=inception_score(self.network.logits(features[row]), seed=seed))
+            self._inception_score(record, row, features[row], seed)
         for row in ("fake_B", "identity"):
-            record.put("unpaired", row, "fid", value=fid(features["real_B"], features[row]))
+            self._fid(record, row, features["real_B"], features[row])
         names = self.sets["real_B"].subjects
         half, _ = halve_subjects(names, rng=np.random.default_rng(seed))
         inside = torch.from_numpy(np.isin(names, list(half)))
-        if 2 <= int(inside.sum()) <= len(names) - 2:
-            value = fid(features["real_B"][inside], features["real_B"][~inside])
-            record.put("unpaired", "real_B", "fid", value=value)
+        self._fid(record, "real_B", features["real_B"][inside], features["real_B"][~inside])
+
+    def _inception_score(self, record: Record, row: str, features: torch.Tensor, seed: int) -> None:
+        from evaluation.metrics.inception import inception_score  # late: it takes a second and is rarely needed
+
+        if len(features) < LEAST_FOR_IS:
+            record.null("unpaired", row, "is", why=f"{len(features)} slices, need at least {LEAST_FOR_IS}")
         else:
-            record.null("unpaired", "real_B", "fid", why="fewer than two high-field test subjects")
+            assert self.network is not None
+            record.put("unpaired", row, "is", value=inception_score(self.network.logits(features), seed=seed))
+
+    @staticmethod
+    def _fid(record: Record, row: str, real: torch.Tensor, fake: torch.Tensor) -> None:
+        """FID of a row; for `real_B`, of the two halves of its subjects."""
+        from evaluation.metrics.inception import fid  # late, as above
+
+        if min(len(real), len(fake)) < LEAST_FOR_FID:
+            sets = f"the sets have {len(real)} and {len(fake)} slices, need at least {LEAST_FOR_FID} each"
+            halves = "; real_B is one half of the high-field test subjects against the other"
+            record.null("unpaired", row, "fid", why=sets + halves * (row == "real_B"))
+        else:
+            record.put("unpaired", row, "fid", value=fid(real, fake))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from data.folder.manifest import Manifest, VolumeEntry
 from data.folder.slices import clean_subject
+from evaluation.provenance import DESCRIP, Provenance
+from evaluation.record import write_json
 from evaluation.subjects import SubjectSlices
 from preprocessing.reassembly import assemble
 from util.errors import UserError
@@ -21,16 +24,32 @@ def volume_entries(manifest: Manifest | None, split: str, domain: str) -> dict[s
     return {volume.subject: volume for volume in volumes if volume.split == split and volume.domain == domain}
 
 
-def write_volume(folder: Path, entry: VolumeEntry, volume: SubjectSlices, fake_B: NDArray[np.float32]) -> Path:
-    """Write `SUBJECT.nii.gz`: float32 in [0, 1], B's display range; slices dropped in preprocessing are 0.
+def why_incomplete(entry: VolumeEntry, volume: SubjectSlices) -> str | None:
+    """Why the slices do not make a whole volume, in which missing ones would look like empty ones; None if they do."""
+    missing = len({kept.index for kept in entry.slices} - set(volume.index.tolist()))
+    if not missing:
+        return None
+    return f"{missing} of {len(entry.slices)} slices are missing, left out by --num_test or --skip_bad"
+
+
+def write_volume(
+    folder: Path, entry: VolumeEntry, volume: SubjectSlices, fake_B: NDArray[np.float32], provenance: Provenance
+) -> Path:
+    """Write `SUBJECT_synth.nii.gz`: float32 in [0, 1], B's display range; slices dropped in preprocessing are 0.
+
+    The header says that it is synthetic, and `SUBJECT_synth.json` beside it, what it was made from.
 
     Raises: UserError if the manifest's shape does not fit the slices.
     """
     slices = dict(zip(volume.index.tolist(), fake_B, strict=True))
-    path = folder / f"{clean_subject(volume.subject)}.nii.gz"
+    stem = f"{clean_subject(volume.subject)}_synth"
+    path = folder / f"{stem}.nii.gz"
     try:
         image = assemble(entry, slices)
     except ValueError as error:
         raise UserError(f"manifest.json does not fit the slices of '{volume.subject}': {error}") from error
+    image.header["descrip"] = DESCRIP
+    # the JSON file first: no volume is ever without it
+    write_json(folder / f"{stem}.json", {**asdict(provenance), "subject": volume.subject, "file": path.name})
     nibabel.save(image, path)
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -86,6 +87,7 @@ class BaseModel(nn.Module):
         self.options, self.image_size = options, image_size
         self.stages: Sequence[Stage] = ()
         self.run: Mapping[str, Any] = {}  # the content of options.json, if the model was loaded from a run
+        self.checkpoint: Path | None = None  # the file that its weights were loaded from
 
     def costly_networks(self) -> list[nn.Module]:
         """Networks that take most of the training time; --compile compiles them."""

@@ -90,7 +90,7 @@ def load_trained(run_dir: Path, epoch: str = LATEST, device: torch.device | None
         raise UserError(f"{path}: not weights of the model that {run_dir / OPTIONS_NAME} describes")
     model = make()
     model.load_state_dict(found)
-    model.run = run
+    model.run, model.checkpoint = run, path
     return model.to(device or torch.device("cpu")).eval().requires_grad_(False)
 
 

@@ -15,13 +15,13 @@ def assign_splits(
     """The split of every person: `train`, `val` or `test`; equal people, fractions and seed give equal splits.
 
     People in both domains, in A alone and in B alone are split separately, so that every domain has the wanted
-    fractions; a person in both domains is in the same split in both.
+    fractions; a person in both domains is in the same split in both. Fractions that add up to 1 leave nobody to train.
     """
     rng = np.random.default_rng(seed)
     splits: dict[str, str] = {}
     for group in (people_A & people_B, people_A - people_B, people_B - people_A):
         names = sorted(group)
-        n_test, n_val = _count(len(names), test_fraction), _count(len(names), val_fraction)
+        n_test, n_val = _counts(len(names), val_fraction, test_fraction)
         order = ["test"] * n_test + ["val"] * n_val + ["train"] * (len(names) - n_test - n_val)
         splits |= {names[i]: split for i, split in zip(rng.permutation(len(names)), order, strict=True)}
     return splits
@@ -50,6 +50,22 @@ def empty_splits(
                 f"--all_test puts all into test"
             )
     return said
+
+
+def _counts(n_people: int, val_fraction: float, test_fraction: float) -> tuple[int, int]:
+    """How many people are for testing and for validation; the rest is for training.
+
+    Each fraction is rounded by itself, so both may be rounded up: what there is too much is taken from the larger one.
+    """
+    n_test, n_val = _count(n_people, test_fraction), _count(n_people, val_fraction)
+    to_train = val_fraction + test_fraction < 1 - 1e-9  # fractions such as 0.9 and 0.1 are not exact
+    most = n_people - int(to_train and n_people >= SMALLEST_SPLIT_GROUP)  # for the two
+    while n_test + n_val > most:
+        n_test, n_val = (n_test - 1, n_val) if n_test > n_val else (n_test, n_val - 1)
+    if not to_train:  # both may have been rounded down
+        rest = n_people - n_test - n_val
+        n_test, n_val = (n_test + rest, n_val) if test_fraction > 0 else (n_test, n_val + rest)
+    return n_test, n_val
 
 
 def _count(n_people: int, fraction: float) -> int:

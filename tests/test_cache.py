@@ -158,16 +158,63 @@ def test_a_manifest_that_changed_is_noticed(tmp_path: Path, builds: list[str]) -
     assert not cache.open("train", "B").has_manifest and len(builds) == 3
 
 
-def test_a_change_in_place_is_seen_by_revalidate_alone(phantom: Path, builds: list[str]) -> None:
-    path = phantom / "trainA/trainA0_000.png"
-    before, size, as_it_was = open_a(phantom).fingerprint(), path.stat().st_size, read_image(path)
-    write_image(path, GREY, 8)
-    assert path.stat().st_size != size
-    slices = open_a(phantom)
-    np.testing.assert_array_equal(slices.image(0), as_it_was)
-    slices = open_a(phantom, revalidate=True)
-    np.testing.assert_array_equal(slices.image(0), read_image(path))
-    assert builds == ["trainA"] * 2 and slices.fingerprint() != before
+def rewrite(path: Path, content: bytes) -> None:
+    """Write over a file as programs do: neither its folder nor its place on the disk changes."""
+    folder, inode = path.parent.stat().st_mtime_ns, path.stat().st_ino
+    with path.open("r+b") as file:
+        file.write(content)
+        file.truncate()
+    assert (path.parent.stat().st_mtime_ns, path.stat().st_ino) == (folder, inode)
+
+
+@pytest.mark.parametrize("kind", ["slices", "masks"])
+def test_a_file_rewritten_in_place_is_noticed(
+    phantom: Path, builds: list[str], capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    cache = SliceCache(phantom, phantom.parent / "cache")
+    before, other = cache.open("train", "A"), cache.open("train", "B")
+    folder = "trainA" if kind == "slices" else "trainA_mask"
+    new, path = phantom / "new.png", phantom / folder / "trainA0_000.png"
+    write_image(new, GREY, 8) if kind == "slices" else write_mask(new, GREY > 1)
+    capsys.readouterr()
+    rewrite(path, new.read_bytes())
+    again = SliceCache(phantom, phantom.parent / "cache")
+    slices = again.open("train", "A")
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.endswith(f"trainA: {kind} changed since the cache was built; this part of it is built anew")
+    the_same(slices, SliceFolder(phantom, "train", "A"))
+    assert slices.fingerprint() != before.fingerprint()
+    assert again.open("train", "B").fingerprint() == other.fingerprint() and builds == ["trainA", "trainB", "trainA"]
+    open_a(phantom)
+    assert len(builds) == 3 and not capsys.readouterr().err
+
+
+def test_a_size_alone_or_a_time_alone_is_noticed(phantom: Path, builds: list[str]) -> None:
+    path = phantom / "trainA_mask/trainA0_000.png"
+    status = path.stat()
+    open_a(phantom)
+    rewrite(path, path.read_bytes() + b"\0")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    open_a(phantom)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    open_a(phantom)
+    assert len(builds) == 3
+
+
+def test_what_is_no_slice_does_not_matter(phantom: Path, builds: list[str]) -> None:
+    path = phantom / "trainA/.DS_Store"
+    path.write_text("one")
+    (phantom / "trainA/lost.png").symlink_to(phantom / "nowhere.png")
+    open_a(phantom, skip_bad=True)
+    rewrite(path, b"another")
+    open_a(phantom, skip_bad=True)
+    assert builds == ["trainA"]
+
+
+def test_revalidate_builds_anew(phantom: Path, builds: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = open_a(phantom).fingerprint()
+    assert open_a(phantom, revalidate=True).fingerprint() == before
+    assert builds == ["trainA"] * 2 and not capsys.readouterr().err
 
 
 def test_bad_files_are_remembered_for_those_who_skip_them(phantom: Path, builds: list[str]) -> None:

@@ -363,6 +363,33 @@ def test_inception_measures_of_all_rows() -> None:
     assert "176" in record.why_null()["ms_ssim_neighbours"]
 
 
+def few_slices(*counts: int) -> Record:
+    """The record of a test whose subjects have so many slices, with an Inception network and embeddings."""
+    rng = np.random.default_rng(0)
+    table, record = unpaired.UnpairedTable(TwoFeatures()), Record()
+    for i, count in enumerate(counts):
+        slices = rng.random((count, 12, 12)).astype(np.float32)
+        for row in unpaired.ROWS:
+            table.add(row, f"s{i}", slices, embedding=rng.random((count, 4)).astype(np.float32))
+    table.summarise(record, seed=0)
+    return record
+
+
+def test_measures_of_too_few_slices_are_null_and_say_how_many_they_need() -> None:
+    for counts in ((1,), (1, 1), (2,), (2, 2)):
+        record = few_slices(*counts)
+        for row in unpaired.ROWS:
+            found, n = record.tree["unpaired"][row], sum(counts)
+            assert {name for name, value in found.items() if value is not None} <= {"fid"}
+            assert record.reason("unpaired", row, "is") == f"{n} slices, need at least {unpaired.LEAST_FOR_IS}"
+            fewer = n if row != "real_B" else counts[0] if len(counts) > 1 else 0
+            assert (found["fid"] is None) == (fewer < 2)
+            if found["fid"] is None:
+                assert "need at least 2 each" in str(record.reason("unpaired", row, "fid"))
+    enough = few_slices(10, 10).tree["unpaired"]
+    assert all(enough[row][name] is not None for row in unpaired.ROWS for name in ("fid", "is", "kd_slice"))
+
+
 def test_error_map_has_a_colour_for_either_sign() -> None:
     colours = error_map(np.array([[0.5, 0.75, 1.0, 0.25, 0.5]]), np.array([[0.5, 0.5, 0.5, 0.5, 1.0]]))[0]
     assert colours[0].tolist() == [0, 0, 0]

@@ -14,6 +14,7 @@ import test as test_program
 import train
 from data.folder.manifest import MANIFEST_NAME, read_manifest
 from data.folder.slices import clean_subject, slice_name
+from evaluation.provenance import Provenance
 from evaluation.subjects import SubjectSlices
 from evaluation.volumes import write_volume
 from util.errors import UserError
@@ -41,8 +42,10 @@ def test_a_volume_of_results_stays_in_its_folder(name: str, tmp_path: Path) -> N
     folder = tmp_path / "deep" / "volumes"
     folder.mkdir(parents=True)
     before = everything(tmp_path)
-    written = write_volume(folder, entry, slices, image)
-    assert everything(tmp_path) - before == {written} and written.parent == folder
+    made = Provenance(True, "run", "latest", "latest.pt", "0", "data", "today", {}, "python test.py")
+    written = write_volume(folder, entry, slices, image, made)
+    beside = written.with_name(written.name.replace(".nii.gz", ".json"))
+    assert everything(tmp_path) - before == {written, beside} and written.parent == folder
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from made_up_volumes import write_volumes
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from numpy.typing import NDArray
-from running import forked_from_a_server
+from running import forked_from_a_server, run
 
 import preprocessing_images
 from data.folder.manifest import VolumeEntry, read_manifest
@@ -178,6 +179,30 @@ def test_splits_keep_subjects_apart_and_are_deterministic() -> None:
     assert splits != assign_splits(subjects_A, subjects_B, **kwargs, seed=4)
     assert set(assign_splits({"a", "b", "c"}, set(), **kwargs, seed=0).values()) == {"train", "val", "test"}
     assert set(assign_splits({"a", "b"}, set(), val_fraction=0, test_fraction=1, seed=0).values()) == {"test"}
+
+
+def test_every_combination_of_fractions_gives_splits() -> None:
+    tenths = [(val / 10, test / 10) for val in range(11) for test in range(11 - val)]
+    for val, test in [*tenths, (0.25, 0.75), (1 / 3, 2 / 3), (0.001, 0.999), (0.45, 0.45)]:
+        for n in range(12):
+            names = {f"s{i:02d}" for i in range(n)}
+            splits = assign_splits(names, set(), val_fraction=val, test_fraction=test, seed=0)
+            assert splits.keys() == names
+            wanted = {"val": val, "test": test, "train": max(1 - val - test, 0)}
+            for split, fraction in wanted.items():
+                count = list(splits.values()).count(split)
+                assert count == 0 or fraction > 1e-9, f"{count} of {n} in {split}, of which nothing was asked for"
+                assert count > 0 or fraction <= 1e-9 or n < 3, f"none of {n} in {split} at {val}, {test}"
+                assert abs(count - n * fraction) <= 2
+    halves = assign_splits({"a", "b", "c"}, set(), val_fraction=0.5, test_fraction=0.5, seed=0)
+    assert sorted(halves.values()) == ["test", "test", "val"]
+
+
+def test_halves_of_three_subjects_are_no_traceback(tmp_path: Path) -> None:
+    given = [*write_volumes(tmp_path / "volumes"), "--val_fraction", ".5", "--test_fraction", ".5"]
+    done = run("preprocessing_images.py", *given, "--out", tmp_path / "D", "--workers", 1)
+    assert done.status == 0 and "Traceback" not in done.err
+    assert not list(tmp_path.glob("D/train*/*"))
 
 
 def test_data_folder(tmp_path: Path, inputs: tuple[Path, Path]) -> None:

@@ -1,4 +1,4 @@
-"""The cache of a data folder: packs of its slices, built once and valid until the folder's times or counts change.
+"""The cache of a data folder: packs of its slices, built once and valid until a file or its folder changes.
 
 The cache is a separate folder, never within the data folder, and may be deleted at any time.
 """
@@ -9,11 +9,14 @@ import dataclasses
 import fcntl
 import hashlib
 import os
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from data.cache.pack import COLUMNS, Pack, pack_folder
 from data.cache.packed_slices import PackedSlices
@@ -22,6 +25,7 @@ from data.cache.subject_columns import SUBJECT_COLUMNS, subject_columns, subject
 from data.folder.check import sort_problems
 from data.folder.manifest import DOMAINS, MANIFEST_NAME, SPLITS, forget_manifest
 from data.folder.slice_folder import SliceFolder, find_folder
+from data.folder.slices import SLICE_SUFFIXES
 from data.folder.subjects import FolderSubjects, shared_subjects
 from util.errors import UserError, warn
 from util.problems import Problem
@@ -49,22 +53,47 @@ class CacheNotWritable(UserError):
 
 @dataclass(frozen=True)
 class FolderState:
-    """A folder's modification time (ns), which changes with the names of its files, and its number of entries."""
+    """A folder's modification time (ns), which changes with the names of its files, and its number of entries.
+
+    files: SHA-256 over the sorted modification times (ns) and sizes of slices or masks in it, which change when one is
+    rewritten in place; empty where only names matter.
+    """
 
     path: str
     changed: str
     entries: int
+    files: str = ""
 
     @classmethod
-    def of(cls, folder: Path | None) -> FolderState | None:
+    def of(cls, folder: Path | None, *, names_only: bool = False) -> FolderState | None:
         if folder is None:
             return None
         try:
-            changed = folder.stat().st_mtime_ns
+            changed = str(folder.stat().st_mtime_ns)
             with os.scandir(folder) as entries:
-                return cls(os.path.realpath(folder), str(changed), sum(1 for _ in entries))
+                if names_only:
+                    return cls(os.path.realpath(folder), changed, sum(1 for _ in entries))
+                count, files = _digest(entries)
+                return cls(os.path.realpath(folder), changed, count, files)
         except OSError as error:
             raise UserError(f"{folder}: cannot be listed ({error.strerror})") from error
+
+
+def _digest(entries: Iterator[os.DirEntry[str]]) -> tuple[int, str]:
+    """The number of entries, and `FolderState.files`. Nothing is opened: a million files take some seconds."""
+    count, states = 0, array("q")
+    for entry in entries:
+        count += 1
+        if entry.name.lower().endswith(SLICE_SUFFIXES):
+            try:
+                status = entry.stat()
+            except OSError:
+                continue  # a link to nothing, which is listed as a bad file
+            states.append(status.st_mtime_ns)
+            states.append(status.st_size)
+    times, sizes = np.array(states, dtype=np.int64).reshape(-1, 2).T
+    order = np.lexsort((sizes, times))  # entries come in any order
+    return count, hashlib.sha256(times[order].tobytes() + sizes[order].tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -90,6 +119,10 @@ class Source:
     slices: FolderState | None
     masks: FolderState | None
     manifest: FileState | None
+
+    def changed_since(self, earlier: Source) -> list[str]:
+        """Which of these are not as they were."""
+        return [name for name, state in vars(self).items() if state != getattr(earlier, name)]
 
 
 @dataclass(frozen=True)
@@ -170,6 +203,8 @@ class SliceCache:
         before, slices = _current(store), None if self.revalidate else valid()
         if slices is not None and (self.skip_bad or not slices.problems):
             return slices
+        if slices is None and not self.revalidate:
+            _tell_change(store, folder, source)
         with self._building(store, source) as tables:
             if _current(store) != before and (slices := valid()) is not None:
                 return slices  # another process has built it in the meantime
@@ -189,7 +224,7 @@ class SliceCache:
         if folder is None:
             return None
         try:
-            source = Source(FolderState.of(folder), None, FileState.of(self.dataroot / MANIFEST_NAME))
+            source = Source(FolderState.of(folder, names_only=True), None, FileState.of(self.dataroot / MANIFEST_NAME))
             found = None if self.revalidate else _still_valid(store, SUBJECT_COLUMNS, source)
             table = None if found is None else subjects_from(found.columns)
             if found is not None and table is not None:
@@ -237,17 +272,30 @@ class _Found:
     facts: Facts
 
 
-def _still_valid(store: Store, columns: Mapping[str, Any], source: Source) -> _Found | None:
-    """The tables of `store` if they were built from `source`, else None."""
+def _read(store: Store, columns: Mapping[str, Any]) -> _Found | None:
+    """The tables of `store`, whatever they were built from; None if they are absent or damaged."""
     found = store.read(columns)
     if found is None:
         return None
     header, tables, data = found
     try:
-        facts = structured(Facts, header.facts)
+        return _Found(tables, data, structured(Facts, header.facts))
     except ValueError:
         return None
-    return _Found(tables, data, facts) if facts.source == source else None
+
+
+def _still_valid(store: Store, columns: Mapping[str, Any], source: Source) -> _Found | None:
+    """The tables of `store` if they were built from `source`, else None."""
+    found = _read(store, columns)
+    return found if found is not None and found.facts.source == source else None
+
+
+def _tell_change(store: Store, folder: Path, source: Source) -> None:
+    """Say in one line why tables that are whole are built anew."""
+    found = _read(store, COLUMNS)
+    if found is not None:
+        changed = " and ".join(source.changed_since(found.facts.source))
+        warn(f"{folder}: {changed} changed since the cache was built; this part of it is built anew")
 
 
 def _current(store: Store) -> bytes:

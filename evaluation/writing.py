@@ -1,0 +1,28 @@
+"""The last step of a test: metrics.csv, the report and metrics.json, and what is printed."""
+
+from __future__ import annotations
+
+from evaluation.evaluate import DEFINITIONS, Evaluation
+from evaluation.paired import MEASURES, PairedTable
+from evaluation.record import Record, write_csv, write_json
+from evaluation.report import write_report
+from evaluation.results import METRICS_NAME
+from evaluation.summary import print_summary
+from util.errors import warn
+
+
+def write_results(evaluation: Evaluation, record: Record, table: PairedTable, *, title: str, tested: str) -> None:
+    """Write metrics.csv, the report and last metrics.json, whose presence says that all is there; print the summary.
+
+    Args: title: of the report. tested: names the run and its epoch.
+    """
+    results = evaluation.results
+    write_csv(results / "metrics.csv", table.rows, MEASURES)
+    stems = evaluation.stems() if evaluation.model.can_synthesise else {}
+    page = results / "index.html"
+    write_report(page, record, title=title, facts=evaluation.facts(tested), stems=stems, definitions=DEFINITIONS)
+    write_json(results / METRICS_NAME, record.as_json(DEFINITIONS))
+    print_summary(record)
+    if left_out := record.tree.get("volumes_left_out"):
+        warn(f"volumes not written, as slices of theirs are missing: {len(left_out)}; {METRICS_NAME} names them")
+    print(f"report: {page}")
