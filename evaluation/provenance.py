@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -18,13 +17,13 @@ import torch
 from data.folder.slice_folder import READERS, SliceFolder
 from evaluation.record import Record
 from util.errors import UserError, printable
+from util.version import project_version
 
 if TYPE_CHECKING:
     from evaluation.folders import TestData
 
 NOTICE = "for research only, not for diagnosis"
 DESCRIP = b"SYNTHETIC research only"  # of a NIfTI header, which has room for 79 bytes
-PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 SHOWN = 12  # characters of a SHA-256 in a sentence
 
 
@@ -99,7 +98,7 @@ def make_provenance(
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{checkpoint}: cannot be read ({error.strerror})") from error
-    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    project, version = project_version()
     return Provenance(
         synthetic=synthetic,
         run=printable(str(run_dir)),
@@ -109,7 +108,7 @@ def make_provenance(
         data=printable(os.path.realpath(dataroot)),
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         versions={
-            project["name"]: project["version"],
+            project: version,
             "python": platform.python_version(),
             "torch": str(torch.__version__),
         },

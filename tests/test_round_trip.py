@@ -280,7 +280,7 @@ def test_images_and_volumes_of_a_test_show_heads_in_their_place(
     folder, _ = run_test(tmp_path / "data", tmp_path, "run", *["--average_mirrored"] * mirrored)
     assert padded and all(padded)
     for subject, shape in shapes.items():
-        volume = nibabel.load(folder / "volumes" / f"{subject}.nii.gz").get_fdata(dtype=np.float32)
+        volume = nibabel.load(folder / "volumes" / f"{subject}_synth.nii.gz").get_fdata(dtype=np.float32)
         assert volume.shape == (shape[1], shape[0], 2)
         for index in range(2):
             stem = Path(slice_name(subject, index)).stem

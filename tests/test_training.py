@@ -135,7 +135,7 @@ def test_a_training_says_what_runs_where_and_at_its_end_what_comes_next(phantom:
     run_dir = tmp_path / "out" / "run"
     done = run("train.py", *train_arguments(phantom, tmp_path / "out", "lsc", "--name=run", "--html"))
     lines = done.out.splitlines()
-    assert re.fullmatch(r"device: cpu \(.*, 1 threads\), number format: float32", lines[0])
+    assert re.fullmatch(r"device: cpu \(.*, 1 thread\), number format: float32", lines[0])
     assert lines[1] == f"images: 12 of A, 14 of B in {phantom}; validation: 12 of A, 14 of B"
     assert lines[2] == f"run folder: {run_dir}"
     assert lines[3] == f"watch it: {run_dir / 'web' / 'index.html'}"

@@ -25,7 +25,8 @@ def first_lines(
     n_processes: int,
 ) -> list[str]:
     """Device and number format, images, run folder, and where to watch the run."""
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' * (count > 1)}" if device.type == "cpu" else ""
     processes = f", {n_processes} processes" if n_processes > 1 else ""
     validation = "none" if unseen is None else f"{len(unseen.A)} of A, {len(unseen.B)} of B"
     return [

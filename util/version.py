@@ -12,11 +12,16 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
+def project_version() -> tuple[str, str]:
+    """Name and version of this project, from its pyproject.toml. Raises OSError, ValueError, LookupError."""
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    return project["name"], project["version"]
+
+
 def versions() -> str:
     """One line, for example `pta-mri 0.1.0, torch 2.8.0, Python 3.11.9`."""
     try:
-        project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
-        ours = f"{project['name']} {project['version']}"
+        ours = " ".join(project_version())
     except (OSError, ValueError, LookupError):
         ours = f"unknown version ({PROJECT} cannot be read)"
     try:
