@@ -191,13 +191,13 @@ class UnalignedMaskDataset(Dataset[Batch]):
         image, mask = (torch.cat(tensors)[order] for tensors in zip(*parts, strict=True))
         return image, mask
 
-    def slices(self, domain: str, batch_size: int, *, part: slice = slice(None), multiple: int = 1) -> Iterator[Tensor]:
+    def slices(self, domain: str, batch_size: int, *, part: slice = slice(None)) -> Iterator[Tensor]:
         """The slices of a domain, or of a `part` of it, in order and as in testing: batches (n, 1, h, w) in [-1, 1]."""
         folder, o = self.A if domain == "A" else self.B, self.options
 
         def prepared(indices: range) -> Tensor:
             image, mask = np.stack([folder.image(i) for i in indices]), np.stack([folder.mask(i) for i in indices])
-            return to_network(image, mask, preprocess=o.preprocess, load_size=o.load_size, multiple=multiple)[0]
+            return to_network(image, mask, preprocess=o.preprocess, load_size=o.load_size)[0]
 
         selected = range(len(folder))[part]
         for indices in (selected[start : start + batch_size] for start in range(0, len(selected), batch_size)):

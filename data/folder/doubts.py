@@ -42,8 +42,9 @@ def _folder_doubts(folder: Path) -> Iterator[str]:
             names = sorted(entry.name for entry in islice(entries, MOST_NAMES) if not entry.name.startswith("."))
     except OSError:
         return  # told elsewhere
-    slices = [name for name in names if Path(name).suffix.lower() in SLICE_SUFFIXES]
-    others = Counter(Path(name).suffix.lower() or "no suffix" for name in names if name not in set(slices))
+    suffixes = [Path(name).suffix.lower() for name in names]
+    slices = [name for name, suffix in zip(names, suffixes, strict=True) if suffix in SLICE_SUFFIXES]
+    others = Counter(suffix or "no suffix" for suffix in suffixes if suffix not in SLICE_SUFFIXES)
     if others:
         counted = ", ".join(f"{n} of {suffix}" for suffix, n in others.most_common())
         yield f"{folder}: ignored {counted}, beside {len(slices)} slices; only {' and '.join(SLICE_SUFFIXES)} are read"
