@@ -72,12 +72,14 @@ class Provenance:
         }
 
     def differs_from(self, earlier: dict[str, Any]) -> bool:
-        """Whether `earlier`, the `provenance` of other results, is of other data or of another checkpoint.
+        """Whether `earlier`, the `provenance` of other results, is of other data, another epoch or another run.
 
-        Before the data were read, their folder alone is compared.
+        A run that was trained on is the same run: its newer checkpoint replaces what the older one made. Before the
+        data were read, their folder alone is compared.
         """
-        same = ["epoch", "checkpoint_sha256", "data", *(["data_fingerprint"] if self.data_fingerprint else [])]
-        return any(earlier.get(name) != getattr(self, name) for name in same)
+        same = ["epoch", "data", *(["data_fingerprint"] if self.data_fingerprint else [])]
+        runs = (earlier.get(name) != getattr(self, name) for name in ("run", "checkpoint_sha256"))
+        return any(earlier.get(name) != getattr(self, name) for name in same) or all(runs)
 
 
 def describe(provenance: dict[str, Any]) -> str:

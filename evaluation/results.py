@@ -31,7 +31,7 @@ def claim_results(
 ) -> Provenance:
     """What the results are made from, but for the data's fingerprint. Changes nothing.
 
-    Raises: UserError: the folder holds results of another data folder or of another checkpoint.
+    Raises: UserError: the folder holds results of another data folder or of another run.
     """
     assert model.checkpoint is not None
     provenance = make_provenance(
@@ -58,7 +58,7 @@ def begin_results(results: Path, overwrite: bool, provenance: Provenance, data: 
 
 
 def _refuse_another_test(results: Path, new: Provenance, overwrite: bool) -> None:
-    """Raise UserError if the folder holds the results of other data or another checkpoint, without `overwrite`."""
+    """Raise UserError if the folder holds the results of other data or another run, without `overwrite`."""
     earlier = None if overwrite else _earlier(results / METRICS_NAME)
     if earlier is not None and new.differs_from(earlier):
         held = describe(earlier) if earlier else "an earlier version, which does not say what it has tested"

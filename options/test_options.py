@@ -30,7 +30,7 @@ class TestOptions:
     name: str = flag("experiment", "name of the trained run", group="run")
     checkpoints_dir: str = flag("./checkpoints", "folder of all runs", group="run")
     results_dir: str = flag("./results", "results go to RESULTS/NAME/PHASE_EPOCH", group="run")
-    overwrite: bool = flag(False, "replace results of other data or of another checkpoint in that folder", group="run")
+    overwrite: bool = flag(False, "replace results of other data or of another run in that folder", group="run")
     epoch: str = flag("latest", "which checkpoint: latest, or a saved epoch's number", group="run")
     phase: str = flag("test", "which split is used", group="run", choices=SPLITS)
     num_test: int = flag(0, "use the first so many slices; 0: all", group="run", low=0)

@@ -51,10 +51,10 @@ def everything(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def another_checkpoint(place: Path) -> str:
+def trained_on(place: Path) -> None:
+    """The same run with other weights."""
     shutil.rmtree(place / "runs" / "cyc")
     make_run(place / "runs" / "cyc", "cycle_gan", seed=1)
-    return "data"
 
 
 def another_folder(place: Path) -> str:
@@ -79,7 +79,7 @@ def results_of_an_earlier_version(place: Path) -> str:
     return "data"
 
 
-CHANGES = (another_checkpoint, another_folder, a_slice_rewritten, a_truth_rewritten, results_of_an_earlier_version)
+CHANGES = (another_folder, a_slice_rewritten, a_truth_rewritten, results_of_an_earlier_version)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -101,6 +101,17 @@ def test_results_of_another_test_are_kept(place: Path, change: Callable[[Path], 
     assert do_test(place, data=data).status == 0, "the same test may be repeated"
 
 
+def test_a_newer_checkpoint_of_the_run_replaces_its_results_and_another_run_does_not(place: Path) -> None:
+    assert do_test(place).status == 0
+    first = metrics_of(place)["provenance"]["checkpoint_sha256"]
+    trained_on(place)
+    assert do_test(place).status == 0
+    assert metrics_of(place)["provenance"]["checkpoint_sha256"] != first
+    make_run(place / "others" / "cyc", "cycle_gan", seed=2)
+    refused = do_test(place, f"--checkpoints_dir={place / 'others'}")
+    assert refused.status == 2 and "--overwrite" in refused.err and str(place / "others") in refused.err
+
+
 def test_a_part_of_the_slices_replaces_no_whole_test(place: Path) -> None:
     assert do_test(place).status == 0
     assert "--overwrite" in do_test(place, "--num_test=2").err
@@ -118,7 +129,7 @@ def test_an_interrupted_test_leaves_nothing_of_an_earlier_one(place: Path, monke
         write(folder, volume, *more)
 
     monkeypatch.setattr(evaluation.evaluate, "write_pictures", interrupted)
-    another_checkpoint(place)
+    trained_on(place)
     with pytest.raises(Killed):
         do_test(place, "--overwrite")
     assert begun[0] == ["images", "volumes"], "all of the earlier test was removed before the first image"
