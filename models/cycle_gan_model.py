@@ -26,7 +26,6 @@ class CycleGANModel(GeneratorPair):
     """The adversarial stage without pretext tasks, and the refinement if `--n_epochs_refine` asks for it."""
 
     Options: type = CycleGANOptions
-    dataset_mode = "unaligned"
 
     def __init__(self, options: CycleGANOptions, image_size: tuple[int, int]) -> None:
         super().__init__(options, image_size)

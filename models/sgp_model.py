@@ -27,7 +27,7 @@ from util.schema import flag
 
 SGP_STEPS = StepsByDevice(gpu=4000, cpu=400)
 SGP_BATCH = 16  # levels, published
-SIMILARITY_BYTES = 256 << 20  # most memory of the similarity matrix between a part of A and all of B
+SIMILARITY_BYTES = 256 << 20  # most memory of the similarities between some slices of one field and all of the other
 
 TRAINS_SGP = (USES_SGP, fact("trains_sgp", "no --sgp_weights", idle="beside --sgp_weights"))
 SMALLER_BATCHES = Need("a smaller --batch_size", lambda o: o.batch_size < max(o.sgp_batch_size, SGP_BATCH))
@@ -104,17 +104,18 @@ class SGP(nn.Module):
         k: int,
         totals: tuple[int, int] = (0, 0),
         processes: Processes = ALONE,
-    ) -> NDArray[np.int64]:
-        """Positions of the k high-field slices with the nearest embeddings, for each low-field slice: (len low, k).
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The k nearest slices of the other field, by their embeddings, for each slice: (len low, k) and (len high, k).
 
-        Each of several processes embeds and looks up its part of the `totals` slices; all get the whole table.
+        Each of several processes embeds and looks up its part of the `totals` slices; all get the whole tables.
         """
         n_low, n_high = ([len(range(n)[processes.part(n, rank)]) for rank in range(processes.size)] for n in totals)
-        u = self._embedded(low, "A")
-        v = torch.cat(processes.gather_rows(self._embedded(high, "B"), n_high))
-        k = min(k, len(v))
-        nearest = torch.cat([(part @ v.T).topk(k, dim=1).indices for part in u.split(_queries_at_once(len(v)))])
-        return torch.cat(processes.gather_rows(nearest, n_low)).cpu().numpy().astype(np.int64)
+        u, v = self._embedded(low, "A"), self._embedded(high, "B")
+        every_u, every_v = (torch.cat(processes.gather_rows(x, n)) for x, n in ((u, n_low), (v, n_high)))
+        tables = (_nearest(u, every_v, k), _nearest(v, every_u, k))
+        whole = (torch.cat(processes.gather_rows(x, n)) for x, n in zip(tables, (n_low, n_high), strict=True))
+        of_low, of_high = (table.cpu().numpy().astype(np.int64) for table in whole)
+        return of_low, of_high
 
     def _embedded(self, slices: Iterator[Tensor], domain: str) -> Tensor:
         like = self.network.log_scale
@@ -206,6 +207,7 @@ def warm_half_cosine(steps: int | None) -> Callable[[int], float]:
     return rate
 
 
-def _queries_at_once(n_high: int) -> int:
-    """How many low-field slices are compared with `n_high` high-field ones at once."""
-    return max(1, SIMILARITY_BYTES // (4 * n_high))
+def _nearest(queries: Tensor, others: Tensor, k: int) -> Tensor:
+    """Positions (n, k) of the k embeddings in `others` (M, D) that are most similar to each of `queries` (n, D)."""
+    at_once = max(1, SIMILARITY_BYTES // (4 * len(others)))
+    return torch.cat([(part @ others.T).topk(min(k, len(others)), dim=1).indices for part in queries.split(at_once)])

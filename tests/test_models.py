@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import (
@@ -24,9 +25,13 @@ from tiny_models import (
     snapshot,
 )
 
+from models.chance import uniform
 from models.cycle_gan_model import CycleGANModel, CycleGANOptions
+from models.image_pool import ImagePool
+from models.losses import clip_loss
 from models.low_field import LowFieldOptions, LowFieldScan, disturbed, noise, receive_field
 from models.lsc_model import MEMORISED_DB, LSCModel, LSCOptions, MemoryWatch
+from models.matching import even_pairs
 from models.pta_model import LOSS_PRESETS, PTAModel, PTAOptions
 from models.refinement import RefineStage
 from models.sgp_model import SGPModel, SGPOptions
@@ -149,10 +154,79 @@ def test_assignment_is_the_best_permutation() -> None:
 def test_bank_finds_the_nearest_high_field_slices() -> None:
     model = SGPModel(SGPOptions(**SMALL_SGP), (SIDE, SIDE))
     low, high = smooth_images(5, 1), smooth_images(9, 2)
-    table = model.sgp.nearest(iter(low.split(2)), iter(high.split(4)), 3)
+    of_low, of_high = model.sgp.nearest(iter(low.split(2)), iter(high.split(4)), 3)
     similarity = model.sgp.embed(low, "A") @ model.sgp.embed(high, "B").T
-    assert table.shape == (5, 3)
-    assert table.tolist() == similarity.argsort(1, descending=True)[:, :3].tolist()
+    assert of_low.shape == (5, 3) and of_high.shape == (9, 3)
+    assert of_low.tolist() == similarity.argsort(1, descending=True)[:, :3].tolist()
+    assert of_high.tolist() == similarity.T.argsort(1, descending=True)[:, :3].tolist()
+
+
+def test_the_bank_shows_all_high_field_slices_equally_often() -> None:
+    """Although most low-field slices prefer the same few of them."""
+    rng = np.random.default_rng(0)
+    popular = np.linspace(0, 1, 60) ** 3
+    score = rng.random((50, 60)) + 2 * popular
+    of_low, of_high = score.argsort(1)[:, -4:], score.T.argsort(1)[:, -4:]
+    assert len(set(of_low.ravel().tolist())) < 30
+    pairs = even_pairs(of_low, of_high)
+    assert (np.diff(pairs.b) >= 0).all() and (pairs.share > 0).all()
+    assert len(set(zip(pairs.a.tolist(), pairs.b.tolist(), strict=True))) == len(pairs.a)
+    np.testing.assert_allclose(np.bincount(pairs.b, pairs.share), 1 / 60, rtol=1e-9)
+    assert set(pairs.a.tolist()) == set(range(50))
+    near = {(low, high) for low, row in enumerate(of_low.tolist()) for high in row}
+    near |= {(low, high) for high, row in enumerate(of_high.tolist()) for low in row}
+    assert set(zip(pairs.a.tolist(), pairs.b.tolist(), strict=True)) == near
+
+
+def test_a_high_field_that_ends_sooner_gets_no_foreign_anatomy() -> None:
+    """Levels 0 to 99 of A, of B the upper half twice: nothing of A's lower half is paired with more than its edge."""
+    low, high = np.arange(100), np.repeat(np.arange(50, 100), 2)
+    distance = np.abs(low[:, None] - high[None]) + np.random.default_rng(0).random((100, 100)) / 10
+    pairs = even_pairs(distance.argsort(1)[:, :4], distance.T.argsort(1)[:, :4])
+    inside = pairs.a >= 50
+    error = np.abs(low[pairs.a] - high[pairs.b])
+    assert np.average(error[inside], weights=pairs.share[inside]) < 3
+    shown = np.bincount(pairs.a, pairs.share, 100)
+    assert shown[55:].min() > 0.5 / 100
+
+
+@pytest.mark.parametrize(
+    ("options", "places"),
+    [
+        ({}, "pair"),
+        ({"sgp_match": "none"}, "pair"),
+        ({"sgp_match": "batch"}, "batch"),
+        ({"syn_form": "cos"}, "pair"),
+        ({"loss_preset": "released"}, "own"),
+        ({"loss_preset": "released", "lambda_syn_A": 1.0}, "pair"),
+    ],
+)
+def test_slices_that_L_syn_compares_share_their_crop(options: dict[str, object], places: str) -> None:
+    model = pta(**options)
+    assert gan_stage(model).places == places
+    assert {stage.places for stage in model.stages if stage is not gan_stage(model)} <= {"own"}
+    assert gan_stage(cycle_gan()).places == "own"
+
+
+def test_the_pool_takes_its_chance_from_the_keys_of_the_run() -> None:
+    """Not from a seed of its own: another --seed gives other keys."""
+    images, swapped = torch.arange(40.0).view(40, 1, 1, 1), []
+    for key in (0, 0, 1000):
+        pool = ImagePool(10)
+        returned = pool.query(images, uniform(torch.arange(40) + key, "pool", 2))
+        assert returned[:10].tolist() == images[:10].tolist()
+        swapped.append(returned.flatten().tolist())
+        older = [value < place for place, value in enumerate(swapped[-1])]
+        assert 5 < sum(older) < 25 and len(pool.images) == 10
+    assert swapped[0] == swapped[1] != swapped[2]
+
+
+def test_the_logits_of_SGP_are_exact_in_mixed_precision() -> None:
+    u, v = (torch.nn.functional.normalize(smooth_images(6, seed).flatten(1), dim=1) for seed in (1, 2))
+    t = torch.tensor(100.0).log()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = clip_loss(u, v, t)
+    assert mixed.item() == clip_loss(u, v, t).item()
 
 
 def test_low_field_noise_is_in_the_head_of_fake_A_and_repeats_with_the_key() -> None:

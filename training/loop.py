@@ -125,7 +125,7 @@ class Trainer:
                 self.dataset.slices(domain, PARTNER_CHUNK, part=self.processes.part(total))
                 for domain, total in zip("AB", totals, strict=True)
             )
-            partners = stage.partner_table(low, high, totals, self.processes)
+            partners = stage.partners_from(low, high, totals, self.processes)
         self.dataset.set_partners(partners)
         first = self._batches(stage, 0)
         self.context.images_seen = self.saved_images = self.position["images"]
@@ -142,7 +142,7 @@ class Trainer:
 
     def _batches(self, stage: Stage, epoch: int) -> Batches:
         size = max(self.options.batch_size, stage.least_batch)
-        return self.dataset.batches(stage.name, stage.sampling, epoch, size)
+        return self.dataset.batches(stage.name, stage.sampling, epoch, size, places=stage.places)
 
     def _run_epoch(self, stage: Stage, n_steps: int) -> None:
         epoch, done = self.position["epoch"], self.position["batch"]
