@@ -94,7 +94,8 @@ class Restoration:
         pairs = [lsc.corrupt(x, generator) for x in slices]  # one by one, so draws do not depend on the batch size
         self.corrupted = [_unit(corrupted) for corrupted, _ in pairs]
         self.masked: list[Mask] = [masked[0, 0].numpy() > 0 for _, masked in pairs]
-        self.restored = [_unit(x) for x in on.run(lsc.restore, [corrupted for corrupted, _ in pairs])]
+        both = [torch.cat([corrupted, masked.to(corrupted)], 1) for corrupted, masked in pairs]
+        self.restored = [_unit(x) for x in on.run(lambda x: lsc.restore(x[:, :1], x[:, 1:] > 0), both)]
 
     def psnr(self) -> dict[str, float]:
         """PSNR in dB of LSC's restoration and of the corrupted slices."""

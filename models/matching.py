@@ -9,7 +9,7 @@ from data.batch import Pairs
 
 Ints = NDArray[np.int64]
 
-# of Sinkhorn's iterations: the demo's 635 and 615 slices are even within 1 % after 100
+# of Sinkhorn's iterations: the demo's 635 slices of A are then even within 1.4 %, after 30 within 7 %
 ITERATIONS = 100
 
 

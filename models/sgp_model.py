@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -105,16 +105,26 @@ class SGP(nn.Module):
         totals: tuple[int, int] = (0, 0),
         processes: Processes = ALONE,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The k nearest slices of the other field, by their embeddings, for each slice: (len low, k) and (len high, k).
+        """The k nearest slices of the other field for each slice: (len low, k) and (len high, k).
+
+        Near is what is similar and not similar to everybody: from the cosine of two embeddings each one's mean cosine
+        with its own k nearest is taken off (CSLS, Conneau et al. 2018). Without that a few slices are near all others.
 
         Each of several processes embeds and looks up its part of the `totals` slices; all get the whole tables.
         """
-        n_low, n_high = ([len(range(n)[processes.part(n, rank)]) for rank in range(processes.size)] for n in totals)
-        u, v = self._embedded(low, "A"), self._embedded(high, "B")
-        every_u, every_v = (torch.cat(processes.gather_rows(x, n)) for x, n in ((u, n_low), (v, n_high)))
-        tables = (_nearest(u, every_v, k), _nearest(v, every_u, k))
-        whole = (torch.cat(processes.gather_rows(x, n)) for x, n in zip(tables, (n_low, n_high), strict=True))
-        of_low, of_high = (table.cpu().numpy().astype(np.int64) for table in whole)
+        counts = [[len(range(n)[processes.part(n, rank)]) for rank in range(processes.size)] for n in totals]
+
+        def whole(parts: Iterable[Tensor]) -> list[Tensor]:
+            return [torch.cat(processes.gather_rows(x, n)) for x, n in zip(parts, counts, strict=True)]
+
+        mine = self._embedded(low, "A"), self._embedded(high, "B")
+        every = whole(mine)
+        crowds = whole(_most_similar(x, others, k)[0].mean(1) for x, others in zip(mine, every[::-1], strict=True))
+        near = (
+            _most_similar(x, others, k, crowd)[1]
+            for x, others, crowd in zip(mine, every[::-1], crowds[::-1], strict=True)
+        )
+        of_low, of_high = (table.cpu().numpy().astype(np.int64) for table in whole(near))
         return of_low, of_high
 
     def _embedded(self, slices: Iterator[Tensor], domain: str) -> Tensor:
@@ -167,10 +177,10 @@ class SGPStage(Stage):
         update.note("temperature", (-self.sgp.network.log_scale).exp())
         return update.terms
 
-    def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
+    def validate(self, unseen: Iterator[Batch], seen: Iterator[Batch], context: StepContext) -> dict[str, float]:
         """Mean |p_A - p_B| between low-field slices and their nearest high-field slices in a batch, unseen subjects."""
         errors = []
-        for batch in batches:
+        for batch in unseen:
             batch = batch.to(context.device)
             chosen = (self.sgp.embed(batch.A, "A") @ self.sgp.embed(batch.B, "B").T).argmax(1)
             errors.append((batch.p_A - batch.p_B[chosen]).abs().mean().item())
@@ -207,7 +217,16 @@ def warm_half_cosine(steps: int | None) -> Callable[[int], float]:
     return rate
 
 
-def _nearest(queries: Tensor, others: Tensor, k: int) -> Tensor:
-    """Positions (n, k) of the k embeddings in `others` (M, D) that are most similar to each of `queries` (n, D)."""
-    at_once = max(1, SIMILARITY_BYTES // (4 * len(others)))
-    return torch.cat([(part @ others.T).topk(min(k, len(others)), dim=1).indices for part in queries.split(at_once)])
+def _most_similar(queries: Tensor, others: Tensor, k: int, crowd: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k of `others` (M, D) that are most similar to each of `queries` (n, D).
+
+    Args: crowd: (M,) mean similarity of each of `others` to those nearest to it, to be taken off.
+    Returns: (n, k) cosines, or with a crowd twice the cosines less the crowd; and (n, k) positions.
+    """
+    at_once, k = max(1, SIMILARITY_BYTES // (4 * len(others))), min(k, len(others))
+    found = []
+    for part in queries.split(at_once):
+        similarity = part @ others.T if crowd is None else 2 * part @ others.T - crowd
+        found.append(similarity.topk(k, dim=1))
+    values, positions = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return values, positions

@@ -102,8 +102,8 @@ class Stage:
         update.apply()
         return update.terms
 
-    def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
-        """Figures at the end of an epoch; none by default.
+    def validate(self, unseen: Iterator[Batch], seen: Iterator[Batch], context: StepContext) -> dict[str, float]:
+        """Figures at the end of an epoch, from batches of unseen and of training slices; none by default.
 
         Plain names: `psnr` is measured on unseen slices, `train_psnr` on training slices; the log adds `val_` to all.
         """

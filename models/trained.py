@@ -12,6 +12,7 @@ import torch
 
 from models import MODELS
 from models.base_model import BaseModel
+from models.older_runs import BEFORE, with_younger_options
 from util.checkpoint import LATEST, OPTIONS_NAME, checkpoint_path, read_checkpoint, read_newest
 from util.errors import UserError, warn
 from util.reading import read_json
@@ -48,7 +49,8 @@ def read_options(run_dir: Path) -> tuple[dict[str, Any], Any, tuple[int, int]]:
     try:
         saved = build(SavedOptions, {field.name: run[field.name] for field in fields(SavedOptions)})
         # the checkpoint holds the pretext weights; the files that they were loaded from may be gone
-        options: Any = build(MODELS[saved.model].Options, {**run, "sgp_weights": None, "lsc_weights": None})
+        taken = {**with_younger_options(run, BEFORE), "sgp_weights": None, "lsc_weights": None}
+        options: Any = build(MODELS[saved.model].Options, taken)
         height, width = run["image_size"]
         if not all(type(side) is int and 1 <= side <= MOST_PIXELS for side in (height, width)):
             raise UserError(

@@ -196,9 +196,11 @@ class Trainer:
         if self.unseen is None:
             return
         size = max(self.options.batch_size, stage.least_batch)
-        batches = self.unseen.batches("val", stage.sampling, 0, size)
-        loaded = self._loaded(self.unseen, batches[:VALIDATION_BATCHES])
-        figures = stage.validate(loaded, self.context)
+        unseen, seen = (
+            self._loaded(dataset, dataset.batches("val", stage.sampling, 0, size)[:VALIDATION_BATCHES])
+            for dataset in (self.unseen, self.dataset)
+        )
+        figures = stage.validate(unseen, seen, self.context)
         if figures:
             self.log.validation(self.position["epoch"], self.position["step"], figures)
 
