@@ -13,6 +13,7 @@ import torch
 from models import MODELS
 from models.base_model import BaseModel
 from models.older_runs import BEFORE, with_younger_options
+from models.refinement import RefineStage
 from util.checkpoint import LATEST, OPTIONS_NAME, checkpoint_path, read_checkpoint, read_newest
 from util.errors import UserError, warn
 from util.reading import read_json
@@ -92,8 +93,15 @@ def load_trained(run_dir: Path, epoch: str = LATEST, device: torch.device | None
         raise UserError(f"{path}: not weights of the model that {run_dir / OPTIONS_NAME} describes")
     model = make()
     model.load_state_dict(found)
-    model.run, model.checkpoint = run, path
+    model.run, model.checkpoint, model.title = run, path, _title(run["model"], model, content.get("position"))
     return model.to(device or torch.device("cpu")).eval().requires_grad_(False)
+
+
+def _title(name: str, model: BaseModel, position: Any) -> str:
+    """The name of the model, with "+ refinement" if a checkpoint of that training position has steps of it."""
+    index, steps = (position.get(part) if isinstance(position, dict) else None for part in ("stage", "step"))
+    within = type(index) is int and 0 <= index < len(model.stages)
+    return f"{name} + refinement" if within and steps and isinstance(model.stages[index], RefineStage) else name
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from training.loader import explain_worker_deaths, load
 from training.log.run_log import RunLog
 from training.log.silent_log import SilentLog
 from training.memory import fitting_micro_batch
-from training.position import position_in, start_of
+from training.position import ends_of_stages, position_in, start_of
 from training.random_state import random_state, set_random_state
 from training.signals import Stopped, StopRequest
 from util.checkpoint import LATEST, NewestCheckpoint
@@ -68,7 +68,7 @@ class Trainer:
         self.model, self.dataset, self.unseen, self.options = model, dataset, unseen, options
         self.log, self.stop, self.processes = log, stop or StopRequest(), processes
         self.activations = activations
-        self.checkpoints = RunCheckpoints(run_dir, options.keep_last)
+        self.checkpoints = RunCheckpoints(run_dir, options.keep_last, ends_of_stages(model.stages))
         self.context = StepContext(device, options.batch_size, amp_dtype, self.processes)
         self.position = start_of(0)
         self.saved_images = 0
@@ -87,6 +87,7 @@ class Trainer:
             with explain_worker_deaths(self.options.num_threads, self.options.batch_size):
                 self._run_stage(stages[index])
             if index + 1 < len(stages):
+                self._keep_end_of(stages[index])
                 self.position = start_of(index + 1)
             self.save()
         self.log.report()
@@ -112,6 +113,13 @@ class Trainer:
         self._log_end(stage)
         if reason := self._ended_early(stage):
             self.log.note(f"{stage.name}: stopped after epoch {self.position['epoch']}: {reason}")
+
+    def _keep_end_of(self, stage: Stage) -> None:
+        """Save EPOCH.pt where another stage goes on with the networks, unless the stage has just done so."""
+        if stage.epochs_before is not None:
+            number = stage.epochs_before + self.position["epoch"]
+            if number % self.options.save_epoch_freq:
+                self.save(str(number))
 
     def _prepare(self, stage: Stage) -> int:
         """Set up networks, partners and micro-batch before a stage's first step. Returns its number of steps."""
