@@ -99,9 +99,10 @@ def load_trained(run_dir: Path, epoch: str = LATEST, device: torch.device | None
 
 def _title(name: str, model: BaseModel, position: Any) -> str:
     """The name of the model, with "+ refinement" if a checkpoint of that training position has steps of it."""
-    index, steps = (position.get(part) if isinstance(position, dict) else None for part in ("stage", "step"))
-    within = type(index) is int and 0 <= index < len(model.stages)
-    return f"{name} + refinement" if within and steps and isinstance(model.stages[index], RefineStage) else name
+    index, steps = (position.get(part) for part in ("stage", "step")) if isinstance(position, dict) else (None, 0)
+    if type(index) is not int or index not in range(len(model.stages)) or not steps:
+        return name
+    return f"{name} + refinement" if isinstance(model.stages[index], RefineStage) else name
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
