@@ -14,7 +14,6 @@ from torch import Tensor
 
 from data.raw_batch import RawGroup
 
-PREPROCESS = ("resize", "crop", "resize_and_crop", "none")
 BACKGROUND = -1.0
 TOP, LEFT, FLIP = range(3)  # columns of `RawGroup.crops`
 BIT_WEIGHTS = (128, 64, 32, 16, 8, 4, 2, 1)  # bit order of `np.packbits`

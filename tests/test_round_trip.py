@@ -17,7 +17,8 @@ from torch import Tensor
 from data.folder.manifest import Manifest, SliceEntry, VolumeEntry, write_manifest
 from data.folder.slices import from_image, read_image, slice_name, write_image, write_mask
 from data.raw_batch import RawGroup
-from data.transforms import PREPROCESS, TrainTransform, to_native, to_network
+from data.transforms import TrainTransform, to_native, to_network
+from data.unaligned_options import PREPROCESS
 from evaluation.predict import Device, MirrorAverage, NetworkGrid, embed, synthesise
 from evaluation.subjects import SubjectSlices
 from models.generator_pair import GeneratorPair

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from util.checkpoint import OPTIONS_NAME
 from util.nearest import nearest
 
+OPTIONS_NAME = "options.json"  # in a run folder
 MOST_LISTED = 10
 
 
