@@ -22,9 +22,9 @@ from data.cache.packed_slices import PackedSlices
 from data.folder.manifest import DOMAINS, Placement, read_placements
 from data.transforms import to_network
 from data.unaligned_dataset import UnalignedMaskDataset
-from util.checkpoint import RUN_INFO_NAME
 from util.errors import UserError, warn
 from util.reading import read_json
+from util.runs import RUN_INFO_NAME
 
 PLANES = {0: "sagittal", 1: "coronal", 2: "axial"}
 SAME_FOV = 0.01  # relative difference of fields of view that is not told,

@@ -25,7 +25,8 @@ from evaluation.record import Record, write_csv, write_json
 from evaluation.report import write_report
 from evaluation.subjects import SubjectSlices, read_subject
 from evaluation.verdict import VERDICT_MEASURES, put_verdict
-from models.lsc_model import LSC, LSCTraining
+from models.lsc_model import LSC
+from models.lsc_options import LSCTraining
 from util.errors import UserError
 
 GRID = NetworkGrid(preprocess="resize", load_size=32)

@@ -24,12 +24,17 @@ from tiny_models import (
     snapshot,
 )
 
-from models.cycle_gan_model import CycleGANModel, CycleGANOptions
-from models.low_field import LowFieldOptions, LowFieldScan, disturbed, noise, receive_field
-from models.lsc_model import MEMORISED_DB, LSCModel, LSCOptions, MemoryWatch
-from models.pta_model import LOSS_PRESETS, PTAModel, PTAOptions
+from models.cycle_gan_model import CycleGANModel
+from models.cycle_gan_options import CycleGANOptions
+from models.low_field import LowFieldScan, disturbed, noise, receive_field
+from models.low_field_options import LowFieldOptions
+from models.lsc_model import MEMORISED_DB, LSCModel, MemoryWatch
+from models.lsc_options import LSCOptions
+from models.pta_model import PTAModel
+from models.pta_options import LOSS_PRESETS, PTAOptions
 from models.refinement import RefineStage
-from models.sgp_model import SGPModel, SGPOptions
+from models.sgp_model import SGPModel
+from models.sgp_options import SGPOptions
 from util.errors import UserError
 
 

@@ -17,8 +17,9 @@ from data.folder.slices import read_image, read_pixels, write_image
 from evaluation.paired import MEASURES
 from evaluation.record import null_paths
 from models import MODELS
-from util.checkpoint import OPTIONS_NAME, checkpoint_path, read_checkpoint, write_checkpoint
+from util.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
 from util.errors import UserError
+from util.runs import OPTIONS_NAME
 from util.schema import build
 
 TINY = {
