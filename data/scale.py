@@ -134,8 +134,8 @@ def unlike_domains(dataset: UnalignedMaskDataset, volumes: Sequence[Placement]) 
     if not found:
         return ""
     return (
-        f"A and B differ: {'; '.join(found)}. Networks may learn that difference instead of the contrast; volumes put "
-        f"through preprocessing_images.py together share one grid in mm"
+        f"A and B differ: {'; '.join(found)}; networks may learn that difference instead of the contrast, and volumes "
+        f"put through preprocessing_images.py together share one grid in mm"
     )
 
 
