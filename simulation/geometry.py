@@ -70,8 +70,8 @@ class SlicedHead:
     """The head on the grid of a scan, before any signal is computed.
 
     `fractions` (T, n, Y, X) float32 in [0, 1], averaged over the slice profile on a fine in-plane grid;
-    `coarse_template` (3, n, y, x) template mm on the coarse in-plane grid `coarse_mm`; `level_mm` (n,) mean template z
-    over the head in each slice, in the embedded head's coordinates for any origin of the anatomy.
+    `coarse_template` (3, n, y, x) the anatomy's mm on the coarse in-plane grid `coarse_mm`; `level_mm` (n,) mean height
+    of the head in each slice in mm of the template (Colin27 in MNI space), the same for all people.
     """
 
     fractions: Array
@@ -214,8 +214,14 @@ def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> Sliced
             averaged += weight * sampled[:, k : k + stride * len(slices) : stride]
         fractions[:, slices[0] : slices[-1] + 1, rows, columns] = averaged
     at_slices = interpolate(template, scan.z_mm, nodes, axis=1)
-    height = at_slices[2] + (HEAD_CENTRE_MM[2] - anatomy.centre_mm[2])
-    return SlicedHead(fractions, at_slices, coarse, _levels(fractions, height, coarse, fine))
+    return SlicedHead(fractions, at_slices, coarse, _levels(fractions, _height(anatomy, at_slices), coarse, fine))
+
+
+def _height(anatomy: Anatomy, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Template z in mm (...) of points (3, ...) in the anatomy's mm; without a registration, centres are aligned."""
+    if anatomy.to_template is None:
+        return np.asarray(points_mm[2] + (HEAD_CENTRE_MM[2] - anatomy.centre_mm[2]))
+    return transform(anatomy.to_template[:3, :3], anatomy.to_template[:3, 3], points_mm)[2]
 
 
 def _window(

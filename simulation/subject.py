@@ -72,7 +72,7 @@ class Scan:
     """One scan as volumes (X, Y, Z) in RAS.
 
     `image` is the scanner's image; `truth` the other protocol's image on the same grid without noise and bias (None in
-    domain B); `truth_mask` the head; `labels` the number in `LABELS` of each voxel's largest tissue; `lesions` the
+    domain B); `truth_mask` the head; `labels` the number in `LABELS` with the largest part of each voxel; `lesions` the
     voxels that are mostly lesion (None if the head has none); `drawn` all random parameters, as JSON types.
     """
 
@@ -248,11 +248,13 @@ class Scanner:
         fractions = self.sliced.fractions[:, :, ::step, ::step]
         head = fractions.sum(0)
         largest, label = 1 - head, np.zeros(head.shape, np.uint8)
-        for number, fraction in zip(self.anatomy.label_numbers[1:], fractions, strict=True):
+        numbers = self.anatomy.label_numbers[1:]
+        for number in np.unique(numbers):
+            fraction = fractions[numbers == number].sum(0)
             larger = fraction > largest
             label[larger], largest = number, np.maximum(largest, fraction)
         mask = np.stack([ndimage.binary_fill_holes(plane) for plane in head > 0.5])
-        return mask, label, fractions[len(TISSUES) :].sum(0) > 0.5
+        return mask, label, fractions[self.anatomy.is_lesion].sum(0) > 0.5
 
 
 def _record(scanner: Scanner, protocol: Protocol, drawn: dict[str, Any]) -> dict[str, Any]:
@@ -313,7 +315,7 @@ def simulate_scan(
         truth=_to_volume(scanner.with_slices_of(preset.high).ideal(preset.high)) if with_truth else None,
         truth_mask=_to_volume(mask),
         labels=_to_volume(label),
-        lesions=_to_volume(lesions) if len(anatomy.tissues) > len(TISSUES) else None,
+        lesions=_to_volume(lesions) if anatomy.is_lesion.any() else None,
         level_mm=scanner.sliced.level_mm,
         affine=geometry.affine,
         drawn=_record(scanner, protocol, {"subject": subject, "domain": domain, **drawn}),
