@@ -16,7 +16,8 @@ from data.folder.manifest import Manifest
 from options.preprocess_options import OutputOptions, PreprocessOptions, VolumeOptions, parse
 from preprocessing.checking import check_inputs, check_volumes, print_notes, print_problems
 from preprocessing.folder import check_writable, summary
-from preprocessing.inputs import find_inputs
+from preprocessing.inputs import Inputs, find_inputs
+from preprocessing.layout import LayoutChoice, choose_layout
 from preprocessing.slicing import SlicingSettings
 from preprocessing.volumes import SlicingPlan, split_people, write_dataset
 from util.errors import run_cli, warn
@@ -46,8 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes) -> int:
     """Read everything and write nothing but the table of files that cannot be used; status 2 if there are any."""
-    found = processes.alone(partial(find_inputs, volumes.input_A, volumes.input_B, volumes.truth_A))
-    settings = settings_of(volumes, output)
+    found, settings = processes.alone(partial(find_volumes, volumes, output))
     processes.alone(partial(print_notes, found.notes))
     problems, doubtful = check_volumes(found.sources, settings, workers=output.workers, processes=processes)
     every = found.problems + problems
@@ -55,22 +55,26 @@ def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, pr
     return status if processes.first else 0  # torchrun would end the first process as soon as another one fails
 
 
-def settings_of(volumes: VolumeOptions, output: OutputOptions) -> SlicingSettings:
-    """The slicing settings that the options give."""
-    return SlicingSettings(output.bits, volumes.slice_axis, (volumes.window_low, volumes.window_high))
+def find_volumes(volumes: VolumeOptions, output: OutputOptions) -> tuple[Inputs, SlicingSettings]:
+    """The volumes, and how they are sliced: one axis and one grid in mm for all of them."""
+    found = find_inputs(volumes.input_A, volumes.input_B, volumes.truth_A)
+    like = None if volumes.like is None else Path(volumes.like)
+    choice = LayoutChoice(volumes.slice_axis, volumes.pixel_mm, volumes.fov_mm, volumes.thickness_mm, like)
+    percentiles = (volumes.window_low, volumes.window_high)
+    return found, SlicingSettings(output.bits, choose_layout(found, choice), percentiles)
 
 
 def slice_volumes(
     dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes
 ) -> tuple[Manifest, list[Problem]]:
     """Slice the user's volumes; every header is checked before anything is written."""
-    found = processes.alone(partial(find_inputs, volumes.input_A, volumes.input_B, volumes.truth_A))
+    found, settings = processes.alone(partial(find_volumes, volumes, output))
     processes.alone(partial(check_inputs, found, dataroot, skip_bad=volumes.skip_bad))
     val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
     fractions = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
     people, splits, notes = split_people(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
     processes.alone(partial(print_notes, [*found.notes, *notes]))
-    plan = SlicingPlan(dataroot, settings_of(volumes, output), people, splits, volumes.skip_bad)
+    plan = SlicingPlan(dataroot, settings, people, splits, volumes.skip_bad)
     return write_dataset(plan, found, workers=output.workers, recorded=fractions, processes=processes)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from data.cache.slice_cache import SliceCache
 from data.folder.check import list_problems, summary
+from data.scale import check_like_training
 from evaluation.encoder import grid_of, load_encoder
 from evaluation.evaluate import Evaluation
 from evaluation.folders import open_test_data
@@ -32,6 +33,9 @@ __test__ = False  # this is a program; its name makes pytest take it for a test
 def make_evaluation(options: TestOptions, argv: Sequence[str], processes: Processes) -> Evaluation:
     """Open and check everything before any work."""
     opened = processes.together(partial(open_networks, options, processes))
+    source_domain = opened["model"].run["direction"][0]
+    like = partial(check_like_training, options.run_dir, Path(options.dataroot), options.phase, source_domain)
+    processes.alone(like)
     results, run = (options.results, options.overwrite), (options.run_dir, options.epoch)
     provenance = processes.alone(partial(claim_results, *results, opened["model"], *run, options.dataroot, argv))
     again = options.revalidate and processes.first  # one process is enough

@@ -58,7 +58,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
         other_data = describe_run(run, argv, dataset, device, resumed=newest is not None, skipped=skipped)
         log = RunLog(run.run_dir, run.display)
         log.note(*first_lines(run, dataset, unseen, device, dtype, processes.size), needs.sentence)
-        for warning in (*warnings_of_data(run, skipped), other_data, newest.warning if newest else ""):
+        for warning in (*warnings_of_data(run, dataset, skipped), other_data, newest.warning if newest else ""):
             if warning:
                 log.warn(warning)
     held.callback(log.close)

@@ -14,11 +14,22 @@ from torch import Tensor
 
 from data.raw_batch import RawGroup
 
-PREPROCESS = ("resize", "crop", "resize_and_crop", "none")
+PREPROCESS = ("pad_and_resize", "resize", "crop", "resize_and_crop", "none")
+PAD = "pad_and_resize"  # to a square, then to load_size: what is square already is only resized
 BACKGROUND = -1.0
 TOP, LEFT, FLIP = range(3)  # columns of `RawGroup.crops`
 BIT_WEIGHTS = (128, 64, 32, 16, 8, 4, 2, 1)  # bit order of `np.packbits`
 HALF = 0.4999  # a half less what rounding may take from it, so that all pixels of which a half is covered are alike
+
+
+def resizes(preprocess: str) -> bool:
+    """Whether slices are resized to a square of load_size."""
+    return "resize" in preprocess
+
+
+def crops(preprocess: str) -> bool:
+    """Whether slices are cropped in training."""
+    return preprocess.endswith("crop")
 
 
 def hashed_uniform(keys: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
@@ -33,8 +44,9 @@ class TrainTransform:
     """Resize, random crop and random flip of training slices."""
 
     def __init__(self, *, preprocess: str, load_size: int, crop_size: int, flip: bool) -> None:
-        self.load_size = load_size if preprocess.startswith("resize") else None
-        self.crop_size = crop_size if preprocess.endswith("crop") else None
+        self.load_size = load_size if resizes(preprocess) else None
+        self.crop_size = crop_size if crops(preprocess) else None
+        self.pad = preprocess == PAD
         self.flip = flip
 
     def draw_crops(self, keys: NDArray[np.int64], shape: tuple[int, int], domain: int) -> NDArray[np.int64]:
@@ -58,6 +70,8 @@ class TrainTransform:
     def __call__(self, group: RawGroup) -> tuple[Tensor, Tensor]:
         """Image and mask, (n, 1, h, w), of slices of one size."""
         image, mask = as_float(group.pixels).unsqueeze(1), _unpack(group.bits, group.pixels.shape).unsqueeze(1)
+        if self.pad:
+            image, mask = _squared(image), _squared(mask)
         if self.load_size is not None:
             image, mask = _resize(image, mask, self.load_size)
         if self.crop_size is not None or self.flip:
@@ -98,6 +112,18 @@ def _unpack(bits: Tensor, shape: torch.Size) -> Tensor:
     return pixels[:, : shape[1] * shape[2]].reshape(shape).float()
 
 
+def _square_padding(height: int, width: int) -> tuple[int, int, int, int]:
+    """Pixels to add at the left, right, top and bottom of a slice to make it square, with the slice in the middle."""
+    across, up = max(0, height - width), max(0, width - height)
+    return across // 2, across - across // 2, up // 2, up - up // 2
+
+
+def _squared(x: Tensor) -> Tensor:
+    """Images or masks (n, 1, H, W) padded with 0 to squares."""
+    padding = _square_padding(*x.shape[-2:])
+    return F.pad(x, padding) if any(padding) else x
+
+
 def _resize(image: Tensor, mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """Both resized to (n, 1, side, side), bilinear with antialiasing; the mask is 1 where it covers half of a pixel.
 
@@ -120,7 +146,7 @@ def _to_input_range(image: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
 def to_network(
     image: NDArray[np.float32], mask: NDArray[np.bool_], *, preprocess: str, load_size: int, multiple: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Deterministic counterpart of `TrainTransform` for testing: whole slices, resized if training resized.
+    """Deterministic counterpart of `TrainTransform` for testing: whole slices, padded and resized if training did so.
 
     If training only cropped, slices keep their size. Then background is added at the right and at the bottom, up to
     sides that are multiples of `multiple`.
@@ -130,7 +156,9 @@ def to_network(
     """
     pair = (torch.from_numpy(np.ascontiguousarray(x)).unsqueeze(-3).float() for x in (image, mask))
     x, foreground = (tensor if tensor.ndim == 4 else tensor.unsqueeze(0) for tensor in pair)
-    if preprocess.startswith("resize"):
+    if preprocess == PAD:
+        x, foreground = _squared(x), _squared(foreground)
+    if resizes(preprocess):
         x, foreground = _resize(x, foreground, load_size)
     x, foreground = _to_input_range(x, foreground)
     height, width = x.shape[-2:]
@@ -144,8 +172,11 @@ def to_native(x: Tensor, shape: tuple[int, int], *, preprocess: str, load_size: 
 
     The padding is cut off before the rest is resized: it is no part of the slice.
     """
-    height, width = (load_size, load_size) if preprocess.startswith("resize") else shape
+    height, width = (load_size, load_size) if resizes(preprocess) else shape
     image = (x[None, :, :height, :width].float() + 1) / 2  # background is 0, which resizing leaves exactly as it is
-    if (height, width) != shape:
-        image = F.interpolate(image, shape, mode="bicubic", align_corners=False, antialias=True)
-    return image[0, 0].clamp(0, 1).cpu().numpy()
+    left, right, top, bottom = _square_padding(*shape) if preprocess == PAD else (0, 0, 0, 0)
+    padded = shape[0] + top + bottom, shape[1] + left + right
+    if (height, width) != padded:
+        image = F.interpolate(image, padded, mode="bicubic", align_corners=False, antialias=True)
+    image = image[0, 0, top : top + shape[0], left : left + shape[1]]
+    return image.clamp(0, 1).cpu().numpy()

@@ -17,7 +17,7 @@ from data.cache.packed_slices import PackedSlices
 from data.cache.slice_cache import SliceCache
 from data.raw_batch import RawBatch, RawGroup
 from data.sampling import Batches, Draws
-from data.transforms import PREPROCESS, TrainTransform, to_network
+from data.transforms import PAD, PREPROCESS, TrainTransform, crops, resizes, to_network
 from util.errors import UserError
 from util.needs import Need, chosen, fact
 from util.schema import flag
@@ -25,7 +25,7 @@ from util.schema import flag
 LEVELS = "levels"  # a stage's kind of sampling: batches of distinct levels; any other kind is the shuffled epoch
 LOADED = Need(
     "a --preprocess that resizes, or crop without --crop_size",
-    lambda o: o.preprocess.startswith("resize") or (o.preprocess.endswith("crop") and not o.crop_size),
+    lambda o: resizes(o.preprocess) or (crops(o.preprocess) and not o.crop_size),
 )
 
 
@@ -39,9 +39,14 @@ class UnalignedOptions:
         "side in pixels of random crops; 0: --load_size",
         group="data",
         low=0,
-        needs=chosen(preprocess=[way for way in PREPROCESS if way.endswith("crop")]),
+        needs=chosen(preprocess=[way for way in PREPROCESS if crops(way)]),
     )
-    preprocess: str = flag("resize", "what happens to slices at loading", group="data", choices=PREPROCESS)
+    preprocess: str = flag(
+        PAD,
+        "what happens to slices at loading; resize stretches those that are not square",
+        group="data",
+        choices=PREPROCESS,
+    )
     flip: bool = flag(False, "flip slices left to right at random", group="data")
     direction: str = flag("AtoB", "which domain is the source", group="data", choices=("AtoB", "BtoA"))
     serial_batches: bool = flag(
@@ -73,7 +78,7 @@ class UnalignedOptions:
         """Side in pixels of the models' input; None for `--preprocess none`, which keeps the slices' own size."""
         if self.preprocess == "none":
             return None
-        return self.load_size if self.preprocess == "resize" else (self.crop_size or self.load_size)
+        return (self.crop_size or self.load_size) if crops(self.preprocess) else self.load_size
 
 
 class UnalignedMaskDataset(Dataset[Batch]):

@@ -26,6 +26,7 @@ VOLUMES = Need(
     "volumes of one's own", lambda o: o.simulate is None, idle="beside --simulate: it is for volumes of one's own"
 )
 SIMULATED = given("simulate")
+FREE = Need("no --like", lambda o: o.like is None, idle="beside --like, which gives it")
 DIVIDED = Need("no --all_test", lambda o: not o.all_test, idle="beside --all_test")
 RANDOM = Need(
     "--simulate, or subjects to divide between splits",
@@ -67,8 +68,34 @@ class VolumeOptions:
     all_test: bool = _volumes(False, "every subject is for testing")
     slice_axis: str = _volumes(
         "auto",
-        "towards right, anterior or superior; auto: thickest voxel side, else an axis of few slices, else S",
+        "towards right, anterior or superior, the same for all volumes; auto: that of most volumes of A with thick or "
+        "few slices, else of B",
         choices=("auto", *SLICE_AXES),
+        needs=(VOLUMES, FREE),
+    )
+    pixel_mm: float | None = _volumes(
+        None,
+        "side of the square pixels of all slices; none: the finer domain's median, at least 1/512 of --fov_mm",
+        low=0.01,
+        high=20,
+        needs=(VOLUMES, FREE),
+    )
+    fov_mm: float | None = _volumes(
+        None,
+        "side of the square field of view of all slices; none: the wider domain's median, at most 256",
+        low=1,
+        high=1000,
+        needs=(VOLUMES, FREE),
+    )
+    thickness_mm: float | None = _volumes(
+        None,
+        "average the slices of volumes with thinner ones over so many mm",
+        low=0.1,
+        high=50,
+        needs=(VOLUMES, FREE),
+    )
+    like: str | None = _volumes(
+        None, "a data folder whose slice axis, pixels, field of view and thickness are taken, for volumes to test"
     )
     window_low: float = _volumes(DEFAULT_PERCENTILES[0], "percentile inside the head that becomes 0", low=0, high=100)
     window_high: float = _volumes(DEFAULT_PERCENTILES[1], "percentile inside the head that becomes 1", low=0, high=100)

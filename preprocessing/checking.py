@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from data.folder.manifest import VolumeEntry
-from preprocessing.geometry import spacing_mm
 from preprocessing.inputs import Inputs, Source
-from preprocessing.nifti import choose_slice_axis, read_nifti
+from preprocessing.nifti import read_nifti
 from preprocessing.parallel import run_jobs
 from preprocessing.plausible import doubts_of, refuse_masks
 from preprocessing.slicing import SlicingSettings, find_head
@@ -40,10 +39,9 @@ def check_volume(settings: SlicingSettings, source: Source) -> Problem | list[Pr
     try:
         for path in filter(None, (source.path, source.truth)):
             volume, affine, _ = read_nifti(path)
-            axis = choose_slice_axis(volume.shape, spacing_mm(affine), settings.slice_axis)
             refuse_masks(volume, str(path))
-            head = find_head(volume, axis, str(path), settings.percentiles)
-            doubtful += [Problem(path, doubt) for doubt in doubts_of(volume, head)]
+            head = find_head(volume, settings.layout.slice_axis, str(path), settings.percentiles)
+            doubtful += [Problem(path, doubt) for doubt in doubts_of(volume, head, settings.layout, affine)]
     except UserError as error:
         return problem_of(source, error)
     return doubtful

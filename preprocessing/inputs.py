@@ -27,6 +27,7 @@ class Source:
     path: Path
     subject: str
     domain: str
+    geometry: SourceGeometry
     truth: Path | None = None
 
 
@@ -69,7 +70,7 @@ def find_inputs(input_A: str | None, input_B: str | None, truth_A: str | None) -
                 _check_name(subject, path, owners)
                 if truth_A and domain == "A":
                     _check_truth(path, geometry, truth)
-                found.sources.append(Source(path, subject, domain, truth[0] if truth else None))
+                found.sources.append(Source(path, subject, domain, geometry, truth[0] if truth else None))
             except UserError as error:
                 found.problems.append(Problem.of(path, error))
         if truth_A and domain == "A":

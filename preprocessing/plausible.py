@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.geometry import spacing_mm
+from preprocessing.grid import cut_share, place_grid
+from preprocessing.layout import Layout
 from preprocessing.slicing import Head
 from util.errors import UserError
 
@@ -14,6 +17,7 @@ SAMPLE = 50_000  # voxels of the first look
 SAME_NEIGHBOURS = 0.8  # share of equal neighbours in a label map; noise keeps it far lower in scans of few grey values
 PLANES = 8  # on either side of the middle, in which neighbours are compared
 SMALL, LARGE = 0.02, 0.95  # of the volume: heads outside this range are doubtful
+CUT = 0.002  # share of a head outside the grid that is told
 AIR_TO_HEAD = 0.5  # air as bright as this fraction of the head is doubtful
 
 
@@ -27,7 +31,7 @@ def refuse_masks(volume: NDArray[np.float32], source: str) -> None:
     raise UserError(f"{source}: holds only {len(values)} values ({shown}), so it is {kind}, need a scan")
 
 
-def doubts_of(volume: NDArray[np.float32], head: Head) -> list[str]:
+def doubts_of(volume: NDArray[np.float32], head: Head, layout: Layout, affine: NDArray[np.float64]) -> list[str]:
     """What is doubtful about a volume (X, Y, Z) and its head: sentences without the file's name."""
     found = []
     values = _few_values(volume, MOST_CLASSES)
@@ -40,6 +44,12 @@ def doubts_of(volume: NDArray[np.float32], head: Head) -> list[str]:
         )
     elif said := _bright_air(_sample(volume), _sample(head.mask)):
         found.append(said)
+    entry = place_grid(layout.grid, head.mask, layout.slice_axis, spacing_mm(affine))
+    if (cut := cut_share(entry, head.mask, layout.slice_axis)) > CUT:
+        found.append(
+            f"{100 * cut:.2g} % of its head lie outside the field of view of {layout.grid.fov_mm:g} mm, need a larger "
+            f"--fov_mm"
+        )
     return found
 
 

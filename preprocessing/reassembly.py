@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from data.folder.manifest import VolumeEntry
 from data.folder.slices import from_image
 from preprocessing.geometry import from_ras, to_ras
+from preprocessing.grid import from_grid
 
 
 def assemble(entry: VolumeEntry, slices: Mapping[int, NDArray[np.float32]]) -> nibabel.Nifti1Image:
@@ -18,17 +19,20 @@ def assemble(entry: VolumeEntry, slices: Mapping[int, NDArray[np.float32]]) -> n
 
     Args:
         entry: manifest entry of the source volume.
-        slices: images (H, W) on the source's own pixel grid, by index along the slice axis; missing ones become 0.
-    Returns: a float32 image with the source's shape, affine, sform, qform and their codes.
+        slices: images (H, W) in [0, 1] as slicing wrote them, by index along the slice axis; missing ones become 0,
+            and so does what lies outside the slices' grid in mm.
+    Returns: a float32 image in [0, 1] with the source's shape, affine, sform, qform and their codes.
     Raises: ValueError for an index or image size that does not fit the source.
     """
     volume = to_ras(np.zeros(entry.shape, dtype=np.float32), np.asarray(entry.affine))[0].copy()
     planes = np.moveaxis(volume, entry.slice_axis, 0)  # a view: filling it fills the volume
     for index, image in slices.items():
-        plane = from_image(image)
-        if not 0 <= index < len(planes) or plane.shape != planes[index].shape:
+        size = entry.grid.size if entry.grid is not None else planes.shape[:0:-1]
+        if not 0 <= index < len(planes) or image.shape != tuple(size):
             raise ValueError(f"{entry.subject}: slice {index} of size {image.shape} does not fit {planes.shape}")
-        planes[index] = plane
+        if entry.grid is not None:
+            image = np.clip(from_grid(image, entry.grid, planes.shape[:0:-1]), 0, 1)
+        planes[index] = from_image(image)
     header = _header(entry)
     return nibabel.Nifti1Image(from_ras(volume, np.asarray(entry.affine)), header.get_best_affine(), header)
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.folder.manifest import SliceEntry, VolumeEntry
+from data.folder.manifest import GridEntry, SliceEntry, VolumeEntry
 from data.folder.masks import head_mask_volume
 from data.folder.slices import clean_subject, slice_name, to_image, write_image, write_mask, write_pixels
 from preprocessing.geometry import SourceGeometry, spacing_mm
+from preprocessing.grid import Grid, mask_to_grid, own_grid, place_grid, to_grid
+from preprocessing.layout import Layout
 from util.errors import UserError
 
 DEFAULT_PERCENTILES = (0.5, 99.5)  # of the intensities inside the head, mapped to 0 and 1
@@ -48,10 +50,10 @@ def window_of(
 
 @dataclass(frozen=True)
 class SlicingSettings:
-    """Bits per pixel, slice axis (`auto`, R, A or S), and the percentiles mapped to 0 and 1."""
+    """Bits per pixel, slice axis and grid, and the percentiles mapped to 0 and 1."""
 
     bits: int
-    slice_axis: str
+    layout: Layout
     percentiles: tuple[float, float]
 
 
@@ -75,6 +77,23 @@ def find_head(
     return Head(mask, kept, window_of(volume, mask, percentiles, source))
 
 
+@dataclass(frozen=True)
+class Companions:
+    """What is known of a volume besides its image, each (X, Y, Z) on the same grid; None: not known.
+
+    truth: the high-field volume, any finite intensity scale; truth_mask: its head, computed if None.
+    labels: class numbers, uint8; lesions: lesion mask.
+    """
+
+    truth: NDArray[np.float32] | None = None
+    truth_mask: NDArray[np.bool_] | None = None
+    labels: NDArray[np.uint8] | None = None
+    lesions: NDArray[np.bool_] | None = None
+
+
+ALONE = Companions()
+
+
 def write_volume(
     dataroot: Path,
     *,
@@ -87,13 +106,12 @@ def write_volume(
     affine_ras: NDArray[np.float64],
     geometry: SourceGeometry,
     slice_axis: int,
+    grid: Grid | None = None,
+    thickness_mm: float | None = None,
     bits: int,
     percentiles: tuple[float, float] = DEFAULT_PERCENTILES,
     level_mm: NDArray[np.floating] | None = None,
-    truth: NDArray[np.float32] | None = None,
-    truth_mask: NDArray[np.bool_] | None = None,
-    labels: NDArray[np.uint8] | None = None,
-    lesions: NDArray[np.bool_] | None = None,
+    companions: Companions = ALONE,
     head: Head | None = None,
 ) -> VolumeEntry:
     """Write the slices of one volume under `dataroot` and return its manifest entry.
@@ -105,49 +123,54 @@ def write_volume(
         volume: (X, Y, Z) float32 in RAS order, any finite intensity scale; affine_ras: its (4, 4) affine in mm.
         geometry: that of the source file, for reassembly.
         slice_axis: slice axis of `volume`; bits: 8 or 16 per pixel.
+        grid: the grid that slices are resampled to; None: they keep the volume's pixels.
+        thickness_mm: over what the slices of `volume` were averaged, to be recorded.
         percentiles: of the intensities inside the head, mapped to 0 and 1.
         level_mm: (number of slices,) template level in mm of simulated volumes.
-        truth: (X, Y, Z) high-field volume on the same grid, if known; truth_mask: its head, computed if None.
-        labels: (X, Y, Z) uint8 class ids on the same grid, if known; lesions: (X, Y, Z) bool lesion mask, if any.
+        companions: what else is known of the volume.
         head: what `find_head` returns for the volume, found if None.
     Raises: UserError naming `source` if no head is found, the head is constant, or the truth's shape differs.
     """
     head = find_head(volume, slice_axis, source, percentiles) if head is None else head
-    writer = _SliceWriter(dataroot, f"{split}{domain}", clean_subject(subject), slice_axis, tuple(head.kept), bits)
-    truth_window = None
-    if truth is not None:
-        if truth.shape != volume.shape:
-            raise UserError(f"{source}: RAS shape {volume.shape}, its truth has {truth.shape}; they must be equal")
-        truth_mask = head_mask_volume(truth) if truth_mask is None else truth_mask
-        truth_window = window_of(truth, truth_mask, percentiles, f"{source} (truth)")
-        writer.images(truth, truth_window, "_truth")
-        writer.masks(truth_mask, "_truth_mask")
+    spacing = spacing_mm(affine_ras)
+    entry = _grid_entry(volume, head, slice_axis, spacing, grid)
+    folder, subject = f"{split}{domain}", clean_subject(subject)
+    writer = _SliceWriter(dataroot, folder, subject, slice_axis, tuple(head.kept), bits, entry)
+    truth_window = writer.companions(companions, volume.shape, percentiles, source)  # first: a truth may be refused
     writer.images(volume, head.window, "")
     writer.masks(head.mask, "_mask")
-    if labels is not None:
-        writer.labels(labels, "_labels")
-    if lesions is not None:
-        writer.masks(lesions, "_lesions")
     levels = [None] * volume.shape[slice_axis] if level_mm is None else [float(level) for level in level_mm]
     positions = zip(head.kept, relative_levels(head.kept), strict=True)
     return VolumeEntry(
-        subject=writer.subject,
+        subject=subject,
         split=split,
         domain=domain,
         source=source,
         shape=list(geometry.shape),
         affine=geometry.affine.tolist(),
-        spacing_mm=list(spacing_mm(affine_ras)),
+        spacing_mm=list(spacing),
         slice_axis=slice_axis,
         window=list(head.window),
-        slices=[SliceEntry(index, slice_name(writer.subject, index), p, levels[index]) for index, p in positions],
+        slices=[SliceEntry(index, slice_name(subject, index), p, levels[index]) for index, p in positions],
         sform=None if geometry.sform is None else geometry.sform.tolist(),
         qform=None if geometry.qform is None else geometry.qform.tolist(),
         sform_code=geometry.sform_code,
         qform_code=geometry.qform_code,
         truth_window=None if truth_window is None else list(truth_window),
         person=person,
+        grid=entry,
+        thickness_mm=thickness_mm,
     )
+
+
+def _grid_entry(
+    volume: NDArray[np.float32], head: Head, slice_axis: int, spacing: tuple[float, float, float], grid: Grid | None
+) -> GridEntry | None:
+    """The grid of a volume's slices; None if they keep pixels of the source that are not square."""
+    if grid is not None:
+        return place_grid(grid, head.mask, slice_axis, spacing)
+    across, up = (axis for axis in range(3) if axis != slice_axis)
+    return own_grid((volume.shape[up], volume.shape[across]), (spacing[across], spacing[up]))
 
 
 @dataclass(frozen=True)
@@ -160,6 +183,25 @@ class _SliceWriter:
     slice_axis: int
     kept: tuple[int, ...]
     bits: int
+    grid: GridEntry | None
+
+    def companions(
+        self, known: Companions, shape: tuple[int, ...], percentiles: tuple[float, float], source: str
+    ) -> tuple[float, float] | None:
+        """Write what else is known of a volume of `shape`. Returns the truth's window, if there is a truth."""
+        window = None
+        if known.truth is not None:
+            if known.truth.shape != shape:
+                raise UserError(f"{source}: RAS shape {shape}, its truth has {known.truth.shape}; they must be equal")
+            mask = head_mask_volume(known.truth) if known.truth_mask is None else known.truth_mask
+            window = window_of(known.truth, mask, percentiles, f"{source} (truth)")
+            self.images(known.truth, window, "_truth")
+            self.masks(mask, "_truth_mask")
+        if known.labels is not None:
+            self.labels(known.labels, "_labels")
+        if known.lesions is not None:
+            self.masks(known.lesions, "_lesions")
+        return window
 
     def _path(self, suffix: str, index: int) -> Path:
         return self.dataroot / f"{self.folder}{suffix}" / slice_name(self.subject, index)
@@ -182,14 +224,18 @@ class _SliceWriter:
         low, high = window
         for index, plane in self._planes(volume):
             image = np.clip((plane - np.float32(low)) / np.float32(high - low), 0, 1)
+            if self.grid is not None:
+                image = np.clip(to_grid(image, self.grid), 0, 1)  # cubic interpolation overshoots at edges
             write_image(self._path(suffix, index), image, self.bits)
 
     def masks(self, mask: NDArray[np.bool_], suffix: str) -> None:
         self._make_folder(suffix)
         for index, plane in self._planes(mask):
-            write_mask(self._path(suffix, index), plane)
+            write_mask(self._path(suffix, index), plane if self.grid is None else mask_to_grid(plane, self.grid))
 
     def labels(self, labels: NDArray[np.uint8], suffix: str) -> None:
         self._make_folder(suffix)
         for index, plane in self._planes(labels):
-            write_pixels(self._path(suffix, index), plane.astype(np.uint8))
+            numbers = plane.astype(np.uint8)
+            numbers = numbers if self.grid is None else to_grid(numbers, self.grid, nearest=True)
+            write_pixels(self._path(suffix, index), np.ascontiguousarray(numbers))

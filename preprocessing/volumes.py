@@ -12,11 +12,12 @@ from data.folder.people import people_of
 from preprocessing.checking import problem_of, require_domains, warn_of
 from preprocessing.folder import fresh_folder
 from preprocessing.geometry import spacing_mm
+from preprocessing.grid import averaged_slices
 from preprocessing.inputs import Inputs, Source
-from preprocessing.nifti import choose_slice_axis, read_nifti
+from preprocessing.nifti import read_nifti
 from preprocessing.parallel import run_jobs
 from preprocessing.plausible import doubts_of, refuse_masks
-from preprocessing.slicing import SlicingSettings, find_head, write_volume
+from preprocessing.slicing import Companions, SlicingSettings, find_head, write_volume
 from preprocessing.splits import assign_splits, empty_splits
 from util.errors import UserError, printable
 from util.problems import BAD_FILES_NAME, Problem, write_problems
@@ -92,9 +93,13 @@ def _finish(
 
 
 def _settings(plan: SlicingPlan, problems: Sequence[Problem]) -> dict[str, object]:
+    layout = plan.settings.layout
     settings: dict[str, object] = {
         "bits": plan.settings.bits,
-        "slice_axis": plan.settings.slice_axis,
+        "slice_axis": "RAS"[layout.slice_axis],
+        "pixel_mm": layout.grid.pixel_mm,
+        "fov_mm": layout.grid.fov_mm,
+        "thickness_mm": layout.thickness_mm,
         "window_percentiles": list(plan.settings.percentiles),
     }
     if problems:
@@ -113,14 +118,18 @@ class Sliced:
 def slice_volume(job: VolumeJob) -> Sliced | Problem:
     """Read one volume and its truth, if any, and write their slices."""
     source, plan, person = job.source, job.plan, job.plan.people[job.source.subject]
+    layout = plan.settings.layout
     try:
         volume, affine, geometry = read_nifti(source.path)
         refuse_masks(volume, str(source.path))
         truth = read_nifti(source.truth)[0] if source.truth else None
         if truth is not None:
             refuse_masks(truth, str(source.truth))
-        slice_axis = choose_slice_axis(volume.shape, spacing_mm(affine), plan.settings.slice_axis)
-        head = find_head(volume, slice_axis, source.path.name, plan.settings.percentiles)
+        apart = spacing_mm(affine)[layout.slice_axis]
+        if thickness := layout.averaged_over(apart):
+            volume = averaged_slices(volume, layout.slice_axis, apart, thickness)
+            truth = None if truth is None else averaged_slices(truth, layout.slice_axis, apart, thickness)
+        head = find_head(volume, layout.slice_axis, source.path.name, plan.settings.percentiles)
         entry = write_volume(
             plan.dataroot,
             split=plan.splits[person],
@@ -131,13 +140,15 @@ def slice_volume(job: VolumeJob) -> Sliced | Problem:
             volume=volume,
             affine_ras=affine,
             geometry=geometry,
-            slice_axis=slice_axis,
+            slice_axis=layout.slice_axis,
+            grid=layout.grid,
+            thickness_mm=thickness,
             bits=plan.settings.bits,
             percentiles=plan.settings.percentiles,
-            truth=truth,
+            companions=Companions(truth=truth),
             head=head,
         )
-        return Sliced(entry, [Problem(source.path, doubt) for doubt in doubts_of(volume, head)])
+        return Sliced(entry, [Problem(source.path, doubt) for doubt in doubts_of(volume, head, layout, affine)])
     except UserError as error:
         if not plan.skip_bad:
             raise

@@ -19,7 +19,7 @@ from data.folder.manifest import Manifest, VolumeEntry, write_manifest
 from preprocessing.folder import NIFTI_FOLDER, fresh_folder
 from preprocessing.geometry import SourceGeometry
 from preprocessing.parallel import run_jobs
-from preprocessing.slicing import write_volume
+from preprocessing.slicing import Companions, write_volume
 from simulation.anatomy import Anatomy, load_anatomy
 from simulation.atrophy import with_atrophy
 from simulation.label_maps import read_anatomy
@@ -156,10 +156,7 @@ def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
         slice_axis=SLICE_AXIS,
         bits=b.bits,
         level_mm=scan.level_mm,
-        truth=scan.truth,
-        truth_mask=scan.truth_mask if scan.truth is not None else None,
-        labels=scan.labels,
-        lesions=scan.lesions,
+        companions=Companions(scan.truth, scan.truth_mask, scan.labels, scan.lesions),
     )
     return entry, {"split": job.split, **scan.drawn}
 

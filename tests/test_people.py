@@ -16,6 +16,7 @@ from data.folder.manifest import MANIFEST_NAME, read_manifest
 from data.folder.people import joined_people, people_of, person_of
 from data.folder.slices import write_image
 from preprocessing.folder import summary
+from preprocessing.geometry import SourceGeometry
 from preprocessing.inputs import Source
 from preprocessing.volumes import split_people
 
@@ -67,7 +68,8 @@ def test_volumes_of_one_person_are_never_torn_apart(seed: int) -> None:
             *(f"q{i}_{plane}" for i in range(3) for plane in ("axi", "sag")),
         ],
     }
-    sources = [Source(Path(f"{name}.nii"), name, domain) for domain in names for name in names[domain]]
+    somewhere = SourceGeometry((1, 1, 1), np.eye(4))
+    sources = [Source(Path(f"{name}.nii"), name, domain, somewhere) for domain in names for name in names[domain]]
     people, splits, notes = split_people(sources, val_fraction=0.2, test_fraction=0.3, seed=seed)
     assert set(splits) == {*(f"sub-{i:02d}" for i in range(9)), "q0", "q1", "q2"}
     assert notes == []

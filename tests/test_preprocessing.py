@@ -22,7 +22,7 @@ from preprocessing.geometry import SourceGeometry
 from preprocessing.nifti import choose_slice_axis, read_nifti
 from preprocessing.parallel import run_jobs
 from preprocessing.reassembly import assemble
-from preprocessing.slicing import relative_levels, write_volume
+from preprocessing.slicing import Companions, relative_levels, write_volume
 from preprocessing.splits import assign_splits
 from util.errors import UserError
 
@@ -218,7 +218,7 @@ def test_data_folder(tmp_path: Path, inputs: tuple[Path, Path]) -> None:
         for row in volume.slices:
             image = read_image(tmp_path / "D" / volume.folder / row.file)
             mask = read_mask(tmp_path / "D" / f"{volume.folder}_mask" / row.file)
-            assert image.shape == mask.shape == (SHAPE[1], SHAPE[0])
+            assert image.shape == mask.shape == (34, 34)
             assert read_pixels(tmp_path / "D" / volume.folder / row.file).dtype == np.uint16
             assert image[mask].mean() > 0.2 > image[~mask].mean()
     preprocess(*arguments, tmp_path / "again")
@@ -261,7 +261,8 @@ def write_head(dataroot: Path, volume: NDArray[np.float32], **more: object) -> V
 def test_truth_labels_and_levels_stand_beside_the_slices(tmp_path: Path) -> None:
     truth = head(1) * 3
     labels = (head() > 700).astype(np.uint8) * 4
-    entry = write_head(tmp_path, head(), truth=truth, labels=labels, level_mm=np.arange(6) * 5.0)
+    known = Companions(truth=truth, labels=labels)
+    entry = write_head(tmp_path, head(), companions=known, level_mm=np.arange(6) * 5.0)
     assert [row.level_mm for row in entry.slices] == [5, 10, 15, 20, 25]
     assert entry.subject == "s-0" and entry.slices[0].file == "s-0_001.png"
     folders = {path.name for path in tmp_path.iterdir()}

@@ -8,8 +8,9 @@ from pathlib import Path
 from data.cache.slice_cache import SliceCache
 from data.folder.check import refuse_or_exclude, sort_problems, summary
 from data.folder.doubts import doubts
-from data.folder.manifest import DOMAINS
+from data.folder.manifest import DOMAINS, read_placements
 from data.registry import DATASETS
+from data.scale import unlike_domains
 from data.unaligned_dataset import UnalignedMaskDataset
 from options.train_options import RunOptions
 from util.problems import Problem
@@ -46,7 +47,8 @@ def open_data(
     return dataset, unseen, problems
 
 
-def warnings_of_data(run: RunOptions, skipped: Sequence[Problem]) -> list[str]:
-    """Sentences on bad files that were left out, and on what is probably a mistake in the data."""
+def warnings_of_data(run: RunOptions, dataset: UnalignedMaskDataset, skipped: Sequence[Problem]) -> list[str]:
+    """Sentences on bad files that were left out, on domains that differ in scale, and on probable mistakes."""
+    dataroot = Path(run.train.dataroot)
     left_out = [f"--skip_bad left out {summary(skipped, run.run_dir)}"] if skipped else []
-    return [*left_out, *doubts(Path(run.train.dataroot), ("train", "val"))]
+    return [*left_out, unlike_domains(dataset, read_placements(dataroot)), *doubts(dataroot, ("train", "val"))]

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from data.folder.manifest import read_placements
+from data.scale import as_json, scales
 from data.unaligned_dataset import UnalignedMaskDataset
 from models.stage import Stage
 from models.weights import weights_files
@@ -184,6 +186,7 @@ def describe_run(
         UserError: it cannot be written.
     """
     current = fingerprint(dataset)
+    known = read_placements(Path(run.train.dataroot))
     with writable(run):
         info = write_run_info(
             run.run_dir,
@@ -192,7 +195,7 @@ def describe_run(
             data_fingerprint=current,
             device=device,
             resumed=resumed,
-            extra={"skipped": as_rows(skipped)},
+            extra={"skipped": as_rows(skipped), "slices": as_json(scales(known, "train"))},
         )
     if info.get("data_fingerprint") == current:
         return ""

@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 
 from data.folder.slices import SLICE_SUFFIXES, clean_subject
 from util.errors import UserError
-from util.reading import lies_in, read_structure
+from util.reading import lies_in, read_bounded, read_structure
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
@@ -27,6 +27,7 @@ DOMAINS = ("A", "B")
 MAX_NAME = 230  # characters of a subject's name; file names add index, kind of image and suffix
 MAX_VOXELS = 2**26  # of a volume; reassembling a larger one takes more than 1 GB
 MAX_MM = 1e6  # largest value allowed in an affine
+MAX_SIDE = 4096  # pixels a side of a grid in mm
 MAX_BYTES = 256 * 2**20  # of the file: a million slices take some 140 MB,
 MAX_VALUES = 6_000_000  # and five values each
 
@@ -45,10 +46,24 @@ class SliceEntry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     level_mm: float | None = None
 
 
+class GridEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """The grid in mm that a volume's slices were resampled to, and where it lies in the source.
+
+    `pixel_mm`: side of its square pixels; `size`: its rows and columns. `box`: left, top, right and bottom of the grid
+    in pixels of the source's slice image, counted from that image's outer edge; the grid may be larger than the image.
+    """
+
+    pixel_mm: Annotated[float, Meta(gt=0, le=MAX_MM)]
+    size: Annotated[list[Annotated[int, Meta(ge=1, le=MAX_SIDE)]], Meta(min_length=2, max_length=2)]
+    box: Annotated[list[Annotated[float, Meta(ge=-MAX_MM, le=MAX_MM)]], Meta(min_length=4, max_length=4)]
+
+
 class VolumeEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """One volume. `window` maps source intensity to [0, 1]: (value - window[0]) / (window[1] - window[0]).
 
     `person` is whom it shows, equal for all volumes of one person; None: told by the subject's name, see `person_of`.
+    `grid` is None where slices have the pixels of the source. `thickness_mm` is the thickness over which neighbouring
+    slices were averaged; None: not at all.
     """
 
     subject: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
@@ -67,6 +82,8 @@ class VolumeEntry(Struct, frozen=True, forbid_unknown_fields=True):
     qform_code: Code = 0
     truth_window: Window | None = None
     person: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)] | None = None
+    grid: GridEntry | None = None
+    thickness_mm: Annotated[float, Meta(gt=0, le=MAX_MM)] | None = None
 
     @property
     def folder(self) -> str:
@@ -123,6 +140,35 @@ def _read(path: Path, version: tuple[int, ...]) -> Manifest:
     return manifest
 
 
+class Placement(Struct, frozen=True):
+    """What a volume's entry says of size and place: fields of `VolumeEntry`."""
+
+    split: str
+    domain: str
+    spacing_mm: list[float]
+    slice_axis: int
+    grid: GridEntry | None = None
+    thickness_mm: float | None = None
+
+
+class _Placements(Struct, frozen=True):
+    volumes: list[Placement]
+
+
+def read_placements(dataroot: Path) -> list[Placement]:
+    """The placements of all volumes; none without a manifest, or with one that `read_manifest` refuses.
+
+    The slices' entries are skipped: a million of them take 300 MB and seconds.
+    """
+    path = dataroot / MANIFEST_NAME
+    if not path.exists():
+        return []
+    try:
+        return msgspec.json.decode(read_bounded(path, MAX_BYTES), type=_Placements).volumes
+    except (UserError, msgspec.MsgspecError):
+        return []
+
+
 def forget_manifest() -> None:
     """Free the memory of the manifest read last."""
     _read.cache_clear()
@@ -149,6 +195,9 @@ def _check_volume(volume: VolumeEntry, place: str) -> None:
     for name in ("window", "truth_window"):
         window = getattr(volume, name)
         _need(window is None or window[0] < window[1], f"{place}.{name}", window, "[low, high]")
+    if volume.grid is not None:
+        left, top, right, bottom = volume.grid.box
+        _need(left < right and top < bottom, f"{place}.grid.box", volume.grid.box, "[left, top, right, bottom]")
     _check_slices(volume, place)
 
 
