@@ -118,7 +118,7 @@ class VolumeOptions:
 class BenchmarkOptions:
     """The simulated benchmark."""
 
-    n_train: int = _simulation(24, "training subjects of each domain; A and B have different ones", low=1)
+    n_train: int = _simulation(24, "training subjects of each domain, of different people in A and B", low=1)
     n_val: int = _simulation(4, "validation subjects, each in both domains", low=0)
     n_test: int = _simulation(12, "test subjects, each in both domains", low=0)
     people: str | None = _simulation(
