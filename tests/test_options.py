@@ -109,14 +109,15 @@ IDLE_IN_PREPROCESSING: list[tuple[str, Sequence[str], Sequence[str]]] = [
         "--slice_axis=R", "--pixel_mm=1.0", "--fov_mm=240.0", "--thickness_mm=5.0")),
     ("--input_A=V", SIMULATED, []),
     *((option, VOLUMES, SIMULATED) for option in (
-        "--n_train=2", "--n_val=2", "--n_test=2", "--matrix=64", "--protocol_A=0.3T-T1w", "--protocol_B=3T-T1w",
-        "--nifti", "--anatomy=N", "--deformation=0.5", "--ventricles=2.0", "--sulci_mm=0.5", "--lesions=wmh",
-        "--faults=noise",
+        "--n_train=2", "--n_val=2", "--n_test=2", "--people=P", "--matrix=64", "--protocol_A=0.3T-T1w",
+        "--protocol_B=3T-T1w", "--nifti", "--anatomy=N", "--deformation=0.5", "--ventricles=2.0", "--sulci_mm=0.5",
+        "--lesions=wmh", "--faults=noise",
         *(f"--{name}_{domain}=1.0" for domain in "AB"
           for name in ("tr", "te", "ti", "flip", "thickness", "partial_fourier", "snr")))),
     *((option, (*VOLUMES, "--all_test"), VOLUMES) for option in ("--val_fraction=0.3", "--test_fraction=0.3")),
     ("--seed=3", (*VOLUMES, "--all_test"), VOLUMES),
     ("--seed=3", (*VOLUMES, "--val_fraction=0", "--test_fraction=0"), (*VOLUMES, "--val_fraction=0")),
+    ("--people=P", (*SIMULATED, "--anatomy=N"), SIMULATED),
     ("--n_lesions=2", SIMULATED, (*SIMULATED, "--lesions=wmh")),
     ("--lesions_in=all", SIMULATED, (*SIMULATED, "--lesions=wmh")),
     ("--lesions=wmh", (*SIMULATED, "--n_test=0"), (*SIMULATED, "--n_test=0", "--lesions_in=train")),
