@@ -63,9 +63,9 @@ class Evaluation:
         Each of `processes` tests its part of the subjects, one at a time; the first one then summarises all of them.
         Returns: the measures in the first process; None in the others.
         """
-        target = self._target_quantiles(processes)
         with ThreadPoolExecutor(processes.processors) as pool:
-            parts = processes.collected(processes.together(partial(self._part, processes, target, pool)))
+            fitted = self._fit_baselines(pool, processes)
+            parts = processes.collected(processes.together(partial(self._part, processes, fitted, pool)))
             if not parts:
                 return None
             return self._summarise(self._merge(parts), pool)
@@ -87,19 +87,22 @@ class Evaluation:
             **self.provenance.facts(),
         }
 
-    def _target_quantiles(self, processes: Processes) -> np.ndarray | None:
-        """Intensity quantiles of the target domain's training slices, for the baselines."""
-        known = self.data.train_target if self.model.can_synthesise and self.with_baselines else None
-        return None if known is None else baselines.pooled_quantiles(known, processes)
+    def _fit_baselines(self, pool: Executor, processes: Processes) -> baselines.Fitted | None:
+        """What the baselines learn from training slices; without those of the source domain, from the test's own."""
+        data = self.data
+        if data.train_target is None or not (self.model.can_synthesise and self.with_baselines and data.has_truth):
+            return None
+        source = data.source if data.train_source is None else data.train_source
+        return baselines.fit(source, data.train_target, pool, processes)
 
-    def _part(self, processes: Processes, target: np.ndarray | None, pool: Executor) -> Findings:
+    def _part(self, processes: Processes, fitted: baselines.Fitted | None, pool: Executor) -> Findings:
         """The findings for this process' subjects."""
         found = Findings()
         if self.model.can_synthesise:
             for name in ("images", "volumes"):
                 (self.results / name).mkdir(parents=True, exist_ok=True)
             sets = UnpairedTable(self.inception, found.sets)
-            self._synthesis(found, sets, processes, target, pool)
+            self._synthesis(found, sets, processes, fitted, pool)
             for real in self._subjects(self.data.target, processes):
                 sets.add("real_B", real.subject, real.visible, self._embedding(real.visible, real.mask))
         if self._why_no_levels() is None:
@@ -113,7 +116,7 @@ class Evaluation:
         found: Findings,
         sets: UnpairedTable,
         processes: Processes,
-        target: np.ndarray | None,
+        fitted: baselines.Fitted | None,
         pool: Executor,
     ) -> None:
         """Synthesise, write and score fake_B and the baselines, subject by subject."""
@@ -127,7 +130,7 @@ class Evaluation:
             self._write_volume(found, volume, fake_B)
             rows = {"fake_B": fake_B}
             if volume.truth is not None and self.with_baselines:
-                rows |= baselines.synthesise(volume, target, pool)
+                rows |= baselines.synthesise(volume, fitted, pool)
             _score(found.scores, volume, rows, pool)
             if self.data.target is not None:
                 for row, slices in (("fake_B", fake_B), ("identity", volume.visible)):

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from data.folder.slice_folder import SliceFolder
 from data.folder.slices import slice_name, write_image
-from evaluation import baselines, level_error, restoration, unpaired
+from evaluation import level_error, restoration, unpaired
 from evaluation.evaluate import DEFINITIONS
 from evaluation.folders import open_test_data
-from evaluation.paired import MEASURES, PairedTable, score
+from evaluation.paired import MEASURES, PairedTable
 from evaluation.pictures import error_map
 from evaluation.predict import Device, MirrorAverage, NetworkGrid, synthesise
 from evaluation.record import Record, write_csv, write_json
@@ -121,50 +121,6 @@ def test_synthesis_never_sees_truth_or_background(volume: SubjectSlices) -> None
     inner = np.zeros(SHAPE, dtype=bool)
     inner[15:29, 15:25] = True
     np.testing.assert_allclose(synthesise(Brighten(), other, GRID, CPU)[:, inner], plain[:, inner], atol=1e-6)
-
-
-def test_pooled_quantiles_are_those_of_all_foreground(dataroot: Path) -> None:
-    folder = SliceFolder(dataroot, "train", "B")
-    values = np.concatenate([folder.image(i)[folder.mask(i)] for i in range(len(folder))])
-    found = baselines.pooled_quantiles(folder)
-    np.testing.assert_allclose(found, np.quantile(values, baselines.QUANTILES), atol=2e-3)
-    assert (np.diff(found) >= 0).all()
-
-
-def test_histogram_match_reaches_the_target_and_keeps_order(volume: SubjectSlices) -> None:
-    target = (baselines.QUANTILES**2).astype(np.float32)
-    matched = baselines.match_histogram(volume.image, volume.mask, target)
-    assert (matched[~volume.mask] == 0).all()
-    np.testing.assert_allclose(np.quantile(matched[volume.mask], baselines.QUANTILES), target, atol=5e-3)
-    order = np.argsort(volume.image[volume.mask], kind="stable")
-    assert (np.diff(matched[volume.mask][order]) >= 0).all()
-
-
-def test_histogram_match_with_ties() -> None:
-    image = np.array([[[0.0, 0.0, 0.0, 1.0]]], dtype=np.float32)
-    mask = np.ones_like(image, dtype=bool)
-    matched = baselines.match_histogram(image, mask, baselines.QUANTILES.astype(np.float32))
-    assert np.unique(matched[image == 0]).size == 1 and matched[image == 0][0] < matched[image == 1][0]
-
-
-def test_noise_is_estimated(volume: SubjectSlices) -> None:
-    assert baselines.noise_sigma(volume.image, volume.mask) == pytest.approx(0.05, rel=0.2)
-    assert baselines.noise_sigma(volume.truth, volume.mask) < 0.01
-
-
-def test_classical_denoises_and_none_reads_the_truth(volume: SubjectSlices, dataroot: Path) -> None:
-    target = baselines.pooled_quantiles(SliceFolder(dataroot, "train", "B"))
-    with ThreadPoolExecutor(2) as pool:
-        rows = baselines.synthesise(volume, target, pool)
-        blind = baselines.synthesise(replace(volume, truth=None, truth_mask=None), target, pool)
-        assert set(baselines.synthesise(volume, None, pool)) == {"identity"}
-    assert set(rows) == set(baselines.BASELINES)
-    for row in rows:
-        np.testing.assert_array_equal(rows[row], blind[row])
-    np.testing.assert_array_equal(rows["identity"], volume.visible)
-    scores = {row: score(slices, volume.truth, volume.truth_mask) for row, slices in rows.items()}
-    assert scores["classical"]["psnr"] > scores["histogram"]["psnr"] + 2
-    assert scores["histogram"]["psnr"] > scores["identity"]["psnr"]
 
 
 def test_paired_table_gives_means_and_no_narrow_intervals() -> None:
