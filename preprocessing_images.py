@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         if options.simulate is None:
             manifest, left_out = slice_volumes(dataroot, volumes, options.output, processes)
         else:
-            manifest = simulate(dataroot, options.simulate, options, processes)
+            manifest = simulate(dataroot, options, processes)
         if processes.first:
             Console().print(summary(dataroot, manifest))
             if left_out:
@@ -78,31 +78,14 @@ def slice_volumes(
     return write_dataset(plan, found, workers=output.workers, recorded=fractions, processes=processes)
 
 
-def simulate(dataroot: Path, preset: str, options: PreprocessOptions, processes: Processes) -> Manifest:
-    """Write the simulated paired benchmark."""
-    from simulation.benchmark import Benchmark, write_benchmark  # late: only simulating needs the simulator
+def simulate(dataroot: Path, options: PreprocessOptions, processes: Processes) -> Manifest:
+    """Write the simulated paired benchmark, and say how its fields differ."""
+    from simulation.benchmark import notes_on, write_benchmark  # late: only simulating needs the simulator
 
-    chosen, output = options.benchmark, options.output
-    benchmark = Benchmark(
-        processes.alone(partial(chosen.preset, preset)),
-        chosen.n_train,
-        chosen.n_val,
-        chosen.n_test,
-        seed=output.seed,
-        bits=output.bits,
-        matrix=chosen.matrix,
-        nifti=chosen.nifti,
-        anatomy=chosen.anatomy,
-        deformation=chosen.deformation,
-        ventricles=chosen.ventricles,
-        sulci_mm=chosen.sulci_mm,
-        lesions=chosen.lesions,
-        n_lesions=chosen.n_lesions,
-        lesions_in=chosen.lesions_in,
-        faults=processes.alone(lambda: chosen.fault_names),
-        fault_probability=chosen.fault_probability,
-    )
-    return write_benchmark(dataroot, benchmark, workers=output.workers, processes=processes)
+    benchmark = processes.alone(options.simulated)
+    manifest = write_benchmark(dataroot, benchmark, workers=options.output.workers, processes=processes)
+    processes.alone(lambda: print_notes(notes_on(benchmark, manifest)))
+    return manifest
 
 
 if __name__ == "__main__":

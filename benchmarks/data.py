@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from benchmarks.compute import Case, peak_mb
-from data.cache.slice_cache import CACHE_NAME, SliceCache
+from data.cache.place import CACHE_NAME
+from data.cache.slice_cache import SliceCache
 from data.registry import DATASETS
 from models import MODELS
 from options.train_options import parse
@@ -44,7 +45,7 @@ def load_case(case: Case) -> Result:
         run = parse(["--dataroot", str(dataroot), "--model", case.model, "--load_size", str(case.size)])
         start = time.perf_counter()
         cache = SliceCache(dataroot, Path(folder) / CACHE_NAME)
-        dataset = DATASETS[MODELS[case.model].dataset_mode](cache, run.data)
+        dataset = DATASETS[MODELS[case.model].Options.dataset_mode](cache, run.data)
         cold = time.perf_counter() - start
         epochs: list[float] = []
         while len(epochs) < 2 or sum(epochs) < case.seconds:

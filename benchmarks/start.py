@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from benchmarks.compute import Case
 from data.cache.pack import ALIGNED, problem_columns
-from data.cache.slice_cache import CACHE_NAME, SliceCache
+from data.cache.place import CACHE_NAME
+from data.cache.slice_cache import SliceCache
 from data.cache.store import DATA_NAME
 from data.cache.subject_columns import subject_columns
 from data.folder.manifest import DOMAINS, FORMAT, MANIFEST_NAME, SliceEntry, VolumeEntry

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from data.unaligned_dataset import UnalignedDataset, UnalignedMaskDataset
+from typing import TYPE_CHECKING
 
-DATASETS: dict[str, type[UnalignedMaskDataset]] = {
-    "unaligned_mask": UnalignedMaskDataset,
-    "unaligned": UnalignedDataset,
+from data.unaligned_options import UnalignedOptions
+from util.lazy import Lazy
+
+if TYPE_CHECKING:
+    from data.unaligned_dataset import UnalignedMaskDataset
+
+DATASETS: dict[str, Lazy[UnalignedMaskDataset]] = {
+    "unaligned_mask": Lazy("data.unaligned_dataset.UnalignedMaskDataset", UnalignedOptions),
+    "unaligned": Lazy("data.unaligned_dataset.UnalignedDataset", UnalignedOptions),
 }

@@ -22,9 +22,9 @@ from data.cache.packed_slices import PackedSlices
 from data.folder.manifest import DOMAINS, Placement, read_placements
 from data.transforms import to_network
 from data.unaligned_dataset import UnalignedMaskDataset
-from util.checkpoint import RUN_INFO_NAME
 from util.errors import UserError, warn
 from util.reading import read_json
+from util.runs import RUN_INFO_NAME
 
 PLANES = {0: "sagittal", 1: "coronal", 2: "axial"}
 SAME_FOV = 0.01  # relative difference of fields of view that is not told,
@@ -134,8 +134,8 @@ def unlike_domains(dataset: UnalignedMaskDataset, volumes: Sequence[Placement]) 
     if not found:
         return ""
     return (
-        f"A and B differ: {'; '.join(found)}. Networks may learn that difference instead of the contrast; volumes put "
-        f"through preprocessing_images.py together share one grid in mm"
+        f"A and B differ: {'; '.join(found)}; networks may learn that difference instead of the contrast, and volumes "
+        f"put through preprocessing_images.py together share one grid in mm"
     )
 
 

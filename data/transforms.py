@@ -13,23 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.raw_batch import RawGroup
+from data.unaligned_options import PAD, crops, resizes
 
-PREPROCESS = ("pad_and_resize", "resize", "crop", "resize_and_crop", "none")
-PAD = "pad_and_resize"  # to a square, then to load_size: what is square already is only resized
 BACKGROUND = -1.0
 TOP, LEFT, FLIP = range(3)  # columns of `RawGroup.crops`
 BIT_WEIGHTS = (128, 64, 32, 16, 8, 4, 2, 1)  # bit order of `np.packbits`
 HALF = 0.4999  # a half less what rounding may take from it, so that all pixels of which a half is covered are alike
-
-
-def resizes(preprocess: str) -> bool:
-    """Whether slices are resized to a square of load_size."""
-    return "resize" in preprocess
-
-
-def crops(preprocess: str) -> bool:
-    """Whether slices are cropped in training."""
-    return preprocess.endswith("crop")
 
 
 def hashed_uniform(keys: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
@@ -70,10 +59,8 @@ class TrainTransform:
     def __call__(self, group: RawGroup) -> tuple[Tensor, Tensor]:
         """Image and mask, (n, 1, h, w), of slices of one size."""
         image, mask = as_float(group.pixels).unsqueeze(1), _unpack(group.bits, group.pixels.shape).unsqueeze(1)
-        if self.pad:
-            image, mask = _squared(image), _squared(mask)
         if self.load_size is not None:
-            image, mask = _resize(image, mask, self.load_size)
+            image, mask = _resize(image, mask, self.load_size, pad=self.pad)
         if self.crop_size is not None or self.flip:
             image, mask = (self._crop(x, group.crops) for x in (image, mask))
         return _to_input_range(image, mask)
@@ -118,23 +105,33 @@ def _square_padding(height: int, width: int) -> tuple[int, int, int, int]:
     return across // 2, across - across // 2, up // 2, up - up // 2
 
 
-def _squared(x: Tensor) -> Tensor:
-    """Images or masks (n, 1, H, W) padded with 0 to squares."""
-    padding = _square_padding(*x.shape[-2:])
-    return F.pad(x, padding) if any(padding) else x
-
-
-def _resize(image: Tensor, mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
+def _resize(image: Tensor, mask: Tensor, side: int, *, pad: bool = False) -> tuple[Tensor, Tensor]:
     """Both resized to (n, 1, side, side), bilinear with antialiasing; the mask is 1 where it covers half of a pixel.
 
     Picking the nearest pixel instead would shift masks against their images, by up to half a pixel.
+
+    Args: pad: make squares of them first. Where a pixel shows the slice in part and padding in part, only the slice
+        counts.
     """
-    if image.shape[-2:] == (side, side):
-        return image, mask
-    resized, covered = (
-        F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=True) for x in (image, mask)
-    )
-    return resized, (covered > HALF).float()
+    padding = _square_padding(*image.shape[-2:]) if pad else (0, 0, 0, 0)
+    if not any(padding):
+        if image.shape[-2:] == (side, side):
+            return image, mask
+        resized, covered = (_interpolated(x, (side, side)) for x in (image, mask))
+        return resized, (covered > HALF).float()
+    resized = _interpolated(F.pad(image, padding, mode="replicate"), (side, side))
+    covered = _interpolated(F.pad(mask, padding), (side, side))
+    return resized, (covered > HALF * _shown(mask, padding, side)).float()
+
+
+def _interpolated(x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    return F.interpolate(x, size, mode=mode, align_corners=False, antialias=True)
+
+
+def _shown(like: Tensor, padding: tuple[int, int, int, int], side: int) -> Tensor:
+    """How much of each pixel (1, 1, side, side) shows a slice, from 0 to 1, the rest being padding."""
+    slice_ = torch.ones(1, 1, *like.shape[-2:], device=like.device)
+    return _interpolated(F.pad(slice_, padding), (side, side))
 
 
 def _to_input_range(image: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,10 +153,8 @@ def to_network(
     """
     pair = (torch.from_numpy(np.ascontiguousarray(x)).unsqueeze(-3).float() for x in (image, mask))
     x, foreground = (tensor if tensor.ndim == 4 else tensor.unsqueeze(0) for tensor in pair)
-    if preprocess == PAD:
-        x, foreground = _squared(x), _squared(foreground)
     if resizes(preprocess):
-        x, foreground = _resize(x, foreground, load_size)
+        x, foreground = _resize(x, foreground, load_size, pad=preprocess == PAD)
     x, foreground = _to_input_range(x, foreground)
     height, width = x.shape[-2:]
     pad = (0, -width % multiple, 0, -height % multiple)
@@ -174,9 +169,14 @@ def to_native(x: Tensor, shape: tuple[int, int], *, preprocess: str, load_size: 
     """
     height, width = (load_size, load_size) if resizes(preprocess) else shape
     image = (x[None, :, :height, :width].float() + 1) / 2  # background is 0, which resizing leaves exactly as it is
-    left, right, top, bottom = _square_padding(*shape) if preprocess == PAD else (0, 0, 0, 0)
+    padding = _square_padding(*shape) if preprocess == PAD else (0, 0, 0, 0)
+    left, right, top, bottom = padding
     padded = shape[0] + top + bottom, shape[1] + left + right
     if (height, width) != padded:
-        image = F.interpolate(image, padded, mode="bicubic", align_corners=False, antialias=True)
+        if any(padding):  # what lies in the padding must not darken the slice's border
+            shown = _shown(image.new_empty(shape), padding, height)
+            image = _interpolated(image * shown, padded, "bicubic") / _interpolated(shown, padded, "bicubic").clamp(0.1)
+        else:
+            image = _interpolated(image, padded, "bicubic")
     image = image[0, 0, top : top + shape[0], left : left + shape[1]]
     return image.clamp(0, 1).cpu().numpy()

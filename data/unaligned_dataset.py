@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,68 +16,11 @@ from data.cache.packed_slices import PackedSlices
 from data.cache.slice_cache import SliceCache
 from data.raw_batch import RawBatch, RawGroup
 from data.sampling import Batches, Draws
-from data.transforms import PAD, PREPROCESS, TrainTransform, crops, resizes, to_network
+from data.transforms import TrainTransform, to_network
+from data.unaligned_options import UnalignedOptions
 from util.errors import UserError
-from util.needs import Need, chosen, fact
-from util.schema import flag
 
 LEVELS = "levels"  # a stage's kind of sampling: batches of distinct levels; any other kind is the shuffled epoch
-LOADED = Need(
-    "a --preprocess that resizes, or crop without --crop_size",
-    lambda o: resizes(o.preprocess) or (crops(o.preprocess) and not o.crop_size),
-)
-
-
-@dataclass(frozen=True)
-class UnalignedOptions:
-    """How slices are transformed and combined."""
-
-    load_size: int = flag(224, "side in pixels that slices are resized to", group="data", low=16, needs=LOADED)
-    crop_size: int = flag(
-        0,
-        "side in pixels of random crops; 0: --load_size",
-        group="data",
-        low=0,
-        needs=chosen(preprocess=[way for way in PREPROCESS if crops(way)]),
-    )
-    preprocess: str = flag(
-        PAD,
-        "what happens to slices at loading; resize stretches those that are not square",
-        group="data",
-        choices=PREPROCESS,
-    )
-    flip: bool = flag(False, "flip slices left to right at random", group="data")
-    direction: str = flag("AtoB", "which domain is the source", group="data", choices=("AtoB", "BtoA"))
-    serial_batches: bool = flag(
-        False,
-        "take A's slices in file order",
-        group="data",
-        needs=fact("takes_slices_in_turn", "another stage than SGP's, which takes distinct levels", otherwise=True),
-    )
-    max_dataset_size: int | None = flag(None, "use only the first slices of each domain", group="data", low=1)
-    level_tolerance: float = flag(
-        0.03,
-        "partners differ by at most this relative level p",
-        group="data",
-        low=0,
-        high=1,
-        needs=fact("pairs_by_level", "a stage whose partners do not come from SGP", otherwise=True),
-    )
-    level_crop: float = flag(
-        0.1,
-        "SGP batches: random cut of each volume's level range, per end",
-        group="data",
-        low=0,
-        high=0.45,
-        needs=fact("trains_sgp", "an SGP to train"),
-    )
-
-    @property
-    def network_size(self) -> int | None:
-        """Side in pixels of the models' input; None for `--preprocess none`, which keeps the slices' own size."""
-        if self.preprocess == "none":
-            return None
-        return (self.crop_size or self.load_size) if crops(self.preprocess) else self.load_size
 
 
 class UnalignedMaskDataset(Dataset[Batch]):

@@ -13,13 +13,14 @@ import numpy as np
 from rich.progress import track
 
 from data.folder.slice_folder import SliceFolder
-from evaluation import baselines, level_error, paired, restoration, unpaired, verdict
+from evaluation import baselines, level_error, paired, people, restoration, unpaired, verdict
 from evaluation.encoder import Encoder
 from evaluation.findings import Findings, Rows
 from evaluation.folders import TestData
 from evaluation.paired import PairedTable
+from evaluation.people import people_in, put_people
 from evaluation.pictures import write_pictures
-from evaluation.predict import Device, Embedder, MirrorAverage, NetworkGrid, Restorer, embed, synthesise
+from evaluation.predict import Device, Embedder, MirrorAverage, NetworkGrid, embed, synthesise
 from evaluation.provenance import Provenance
 from evaluation.record import Record, Scores
 from evaluation.subjects import SubjectSlices, part_of, positions_by_subject, read_subject
@@ -27,6 +28,7 @@ from evaluation.unpaired import UnpairedTable
 from evaluation.verdict import put_verdict
 from evaluation.volumes import why_incomplete, write_volume
 from models.base_model import BaseModel
+from models.lsc_model import LSC
 from util.problems import as_rows
 from util.processes import ALONE, Processes
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 LSC_SLICES = 64  # evenly spaced high-field slices for the score of LSC
 DEFINITIONS = {
     name: text
-    for part in (verdict, paired, unpaired, level_error, restoration)
+    for part in (verdict, paired, people, unpaired, level_error, restoration)
     for name, text in part.DEFINITIONS.items()
 }
 
@@ -63,9 +65,9 @@ class Evaluation:
         Each of `processes` tests its part of the subjects, one at a time; the first one then summarises all of them.
         Returns: the measures in the first process; None in the others.
         """
-        target = self._target_quantiles(processes)
         with ThreadPoolExecutor(processes.processors) as pool:
-            parts = processes.collected(processes.together(partial(self._part, processes, target, pool)))
+            fitted = self._fit_baselines(pool, processes)
+            parts = processes.collected(processes.together(partial(self._part, processes, fitted, pool)))
             if not parts:
                 return None
             return self._summarise(self._merge(parts), pool)
@@ -87,19 +89,22 @@ class Evaluation:
             **self.provenance.facts(),
         }
 
-    def _target_quantiles(self, processes: Processes) -> np.ndarray | None:
-        """Intensity quantiles of the target domain's training slices, for the baselines."""
-        known = self.data.train_target if self.model.can_synthesise and self.with_baselines else None
-        return None if known is None else baselines.pooled_quantiles(known, processes)
+    def _fit_baselines(self, pool: Executor, processes: Processes) -> baselines.Fitted | None:
+        """What the baselines learn from training slices; without those of the source domain, from the test's own."""
+        data = self.data
+        if data.train_target is None or not (self.model.can_synthesise and self.with_baselines and data.has_truth):
+            return None
+        source = data.source if data.train_source is None else data.train_source
+        return baselines.fit(source, data.train_target, pool, processes)
 
-    def _part(self, processes: Processes, target: np.ndarray | None, pool: Executor) -> Findings:
+    def _part(self, processes: Processes, fitted: baselines.Fitted | None, pool: Executor) -> Findings:
         """The findings for this process' subjects."""
         found = Findings()
         if self.model.can_synthesise:
             for name in ("images", "volumes"):
                 (self.results / name).mkdir(parents=True, exist_ok=True)
             sets = UnpairedTable(self.inception, found.sets)
-            self._synthesis(found, sets, processes, target, pool)
+            self._synthesis(found, sets, processes, fitted, pool)
             for real in self._subjects(self.data.target, processes):
                 sets.add("real_B", real.subject, real.visible, self._embedding(real.visible, real.mask))
         if self._why_no_levels() is None:
@@ -113,7 +118,7 @@ class Evaluation:
         found: Findings,
         sets: UnpairedTable,
         processes: Processes,
-        target: np.ndarray | None,
+        fitted: baselines.Fitted | None,
         pool: Executor,
     ) -> None:
         """Synthesise, write and score fake_B and the baselines, subject by subject."""
@@ -127,7 +132,7 @@ class Evaluation:
             self._write_volume(found, volume, fake_B)
             rows = {"fake_B": fake_B}
             if volume.truth is not None and self.with_baselines:
-                rows |= baselines.synthesise(volume, target, pool)
+                rows |= baselines.synthesise(volume, fitted, pool)
             _score(found.scores, volume, rows, pool)
             if self.data.target is not None:
                 for row, slices in (("fake_B", fake_B), ("identity", volume.visible)):
@@ -176,7 +181,7 @@ class Evaluation:
             self._paired(record, table)
             self._unpaired(record, UnpairedTable(self.inception, found.sets))
         else:
-            for section in ("paired", "unpaired", "n_volumes"):
+            for section in ("paired", "by_person", "unpaired", "n_volumes"):
                 record.null(section, why="this model has no generator, so there is nothing to compare")
         put_verdict(record)
         self._sgp(record, found.levels)
@@ -191,9 +196,12 @@ class Evaluation:
     def _paired(self, record: Record, table: PairedTable) -> None:
         folder = self.data.source.folder.name
         if not self.data.has_truth:
-            record.null("paired", why=f"no truth: there is no folder {folder}_truth")
+            for section in ("paired", "by_person"):
+                record.null(section, why=f"no truth: there is no folder {folder}_truth")
             return
-        table.summarise(record, seed=self.seed)
+        persons = people_in(self.data.source, self.data.subjects)
+        table.summarise(record, persons)
+        put_people(record, table.rows, persons)
         for row in baselines.BASELINES:
             if row not in table.rows:
                 why = "no training slices of the target domain" if self.with_baselines else "--no_baselines was given"
@@ -204,7 +212,9 @@ class Evaluation:
             split, domain = self.data.source.split, self.data.target_domain
             record.null("unpaired", why=f"no real slices to compare with: there is no folder {split}{domain}")
         else:
-            sets.summarise(record, seed=self.seed)
+            folders = (self.data.source, self.data.target)
+            sources, targets = (people_in(folder, positions_by_subject(folder)) for folder in folders)
+            sets.summarise(record, {"fake_B": sources, "identity": sources, "real_B": targets}, seed=self.seed)
 
     def _why_no_levels(self) -> str | None:
         """The reason why the section `sgp` cannot be computed, or None."""
@@ -232,7 +242,7 @@ class Evaluation:
         embedding = embed(sgp, volume.image, volume.mask, folder.domain, self.grid, self.on)
         return level_error.levelled(volume, embedding)
 
-    def _lsc(self, record: Record, lsc: Restorer | None, pool: Executor) -> None:
+    def _lsc(self, record: Record, lsc: LSC | None, pool: Executor) -> None:
         """Section `lsc`: restoration of high-field slices, those of test subjects and those of training."""
         if lsc is None:
             record.null("lsc", why="this model has no LSC part")
@@ -247,7 +257,8 @@ class Evaluation:
                 inputs, heads = zip(
                     *(self.grid.tensor(folder.image(i)[None], folder.mask(i)[None]) for i in positions), strict=True
                 )
-                scores[name] = restoration.Restoration(lsc, inputs, heads, self.on, seed=self.seed)
+                solve = restoration.untrained_solver(lsc.options) if name == "test" else None
+                scores[name] = restoration.Restoration(lsc, inputs, heads, self.on, seed=self.seed, solve=solve)
         restoration.summarise(record, scores["test"], scores.get("train"), pool)
 
 

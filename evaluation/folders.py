@@ -24,7 +24,7 @@ class TestData:
     """Folders of a test; None if a folder does not exist.
 
     source: slices to synthesise from. target: real slices of the target domain, generally of other subjects.
-    train_target: training slices of the target domain, whose histogram the baselines use.
+    train_source, train_target: training slices of the two domains, which the baselines learn from.
     subjects: positions in `source` by subject. entries: manifest entries of the source volumes by subject.
     skipped: bad files that were left out.
     """
@@ -33,6 +33,7 @@ class TestData:
 
     source: SliceFolder
     target: SliceFolder | None
+    train_source: SliceFolder | PackedSlices | None
     train_target: SliceFolder | PackedSlices | None
     target_domain: str
     has_truth: bool
@@ -50,15 +51,16 @@ def _optional(dataroot: Path, split: str, domain: str) -> SliceFolder | None:
 
 
 def _training_slices(
-    dataroot: Path, domain: str, cache: SliceCache | None
-) -> tuple[SliceFolder | PackedSlices | None, list[Problem]]:
-    """Training slices of a domain, if any, and the problems of subjects in two splits."""
+    dataroot: Path, domains: tuple[str, str], cache: SliceCache | None
+) -> tuple[list[SliceFolder | PackedSlices | None], list[Problem]]:
+    """Training slices of each domain, if any, and the problems of subjects in two splits."""
     if cache is not None:
         try:
-            return (cache.open("train", domain) if cache.has("train", domain) else None), cache.shared_subjects()
+            packs = [cache.open("train", domain) if cache.has("train", domain) else None for domain in domains]
+            return [*packs], cache.shared_subjects()
         except CacheNotWritable:
             pass  # the run folder may belong to another user
-    return _optional(dataroot, "train", domain), subjects_in_two_splits(dataroot)
+    return [_optional(dataroot, "train", domain) for domain in domains], subjects_in_two_splits(dataroot)
 
 
 def open_test_data(
@@ -85,12 +87,14 @@ def open_test_data(
     """
     source_domain, target_domain = ("A", "B") if direction == "AtoB" else ("B", "A")
     source, target = processes.together(partial(_open, dataroot, split, source_domain, target_domain))
-    train_target, shared = processes.first_alone(partial(_training_slices, dataroot, target_domain, cache))
-    others = [folder for folder in (target, train_target) if folder is not None]
+    domains = (source_domain, target_domain)
+    (train_source, train_target), shared = processes.first_alone(partial(_training_slices, dataroot, domains, cache))
+    trained = [folder for folder in (train_source, train_target) if folder is not None]
+    others = [*([] if target is None else [target]), *trained]
     used = {folder.folder for folder in (source, *others)}
     problems = find_problems([source], ("mask", "truth", "truth_mask"), processes=processes)
     problems += find_problems([folder for folder in others if isinstance(folder, SliceFolder)], processes=processes)
-    problems += train_target.problems if isinstance(train_target, PackedSlices) else []
+    problems += [problem for folder in trained if isinstance(folder, PackedSlices) for problem in folder.problems]
     problems += [problem for problem in shared if problem.path.parent in used]
     folders = (source, *others)
     processes.alone(partial(refuse_or_exclude, problems, folders, table_in=table_in, skip_bad=skip_bad))
@@ -101,6 +105,7 @@ def open_test_data(
     return TestData(
         source=source,
         target=target,
+        train_source=train_source,
         train_target=train_target,
         target_domain=target_domain,
         has_truth=source.sibling("truth") is not None,

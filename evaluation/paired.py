@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.metrics import image
-from evaluation.metrics.intervals import LEAST_SUBJECTS, bootstrap_ci95
+from evaluation.metrics.intervals import LEAST_PEOPLE, LEAST_SUBJECTS, mean_interval95, why_no_interval
+from evaluation.people import People
 from evaluation.record import Record, Scores
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 IN_HEAD: dict[str, Callable[[Floats, Floats, Mask], float | None]] = {
+    "psnr_fit": image.psnr_fit,  # first: psnr holds an error of windowing that no model can avoid
     "psnr": image.psnr,
-    "psnr_fit": image.psnr_fit,
     "ssim": image.ssim,
     "nrmse": image.nrmse,
     "mae": image.mae,
@@ -36,8 +37,10 @@ WHY_NONE = {
 WHY_NONE_ELSE = "no head voxels in the truth, or no difference from it"
 
 DEFINITIONS = {
-    "psnr": "dB; mean squared error over the head's voxels of a volume, data range 1 ([0, 1]); mean over subjects",
-    "psnr_fit": "dB; psnr after the best affine intensity fit of each volume to its truth inside the head",
+    "psnr_fit": "dB; psnr after the best affine intensity fit of each volume to its truth inside the head, so that the "
+    "window of intensities decides nothing",
+    "psnr": "dB; mean squared error over the head's voxels of a volume, data range 1 ([0, 1]); mean over subjects; "
+    "holds an error of windowing, as a volume's window depends on its own extreme intensities",
     "ssim": "Gaussian weights of sigma 1.5 px, population covariance, data range 1, one 2-D map per slice; mean of the "
     "map over the head's voxels of a volume; mean over subjects",
     "nrmse": "||prediction - truth|| / ||truth|| over the head's voxels of a volume; mean over subjects",
@@ -46,7 +49,8 @@ DEFINITIONS = {
     "subjects; only slices of at least 176 px per side",
     "psnr_full": "dB; psnr over whole slices, background included",
     "ssim_full": "ssim over whole slices without a rim of 5 px",
-    "ci95": f"95 % percentile bootstrap interval of the mean over subjects; null with fewer than {LEAST_SUBJECTS}",
+    "ci95": "95 % t interval of the mean over subjects, from the spread between people (as the manifest names them, "
+    f"else as told by the names); null with fewer than {LEAST_SUBJECTS} subjects or {LEAST_PEOPLE} people",
     "head": "foreground mask of the truth; predictions are first resampled to the slices' own grid",
 }
 
@@ -66,21 +70,22 @@ class PairedTable:
     def add(self, row: str, subject: str, scores: Scores) -> None:
         self.rows.setdefault(row, {})[subject] = scores
 
-    def summarise(self, record: Record, *, seed: int) -> None:
+    def summarise(self, record: Record, people: People) -> None:
         """Write `paired` into the record: mean over the subjects with the measure, and its interval."""
         for row, subjects in self.rows.items():
             for measure in MEASURES:
-                values = [scores[measure] for scores in subjects.values()]
-                self._summarise_one(record, ("paired", row, measure), [v for v in values if v is not None], seed)
+                found = {name: value for name, scores in subjects.items() if (value := scores[measure]) is not None}
+                self._summarise_one(record, ("paired", row, measure), found, people)
 
     @staticmethod
-    def _summarise_one(record: Record, path: tuple[str, str, str], values: list[float], seed: int) -> None:
-        if not values:
+    def _summarise_one(record: Record, path: tuple[str, str, str], found: dict[str, float], people: People) -> None:
+        if not found:
             record.null(*path, leaves=("mean", "ci95"), why=WHY_NONE.get(path[-1], WHY_NONE_ELSE))
             return
+        values, persons = list(found.values()), [people[subject] for subject in found]
         record.put(*path, "mean", value=float(np.mean(values)))
-        interval = bootstrap_ci95(values, seed=seed)
+        interval = mean_interval95(values, persons)
         if interval is None:
-            record.null(*path, "ci95", why=f"fewer than {LEAST_SUBJECTS} test subjects")
+            record.null(*path, "ci95", why=why_no_interval(len(values), len(set(persons))) or "")
         else:
             record.put(*path, "ci95", value=list(interval))

@@ -13,11 +13,13 @@ from dominate import tags
 from evaluation.level_error import ROWS as LEVEL_ROWS
 from evaluation.paired import HIGHER_IS_BETTER
 from evaluation.paired import MEASURES as PAIRED_MEASURES
+from evaluation.people import DIFFERENCE, OPPONENT, OURS, PERSON_MEASURES
 from evaluation.pictures import ERROR_RANGE, KINDS, picture_name
 from evaluation.record import Record
 from evaluation.unpaired import MEASURES as UNPAIRED_MEASURES
 from util.html_page import new_page
 
+OPEN_ROWS = 40  # people; longer tables are collapsed
 EXAMPLES = 4  # subjects whose middle slice is shown at the top
 EXTRA_STYLE = """
 table.numbers { font-variant-numeric: tabular-nums } th { font-weight: 600; color: #64707d; font-size: 13px }
@@ -38,7 +40,7 @@ ROW_NAMES = {
     "real_B": "real_B (real against real)",
     "identity": "identity (input itself)",
     "histogram": "histogram (matched to trainB)",
-    "classical": "classical (denoised, then histogram)",
+    "classical": "classical (denoised, mapped, sharpened)",
     "sgp": "SGP",
     "same_p": "same relative level p",
     "same_index": "same slice index",
@@ -48,7 +50,8 @@ ROW_NAMES = {
 LEVEL_COLUMNS = ("median", "p95")
 LSC_ROWS = {
     "restored": "restored by LSC",
-    "best_filter": "best filling filter",
+    "solver": "blocks turned back by the untrained solver, then filled (biharmonic)",
+    "best_filter": "best filling filter after the untrained solver",
     "corrupted": "corrupted, input of LSC",
     "restored_train": "restored by LSC, training slices",
 }
@@ -81,6 +84,7 @@ def write_report(
         _facts(facts)
         _pictures(path.parent / "images", stems)
         _paired(record)
+        _by_person(record)
         _unpaired(record)
         _levels(record)
         _restoration(record)
@@ -182,6 +186,32 @@ def _paired(record: Record) -> None:
         tags.p("Mean over subjects, with its 95 % interval below; best value of each column in green.", cls="sub")
 
 
+def _by_person(record: Record) -> None:
+    """fake_B, and how much better it is than `classical`, for each person."""
+    apart = record.tree.get("by_person")
+    if apart is None:
+        return
+    people: dict[str, Any] = apart["people"]
+    kinds = (OURS, DIFFERENCE)
+    columns = {f"{measure}: {kind}": (measure, kind) for measure in PERSON_MEASURES for kind in kinds}
+    columns = {
+        name: (measure, kind)
+        for name, (measure, kind) in columns.items()
+        if any(kind in found.get(measure, {}) for found in people.values())
+    }
+
+    def cell(person: str, column: str) -> None:
+        measure, kind = columns[column]
+        value = people[person].get(measure, {}).get(kind)
+        tags.td("-" if value is None else f"{value:+.3g}" if kind == DIFFERENCE else number(value))
+
+    with tags.section():
+        tags.h2("Person by person")
+        with tags.details(**({"open": True} if len(people) <= OPEN_ROWS else {})):
+            tags.summary(f"{apart['n_people']} people; above 0 fake_B is better than {OPPONENT}")
+            _grid(list(columns), list(people), cell)
+
+
 def _mean(rows: Mapping[str, Any], row: str, measure: str) -> float | None:
     entry = rows[row][measure]
     return None if entry is None else entry["mean"]
@@ -193,7 +223,13 @@ def _unpaired(record: Record) -> None:
         if _missing(record, "unpaired"):
             return
         rows = record.tree["unpaired"]
-        _grid(UNPAIRED_MEASURES, list(rows), lambda row, column: _cell(rows[row][column]))
+        columns = [name for name in UNPAIRED_MEASURES if any(rows[row][name] is not None for row in rows)]
+        _grid(columns or UNPAIRED_MEASURES, list(rows), lambda row, column: _cell(rows[row][column]))
+        tags.p(
+            "Row real_B is what a perfect synthesis would reach; sd is the spread over draws. kd_slice tells anatomy "
+            "rather than realism.",
+            cls="sub",
+        )
 
 
 def _cell(value: float | None) -> None:

@@ -1,4 +1,8 @@
-"""Restoration of corrupted slices by LSC, and by filters that fill the masked blocks (docs/method.md section 6.5)."""
+"""Restoration of corrupted slices by LSC, and by what needs no training (docs/method.md section 6.5).
+
+Without training, blocks are turned back by belief propagation with its initial energies, the part of LSC that is not a
+network, and masked blocks are then filled by a filter.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,14 @@ from torch import Tensor
 from evaluation.metrics.image import psnr
 from evaluation.predict import Device, Restorer
 from evaluation.record import Record
+from models.lsc_model import LSCTraining
+from models.networks.lsc import block_side
+from models.networks.unrotation import Unrotation
 
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 Filling = Callable[[Floats, Mask], Floats]
+Solver = Callable[[Tensor], Tensor]  # corrupted slices (N, 1, h, w) to the same with their blocks turned back
 
 MEDIAN_RADII = (5, 9)  # pixels; of several filter sizes the best one is reported
 GAUSSIAN_SIGMAS = (1.0, 2.0, 4.0)  # pixels
@@ -28,8 +36,11 @@ GAUSSIAN_SIGMAS = (1.0, 2.0, 4.0)  # pixels
 DEFINITIONS = {
     "lsc.psnr": "dB; inside the head, of high-field slices on the network's grid, mean over slices, range [0, 1]; "
     "test subjects unless the name says train",
+    "restored": "the slice as LSC restores it; restored_train: training slices",
     "corrupted": "the slice with blocks rotated and masked, the input of LSC",
-    "best_filter": "the best of median, normalised-Gaussian and biharmonic filling of the masked blocks",
+    "unrotated": "the corrupted slice after the untrained solver has turned its blocks back; masked blocks stay",
+    "solver": "the untrained solver, then biharmonic filling of the masked blocks: what LSC must beat",
+    "best_filter": "the untrained solver, then the best of median, normalised-Gaussian and biharmonic filling",
     "memorised_db": "dB; restored_train - restored: above 1 the network has memorised its training slices",
 }
 
@@ -65,6 +76,22 @@ FILLINGS: dict[str, Filling] = {
 }
 
 
+SOLVER_FILLING = "biharmonic"
+
+
+def untrained_solver(options: LSCTraining) -> Solver | None:
+    """The solver that LSC starts from, without any training; None if C turns no blocks."""
+    if options.rotate_ratio == 0:
+        return None
+    unrotation = Unrotation(options.rotate_ratio)
+
+    @torch.no_grad()
+    def solve(corrupted: Tensor) -> Tensor:
+        return unrotation(corrupted, block_side((corrupted.shape[-2], corrupted.shape[-1]), options.lsc_blocks))
+
+    return solve
+
+
 def _unit(x: Tensor) -> Floats:
     """One slice (1, 1, h, w) in [-1, 1] as (h, w) float32 in [0, 1]."""
     return ((x[0, 0].float() + 1) / 2).clamp(0, 1).cpu().numpy()
@@ -85,28 +112,38 @@ class Restoration:
     """A seeded corruption of N slices and its restoration by LSC."""
 
     def __init__(
-        self, lsc: Restorer, slices: Sequence[Tensor], heads: Sequence[Mask], on: Device, *, seed: int
+        self,
+        lsc: Restorer,
+        slices: Sequence[Tensor],
+        heads: Sequence[Mask],
+        on: Device,
+        *,
+        seed: int,
+        solve: Solver | None = None,
     ) -> None:
-        """`slices`: N times (1, 1, h, w) in [-1, 1], sizes may differ; `heads`: N times (1, h, w) bool."""
+        """`slices`: N times (1, 1, h, w) in [-1, 1], sizes may differ; `heads`: N times (1, h, w) bool.
+
+        solve: turns blocks back without training, see `untrained_solver`; None if C turns none.
+        """
         generator = torch.Generator().manual_seed(seed)
         self.truth = [_unit(x) for x in slices]
         self.heads = [head[0] for head in heads]
         pairs = [lsc.corrupt(x, generator) for x in slices]  # one by one, so draws do not depend on the batch size
         self.corrupted = [_unit(corrupted) for corrupted, _ in pairs]
         self.masked: list[Mask] = [masked[0, 0].numpy() > 0 for _, masked in pairs]
+        turned = [corrupted if solve is None else solve(corrupted) for corrupted, _ in pairs]
+        self.unrotated = [_unit(x) for x in turned]
         both = [torch.cat([corrupted, masked.to(corrupted)], 1) for corrupted, masked in pairs]
         self.restored = [_unit(x) for x in on.run(lambda x: lsc.restore(x[:, :1], x[:, 1:] > 0), both)]
 
     def psnr(self) -> dict[str, float]:
-        """PSNR in dB of LSC's restoration and of the corrupted slices."""
-        return {
-            "restored": _mean_psnr(self.restored, self.truth, self.heads),
-            "corrupted": _mean_psnr(self.corrupted, self.truth, self.heads),
-        }
+        """PSNR in dB of LSC's restoration, of the corrupted slices, and of these with their blocks turned back."""
+        kinds = {"restored": self.restored, "corrupted": self.corrupted, "unrotated": self.unrotated}
+        return {name: _mean_psnr(images, self.truth, self.heads) for name, images in kinds.items()}
 
     def filter_psnr(self, pool: Executor) -> dict[str, float]:
-        """PSNR in dB of every filter; only masked pixels in the head are filled, as only these are scored."""
-        tasks = [(c, m & h) for c, m, h in zip(self.corrupted, self.masked, self.heads, strict=True)]
+        """PSNR in dB of every filter after the solver; only masked pixels in the head are filled: these are scored."""
+        tasks = [(c, m & h) for c, m, h in zip(self.unrotated, self.masked, self.heads, strict=True)]
         return {
             name: _mean_psnr(pool.map(partial(_fill, fill=fill), tasks), self.truth, self.heads)
             for name, fill in FILLINGS.items()
@@ -121,7 +158,7 @@ def summarise(record: Record, test: Restoration, train: Restoration | None, pool
         return
     fillings = test.filter_psnr(pool)
     best = max(fillings, key=lambda name: fillings[name])
-    for name, value in {**scores, "best_filter": fillings[best]}.items():
+    for name, value in {**scores, "solver": fillings[SOLVER_FILLING], "best_filter": fillings[best]}.items():
         record.put("lsc", "psnr", name, value=value)
     if train is None:
         for name in ("restored_train", "memorised_db"):

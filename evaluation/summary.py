@@ -8,7 +8,7 @@ from rich.table import Table
 from evaluation.record import Record
 from evaluation.report import LSC_ROWS, ROW_NAMES, number
 
-COLUMNS = ("psnr", "psnr_fit", "ssim", "nrmse")
+COLUMNS = ("psnr_fit", "psnr", "ssim", "nrmse")
 
 
 def print_summary(record: Record, console: Console | None = None) -> None:
@@ -21,11 +21,6 @@ def print_summary(record: Record, console: Console | None = None) -> None:
             console.print(table(record))
     if record.tree.get("verdict"):
         console.print(record.tree["verdict"], markup=False, highlight=False, soft_wrap=True)
-    if record.tree.get("unpaired") is not None:
-        distance = record.tree["unpaired"]["fake_B"]["kd_slice"]
-        why = record.reason("unpaired", "fake_B", "kd_slice")
-        text = f"kd_slice of fake_B: {number(distance)}" + (f" ({why})" if distance is None else "")
-        console.print(text, markup=False, highlight=False)
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:

@@ -1,7 +1,7 @@
 """Unpaired measures: the set of synthesised slices compared with real high-field slices (docs/method.md section 6.3).
 
-Distances compare equal numbers of slices of different subjects: a random half of the high-field subjects is the
-reference, and every row contributes as many slices of other subjects. For the row `real_B` this gives the distance
+All distances compare equal numbers of slices of different people: a random half of the people with high-field slices is
+the reference, and every row contributes as many slices of other people. For the row `real_B` this gives the distance
 between real sets, which a perfect synthesis would reach. The result is the mean of several draws.
 """
 
@@ -15,34 +15,43 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evaluation.metrics.features import LEAST_FOR_FRECHET, frechet_distance, halve_subjects, kernel_distance
+from evaluation.metrics.features import frechet_distance, halve_people, kernel_distance
 from evaluation.metrics.image import MS_SSIM_SIDE, ms_ssim_slices
+from evaluation.people import People
 from evaluation.record import Record
 
 if TYPE_CHECKING:
     from evaluation.metrics.inception import FIDInception
 
 Floats = NDArray[np.float32]
-Distance = Callable[[Floats, Floats], float | None]
 
 ROWS = ("fake_B", "real_B", "identity")
-MEASURES = ("kd_slice", "fd_slice", "fid", "is", "ms_ssim_neighbours")
-DRAWS = 10
+MEASURES = ("kid", "kid_sd", "fid", "is", "ms_ssim_neighbours", "fd_slice", "kd_slice", "kd_slice_sd")
+DRAWS, FID_DRAWS = 10, 3  # each of FID takes seconds where sets have thousands of slices
 LEAST_SLICES = 8  # per set, for a kernel distance
+LEAST_FOR_FD_SLICE = 1024  # slices per set; with fewer, the covariance is too biased to report
 LEAST_FOR_FID = 2  # slices per set, for a covariance
+KID_SUBSET = 1000  # slices per set and draw, at most, as in torch-fidelity
 LEAST_FOR_IS = 20  # slices, two in each of its ten splits: one alone always scores 1
+NO_INCEPTION = "no Inception weights; give --inception_weights"
 NO_ENCODER = "no evaluation encoder; give --eval_encoder, the run folder of an SGP trained with another seed"
 EMBEDDING_GAMMA = 1.0  # kernel's gamma for embeddings of unit length
 IMAGES_AT_ONCE = 16
 
+EQUAL = "equal numbers of slices of different people, mean of {} draws; real_B is real against real"
 DEFINITIONS = {
-    "kd_slice": "unbiased squared kernel distance (cubic kernel, as KID) between embeddings of slices by E_eval, an "
-    f"SGP encoder of another seed; equal numbers of slices of different subjects, mean of {DRAWS} draws; real_B is "
-    "real against real; not KID, which uses Inception",
-    "fd_slice": f"Frechet distance between the same embeddings, not FID; null under {LEAST_FOR_FRECHET} slices per set",
-    "fid": "Frechet inception distance (2048 features, torchmetrics) of all slices; real_B: one half of the subjects "
-    f"against the other; biased upwards below some thousand slices; null under {LEAST_FOR_FID} slices per set",
+    "kid": "kernel inception distance (2048 features, unbiased, cubic kernel, at most "
+    f"{KID_SUBSET} slices per set); {EQUAL.format(DRAWS)}",
+    "kid_sd": "standard deviation of kid over its draws",
+    "fid": f"Frechet inception distance (2048 features); {EQUAL.format(FID_DRAWS)}; biased upwards below some thousand "
+    f"slices, so compare it with real_B; null under {LEAST_FOR_FID} slices per set",
     "is": f"Inception score (torchmetrics, 10 splits) of all slices of the row; null under {LEAST_FOR_IS} slices",
+    "kd_slice": "unbiased squared kernel distance (cubic kernel, as KID) between embeddings of slices by E_eval, an "
+    f"SGP encoder of another seed; {EQUAL.format(DRAWS)}; not KID: E_eval was trained to tell anatomy, not realism, "
+    "and noisy slices may score like real ones",
+    "kd_slice_sd": "standard deviation of kd_slice over its draws",
+    "fd_slice": "Frechet distance between the same embeddings, not FID; null under "
+    f"{LEAST_FOR_FD_SLICE} slices per set",
     "ms_ssim_neighbours": "mean MS-SSIM between neighbouring slices of a subject within the row: diversity, not "
     "fidelity; compare it with real_B",
 }
@@ -75,9 +84,9 @@ class SliceSet:
 
     parts: Mapping[str, SubjectSet]
 
-    @property
-    def subjects(self) -> list[str]:
-        return [subject for subject, part in self.parts.items() for _ in range(part.n_slices)]
+    def owners(self, people: People) -> list[str]:
+        """The person of each slice."""
+        return [people[subject] for subject, part in self.parts.items() for _ in range(part.n_slices)]
 
     @property
     def embeddings(self) -> list[Floats]:
@@ -92,31 +101,54 @@ class SliceSet:
         return [score for part in self.parts.values() for score in part.neighbours]
 
 
-def distances(sets: Mapping[str, tuple[list[str], Floats]], measure: Distance, *, seed: int) -> dict[str, float] | None:
-    """Mean distance of every row to real slices of other subjects, see the module's docstring.
+@dataclass(frozen=True)
+class Distance:
+    """A distance of two sets of equal size, (N, D) each, and the slices that it needs per set and takes at most."""
+
+    measure: Callable[[Floats, Floats], float]
+    least: int = LEAST_SLICES
+    most: int | None = None
+    draws: int = DRAWS
+
+    @property
+    def why_null(self) -> str:
+        return f"fewer than two people with high-field test slices, or fewer than {self.least} slices per set"
+
+
+def distances(
+    sets: Mapping[str, tuple[list[str], Floats]], distance: Distance, *, seed: int
+) -> dict[str, list[float]] | None:
+    """Distances of every row to real slices of other people, one a draw, see the module's docstring.
 
     Args:
-        sets: row -> (subject of each slice, embeddings (N, D)); `real_B` is the real set.
-        measure: distance of two embedding sets of equal size; if it returns None, the result is None.
-    Returns: row -> distance; None with fewer than two high-field subjects or too few slices.
+        sets: row -> (person of each slice, embeddings (N, D)); `real_B` is the real set.
+    Returns: row -> distances; None with fewer than two people with high-field slices or too few slices.
     """
     rng = np.random.default_rng(seed)
-    subjects, real = sets["real_B"]
-    totals = dict.fromkeys(sets, 0.0)
-    for _ in range(DRAWS):
-        reference, _others = halve_subjects(subjects, rng=rng)
-        inside = np.isin(subjects, list(reference))
+    owners, real = sets["real_B"]
+    found: dict[str, list[float]] = {row: [] for row in sets}
+    for _ in range(distance.draws):
+        reference, _others = halve_people(owners, rng=rng)
+        inside = np.isin(owners, list(reference))
         outside = {row: np.flatnonzero(~np.isin(names, list(reference))) for row, (names, _) in sets.items()}
-        count = min(int(inside.sum()), *(len(positions) for positions in outside.values()))
-        if count < LEAST_SLICES:
+        count = min(int(inside.sum()), *(len(positions) for positions in outside.values()), distance.most or len(real))
+        if count < distance.least:
             return None
         target = real[rng.choice(np.flatnonzero(inside), count, replace=False)]
         for row, positions in outside.items():
-            value = measure(sets[row][1][rng.choice(positions, count, replace=False)], target)
-            if value is None:
-                return None
-            totals[row] += value / DRAWS
-    return totals
+            found[row].append(distance.measure(sets[row][1][rng.choice(positions, count, replace=False)], target))
+    return found
+
+
+IN_EMBEDDING = {
+    "kd_slice": Distance(lambda x, y: kernel_distance(x, y, gamma=EMBEDDING_GAMMA)),
+    "fd_slice": Distance(frechet_distance, least=LEAST_FOR_FD_SLICE),
+}
+IN_INCEPTION = {
+    "kid": Distance(kernel_distance, most=KID_SUBSET),
+    "fid": Distance(frechet_distance, least=LEAST_FOR_FID, draws=FID_DRAWS),
+}
+WITH_SPREAD = ("kd_slice", "kid")
 
 
 class UnpairedTable:
@@ -134,73 +166,55 @@ class UnpairedTable:
         """Add one subject's slices (S, H, W) in [0, 1] and their embeddings (S, D), None without encoder."""
         self.rows[row][subject] = SubjectSet.of(slices, embedding, self.network)
 
-    def summarise(self, record: Record, *, seed: int) -> None:
-        """Write `unpaired` into the record."""
-        self._embedding_distances(record, seed)
-        self._inception_measures(record, seed)
-        for row, slices in self.sets.items():
+    def summarise(self, record: Record, people: Mapping[str, People], *, seed: int) -> None:
+        """Write `unpaired` into the record. `people`: for every row the person of each subject."""
+        sets, owners = self.sets, {row: slices.owners(people[row]) for row, slices in self.sets.items()}
+        embedded = {row: _joined(one.embeddings) for row, one in sets.items()}
+        self._distances(record, IN_EMBEDDING, owners, embedded, NO_ENCODER, seed)
+        inception = {row: _joined([part.numpy() for part in one.inception]) for row, one in sets.items()}
+        self._distances(record, IN_INCEPTION, owners, inception, NO_INCEPTION, seed)
+        for row, slices in sets.items():
+            self._inception_score(record, row, slices.inception, seed)
             if slices.neighbours:
                 record.put("unpaired", row, "ms_ssim_neighbours", value=float(np.mean(slices.neighbours)))
             else:
                 why = f"MS-SSIM needs neighbouring slices of at least {MS_SSIM_SIDE} px per side"
                 record.null("unpaired", row, "ms_ssim_neighbours", why=why)
 
-    def _embedding_distances(self, record: Record, seed: int) -> None:
-        measures: dict[str, tuple[Distance, str]] = {
-            "kd_slice": (
-                lambda x, y: kernel_distance(x, y, gamma=EMBEDDING_GAMMA),
-                f"fewer than two high-field test subjects, or fewer than {LEAST_SLICES} slices per set",
-            ),
-            "fd_slice": (
-                frechet_distance,
-                f"fewer than two high-field test subjects, or fewer than {LEAST_FOR_FRECHET} slices per set",
-            ),
-        }
-        for name, (measure, why) in measures.items():
-            values, slices = None, self.sets
-            embedded = all(one.embeddings for one in slices.values())
-            if embedded:
-                sets = {row: (one.subjects, np.concatenate(one.embeddings)) for row, one in slices.items()}
-                values = distances(sets, measure, seed=seed)
-            for row in ROWS:
-                if values is None:
-                    record.null("unpaired", row, name, why=why if embedded else NO_ENCODER)
-                else:
-                    record.put("unpaired", row, name, value=values[row])
-
-    def _inception_measures(self, record: Record, seed: int) -> None:
-        if self.network is None:
-            for row in ROWS:
-                for name in ("fid", "is"):
-                    record.null("unpaired", row, name, why="no Inception weights; give --inception_weights")
-            return
-        features = {row: torch.cat(one.inception) for row, one in self.sets.items()}
-        for row in ROWS:
-            self._inception_score(record, row, features[row], seed)
-        for row in ("fake_B", "identity"):
-            self._fid(record, row, features["real_B"], features[row])
-        names = self.sets["real_B"].subjects
-        half, _ = halve_subjects(names, rng=np.random.default_rng(seed))
-        inside = torch.from_numpy(np.isin(names, list(half)))
-        self._fid(record, "real_B", features["real_B"][inside], features["real_B"][~inside])
-
-    def _inception_score(self, record: Record, row: str, features: torch.Tensor, seed: int) -> None:
-        from evaluation.metrics.inception import inception_score  # late: it takes a second and is rarely needed
-
-        if len(features) < LEAST_FOR_IS:
-            record.null("unpaired", row, "is", why=f"{len(features)} slices, need at least {LEAST_FOR_IS}")
-        else:
-            assert self.network is not None
-            record.put("unpaired", row, "is", value=inception_score(self.network.logits(features), seed=seed))
-
     @staticmethod
-    def _fid(record: Record, row: str, real: torch.Tensor, fake: torch.Tensor) -> None:
-        """FID of a row; for `real_B`, of the two halves of its subjects."""
-        from evaluation.metrics.inception import fid  # late, as above
+    def _distances(
+        record: Record,
+        kinds: Mapping[str, Distance],
+        owners: Mapping[str, list[str]],
+        features: Mapping[str, Floats | None],
+        why_none: str,
+        seed: int,
+    ) -> None:
+        """Distances between the rows' features (N, D); None: there is no network for them."""
+        known = {row: (owners[row], part) for row, part in features.items() if part is not None}
+        for name, distance in kinds.items():
+            values, why = None, why_none
+            if len(known) == len(features):
+                values, why = distances(known, distance, seed=seed), distance.why_null
+            for row in features:
+                leaves = {name: np.mean} | ({f"{name}_sd": np.std} if name in WITH_SPREAD else {})
+                for leaf, summary in leaves.items():
+                    if values is None:
+                        record.null("unpaired", row, leaf, why=why)
+                    else:
+                        record.put("unpaired", row, leaf, value=float(summary(values[row])))
 
-        if min(len(real), len(fake)) < LEAST_FOR_FID:
-            sets = f"the sets have {len(real)} and {len(fake)} slices, need at least {LEAST_FOR_FID} each"
-            halves = "; real_B is one half of the high-field test subjects against the other"
-            record.null("unpaired", row, "fid", why=sets + halves * (row == "real_B"))
+    def _inception_score(self, record: Record, row: str, parts: list[torch.Tensor], seed: int) -> None:
+        if self.network is None:
+            record.null("unpaired", row, "is", why=NO_INCEPTION)
+        elif (count := sum(map(len, parts))) < LEAST_FOR_IS:
+            record.null("unpaired", row, "is", why=f"{count} slices, need at least {LEAST_FOR_IS}")
         else:
-            record.put("unpaired", row, "fid", value=fid(real, fake))
+            from evaluation.metrics.inception import inception_score  # late: it takes a second and is rarely needed
+
+            logits = self.network.logits(torch.cat(parts))
+            record.put("unpaired", row, "is", value=inception_score(logits, seed=seed))
+
+
+def _joined(parts: list[Floats]) -> Floats | None:
+    return np.concatenate(parts) if parts else None

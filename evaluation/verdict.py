@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from evaluation.people import PERSON_MEASURES
 from evaluation.record import Record
 
-VERDICT_MEASURES = ("psnr", "psnr_fit", "ssim")  # of all of them, higher is better
-DEFINITIONS = {"verdict": f"whether fake_B has a higher mean than every baseline in {', '.join(VERDICT_MEASURES)}"}
+VERDICT_MEASURES = PERSON_MEASURES
+DEFINITIONS = {
+    "verdict": f"whether fake_B has a higher mean than every baseline in {', '.join(VERDICT_MEASURES)}, and for how "
+    "many people it is better than the baseline with the highest mean"
+}
 
 
 def put_verdict(record: Record) -> None:
@@ -24,7 +28,8 @@ def put_verdict(record: Record) -> None:
         return
     compared = [measure for measure in VERDICT_MEASURES if any(measure in theirs for theirs in scored.values())]
     lost = {row: _lost(ours, theirs) for row, theirs in scored.items()}
-    record.put("verdict", value=_sentence(compared, {row: measures for row, measures in lost.items() if measures}))
+    sentence = _sentence(compared, {row: measures for row, measures in lost.items() if measures})
+    record.put("verdict", value=sentence + _for_whom(record, scored))
 
 
 def _means(scores: Mapping[str, Mapping[str, float] | None]) -> dict[str, float]:
@@ -46,6 +51,21 @@ def _sentence(compared: Sequence[str], lost: Mapping[str, Sequence[str]]) -> str
         return f"fake_B beats every baseline in {listed(compared)}{without}."
     losses = "; ".join(f"to {row} in {listed(measures)}" for row, measures in lost.items())
     return f"fake_B does not beat every baseline in {listed(compared)}: it loses {losses}{without}."
+
+
+def _for_whom(record: Record, scored: Mapping[str, Mapping[str, float]]) -> str:
+    """For how many people fake_B is better than the baseline with the highest mean, measure by measure."""
+    apart = record.tree.get("by_person")
+    if apart is None:
+        return ""
+    counts = []
+    for measure in VERDICT_MEASURES:
+        means = {row: theirs[measure] for row, theirs in scored.items() if measure in theirs}
+        strongest = max(means, key=lambda row: means[row], default="")
+        if (n := apart["n_better"].get(strongest, {}).get(measure)) is not None:
+            counts.append(f"{n} in {measure} ({strongest})")
+    people = "1 person" if apart["n_people"] == 1 else f"{apart['n_people']} people"
+    return f" Of {people} it is better than the strongest baseline for {listed(counts)}." if counts else ""
 
 
 def listed(words: Sequence[str]) -> str:

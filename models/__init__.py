@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from models.base_model import BaseModel
-from models.cycle_gan_model import CycleGANModel
-from models.lsc_model import LSCModel
-from models.pta_model import PTAModel
-from models.sgp_model import SGPModel
+from typing import TYPE_CHECKING
 
-MODELS: dict[str, type[BaseModel]] = {
-    "pta_hybrid": PTAModel,
-    "cycle_gan": CycleGANModel,
-    "sgp": SGPModel,
-    "lsc": LSCModel,
+from models.cycle_gan_options import CycleGANOptions
+from models.lsc_options import LSCOptions
+from models.pta_options import PTAOptions
+from models.sgp_options import SGPOptions
+from util.lazy import Lazy
+
+if TYPE_CHECKING:
+    from models.base_model import BaseModel
+
+MODELS: dict[str, Lazy[BaseModel]] = {
+    "pta_hybrid": Lazy("models.pta_model.PTAModel", PTAOptions),
+    "cycle_gan": Lazy("models.cycle_gan_model.CycleGANModel", CycleGANOptions),
+    "sgp": Lazy("models.sgp_model.SGPModel", SGPOptions),
+    "lsc": Lazy("models.lsc_model.LSCModel", LSCOptions),
 }

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from models import losses
-from models.base_model import OptimiserOptions
-from models.low_field import LowFieldOptions
+from models.base_options import OptimiserOptions
+from models.low_field_options import LowFieldOptions
 from models.networks import DiscriminatorOptions, GeneratorOptions
 from util.needs import chosen, positive
 from util.schema import flag
 
-LABELLED = chosen(gan_mode=losses.LABELLED_LOSSES)
+GAN_MODES = ("lsgan", "vanilla", "wgangp")
+LABELLED = chosen(gan_mode=("lsgan", "vanilla"))  # those of models.losses.LABELLED_LOSSES
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The lambdas: the weight of each term in the generators' loss. A term of weight 0 is not computed."""
+
+    cycle: float = 0.0
+    adv: float = 0.0
+    seg: float = 0.0
+    syn: float = 0.0
+    syn_A: float = 0.0
+    idt: float = 0.0
 
 
 @dataclass(frozen=True)
 class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, LowFieldOptions, OptimiserOptions):
     """Options of a model with two generators and two discriminators."""
 
-    gan_mode: str = flag("lsgan", "adversarial loss", group="loss", choices=losses.GAN_MODES)
+    can_synthesise: ClassVar = True
+
+    gan_mode: str = flag("lsgan", "adversarial loss", group="loss", choices=GAN_MODES)
     real_label: float = flag(0.9, "soft label of real images", group="loss", low=0, high=1, needs=LABELLED)
     fake_label: float = flag(0.1, "soft label of syntheses", group="loss", low=0, high=1, needs=LABELLED)
     lambda_gp: float = flag(

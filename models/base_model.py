@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.stage import Stage, StepsByDevice
-from util.needs import chosen
-from util.schema import flag
-
-
-def _linear(o: OptimiserOptions, epoch: int) -> float:
-    """Constant for n_epochs, then linear decay that would reach zero one epoch after the last."""
-    return 1 - max(0, epoch + 1 - o.n_epochs) / (o.n_epochs_decay + 1)
-
-
-def _step(o: OptimiserOptions, epoch: int) -> float:
-    """Divided by ten every lr_decay_iters epochs."""
-    return 0.1 ** (epoch // o.lr_decay_iters)
-
-
-def _cosine(o: OptimiserOptions, epoch: int) -> float:
-    """Half a cosine over all epochs."""
-    return (1 + math.cos(math.pi * epoch / (o.n_epochs + o.n_epochs_decay))) / 2
-
-
-LR_POLICIES: dict[str, Callable[[OptimiserOptions, int], float]] = {
-    "linear": _linear,
-    "step": _step,
-    "cosine": _cosine,
-}
-
-
-@dataclass(frozen=True)
-class LengthOptions:
-    """Length of training, the same flags for every model."""
-
-    n_epochs: int = flag(
-        100, "epochs; those at the first learning rate of --lr_policy linear", group="optimisation", low=0
-    )
-    n_epochs_decay: int = flag(
-        50, "further epochs; those over which --lr_policy linear falls to zero", group="optimisation", low=0
-    )
-
-
-@dataclass(frozen=True)
-class OptimiserOptions(LengthOptions):
-    """Length of training and its learning rate. SGP and LSC have learning rates of their own."""
-
-    lr: float = flag(2e-4, "Adam's learning rate", group="optimisation", low=1e-9, high=1)
-    beta1: float = flag(0.5, "Adam's first momentum", group="optimisation", low=0, high=0.9999)
-    lr_policy: str = flag("linear", "learning rate over the epochs", group="optimisation", choices=LR_POLICIES)
-    lr_decay_iters: int = flag(
-        50,
-        "epochs between the tenfold drops of --lr_policy step",
-        group="optimisation",
-        low=1,
-        needs=chosen(lr_policy=("step",)),
-    )
+from models.base_options import LR_POLICIES, LengthOptions, OptimiserOptions
+from models.stage import Stage
 
 
 class BaseModel(nn.Module):
@@ -73,10 +20,7 @@ class BaseModel(nn.Module):
     survive a restart is in `state_dict()`, `training_state()` or `process_state()`.
     """
 
-    Options: type = LengthOptions
-    pretext_steps: ClassVar[Mapping[str, StepsByDevice]] = {}  # by option: the number of steps that None stands for
-    dataset_mode = "unaligned_mask"
-    supports_BtoA = True
+    Options: type[LengthOptions] = LengthOptions
 
     def __init__(self, options: Any, image_size: tuple[int, int]) -> None:
         """Args: options: of class `Options`. image_size: (H, W) of the networks' input.
@@ -138,7 +82,11 @@ class BaseModel(nn.Module):
         return 1
 
     # What a trained model can do. Models with pretext networks also have an attribute `sgp` or `lsc`.
-    can_synthesise = False
+
+    @property
+    def can_synthesise(self) -> bool:
+        """Whether it makes images."""
+        return self.Options.can_synthesise
 
     def synthesise(self, real_A: Tensor) -> Tensor:
         """Synthesise high-field images from low-field slices; both are (N, 1, H, W) in [-1, 1]."""

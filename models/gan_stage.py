@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from data.batch import Batch
 from models import losses
+from models.adversarial_options import Weights
 from models.base_model import adam, learning_rate
 from models.chance import uniform
 from models.generator_pair import GeneratorPair
@@ -29,18 +29,6 @@ DIRECTIONS = (("A", "B"), ("B", "A"))  # source, target
 SYN = {"B": "syn", "A": "syn_A"}  # L_syn's name in the log, by the target domain; only the first is published
 
 ByDomain = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The lambdas: the weight of each term in the generators' loss. A term of weight 0 is not computed."""
-
-    cycle: float = 0.0
-    adv: float = 0.0
-    seg: float = 0.0
-    syn: float = 0.0
-    syn_A: float = 0.0
-    idt: float = 0.0
 
 
 class GANStage(Stage):

@@ -20,7 +20,6 @@ class GeneratorPair(BaseModel):
         channels_D_B: input channels of D_B.
     """
 
-    can_synthesise = True
     options: AdversarialOptions
 
     def __init__(self, options: AdversarialOptions, image_size: tuple[int, int], *, channels_D_B: int = 1) -> None:

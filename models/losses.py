@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.adversarial_options import GAN_MODES
 from models.networks.blur import gaussian_blur
 
 LABELLED_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of scores and labels
     "lsgan": F.mse_loss,
     "vanilla": F.binary_cross_entropy_with_logits,
 }
-GAN_MODES = (*LABELLED_LOSSES, "wgangp")
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004; the same in the evaluation (docs/method.md section 6)
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # for a data range of 1
 

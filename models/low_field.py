@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from data.batch import Batch
 from models.chance import drawn, normal, uniform
-from util.needs import positive
-from util.schema import flag
+from models.low_field_options import LowFieldOptions
 
 TAPER = 0.25  # outer part of the measured k-space that rolls off: scanners filter it to reduce ringing
 WAVES = 6  # plane waves in a receive field
@@ -21,37 +19,6 @@ WAVES_PER_SIDE = 1.0  # highest spatial frequency of a receive field: a head coi
 # L_cycle and L_idt reward G_AB for the noise that it lets through. Noise left in the synthesised image (high-frequency
 # deviation in white matter) after 600 images: .055 at 1, .055 at 2, .047 at 3, .036 at 5, where contrast suffers
 HIDING = 3.0
-
-
-@dataclass(frozen=True)
-class LowFieldOptions:
-    """Strength of noise and receive field, and the spectrum of the noise."""
-
-    lf_noise: float = flag(
-        0.0,
-        "standard deviation of low-field noise on fake_A and on b in L_idt; thrice that on what G_BA restores a from",
-        group="loss",
-        low=0,
-        high=1,
-        alias=("low_noise",),
-    )
-    lf_band: float = flag(
-        1.0,
-        "part of each axis' k-space that the low-field scanner measured, and its noise fills: below 1 if zero-filled",
-        group="loss",
-        low=0.1,
-        high=1,
-        alias=("low_band",),
-        needs=positive("lf_noise"),
-    )
-    lf_bias: float = flag(
-        0.0,
-        "standard deviation of the logarithm of a smooth random receive field on fake_A and on b in L_idt",
-        group="loss",
-        low=0,
-        high=1,
-        alias=("low_bias",),
-    )
 
 
 class LowFieldScan:

@@ -3,66 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data.batch import Batch
-from models.base_model import BaseModel, LengthOptions
+from models.base_model import BaseModel
 from models.chance import drawn
 from models.losses import restoration_loss
+from models.lsc_options import LSC_STEPS, LSCOptions, LSCTraining
 from models.networks.lsc import LSCNetwork, corrupt, draw_corruption
 from models.passes import full
-from models.stage import Stage, StepsByDevice
+from models.stage import Stage
 from models.update import StepContext, Update
-from util.needs import Need, fact, positive
-from util.schema import flag
 
-LSC_STEPS = StepsByDevice(gpu=4000, cpu=100)
 MEMORISED_DB = 1.0  # docs/method.md section 2: beyond this R has memorised B, and D_B could tell real from fake by it
 VALIDATION_SEED = 20_250_305
-LSC_BATCH = 8  # slices
-
-USES_LSC = fact("uses_lsc", "--pretext_adv concat or separate")
-TRAINS_LSC = (USES_LSC, fact("trains_lsc", "no --lsc_weights", idle="beside --lsc_weights"))
-SMALLER_BATCHES = Need("a smaller --batch_size", lambda o: o.batch_size < max(o.lsc_batch_size, LSC_BATCH))
-_flag = partial(flag, group="LSC", needs=USES_LSC)
-
-
-@dataclass(frozen=True)
-class LSCTraining:
-    """Options of the corruption and of LSC's training, alone or before the adversarial epochs."""
-
-    lsc_blocks: int = _flag(24, "square blocks along the longer side (published: 24 of 5 px on 120)", low=2)
-    rotate_ratio: float = _flag(0.5, "probability that a block is rotated", low=0, high=1)
-    mask_ratio: float = _flag(0.2, "probability that a block is masked", low=0, high=1)
-    lsc_features: int = _flag(16, "channels of R's first scale, doubled four times (published: 16)", low=2, high=256)
-    lsc_fill: bool = _flag(
-        True,
-        "fill masked blocks smoothly before R's U-Net corrects them; without, the U-Net alone fills them (published)",
-        needs=(USES_LSC, positive("mask_ratio")),
-    )
-    lsc_steps: int | None = _flag(None, f"most steps of LSC training; none: {LSC_STEPS}", low=1, needs=TRAINS_LSC)
-    lsc_batch_size: int = _flag(
-        LSC_BATCH, "LSC's batches hold at least so many slices", low=1, needs=(*TRAINS_LSC, SMALLER_BATCHES)
-    )
-    lsc_lr: float = _flag(1e-3, "LSC's learning rate (Adam), half a cosine", low=1e-9, high=1, needs=TRAINS_LSC)
-
-
-@dataclass(frozen=True)
-class LSCOptions(LSCTraining, LengthOptions):
-    """Options of `--model lsc`."""
-
-    uses_lsc: ClassVar = True
-    trains_lsc: ClassVar = True
-
-    @property
-    def least_batch(self) -> int:
-        return self.lsc_batch_size
 
 
 class LSC(nn.Module):
@@ -170,7 +128,6 @@ class LSCModel(BaseModel):
     """`--model lsc`: the restoration pretext task alone."""
 
     Options = LSCOptions
-    pretext_steps: ClassVar = {"lsc_steps": LSC_STEPS}
 
     def __init__(self, options: LSCOptions, image_size: tuple[int, int]) -> None:
         super().__init__(options, image_size)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,49 +11,17 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from data.batch import Batch
-from models.base_model import BaseModel, LengthOptions
+from models.base_model import BaseModel
 from models.chance import uniform
 from models.losses import clip_loss
-from models.networks.sgp import USES_SGP, VIEW_DRAWS, SGPNetwork, SGPSizes, random_views
+from models.networks.sgp import VIEW_DRAWS, SGPNetwork, random_views
 from models.passes import full
-from models.stage import Stage, StepsByDevice
+from models.sgp_options import SGP_STEPS, SGPOptions, SGPTraining
+from models.stage import Stage
 from models.update import StepContext, Update
-from util.needs import Need, fact
 from util.processes import ALONE, Processes
-from util.schema import flag
 
-SGP_STEPS = StepsByDevice(gpu=4000, cpu=400)
-SGP_BATCH = 16  # levels, published
 SIMILARITY_BYTES = 256 << 20  # most memory of the similarities between some slices of one field and all of the other
-
-TRAINS_SGP = (USES_SGP, fact("trains_sgp", "no --sgp_weights", idle="beside --sgp_weights"))
-SMALLER_BATCHES = Need("a smaller --batch_size", lambda o: o.batch_size < max(o.sgp_batch_size, SGP_BATCH))
-_flag = partial(flag, group="SGP", needs=TRAINS_SGP)
-
-
-@dataclass(frozen=True)
-class SGPTraining(SGPSizes):
-    """Options of SGP's training, alone or before the adversarial epochs."""
-
-    sgp_steps: int | None = _flag(None, f"most steps of SGP training; none: {SGP_STEPS}", low=1)
-    sgp_batch_size: int = _flag(
-        SGP_BATCH, "SGP's batches hold at least so many levels", low=2, needs=(*TRAINS_SGP, SMALLER_BATCHES)
-    )
-    sgp_lr: float = _flag(1e-4, "SGP's learning rate (AdamW), warmed up, then half a cosine", low=1e-9, high=1)
-    sgp_soft_sigma: float = _flag(0.05, "width in p of soft targets; 0: the diagonal alone", low=0, high=1)
-
-
-@dataclass(frozen=True)
-class SGPOptions(SGPTraining, LengthOptions):
-    """Options of `--model sgp`."""
-
-    uses_sgp: ClassVar = True
-    trains_sgp: ClassVar = True
-    takes_slices_in_turn: ClassVar = False  # its batches hold slices of distinct levels
-
-    @property
-    def least_batch(self) -> int:
-        return self.sgp_batch_size
 
 
 class SGP(nn.Module):
@@ -191,7 +156,6 @@ class SGPModel(BaseModel):
     """`--model sgp`: the contrastive pretext task alone."""
 
     Options = SGPOptions
-    pretext_steps: ClassVar = {"sgp_steps": SGP_STEPS}
 
     def __init__(self, options: SGPOptions, image_size: tuple[int, int]) -> None:
         super().__init__(options, image_size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,20 +12,6 @@ from data.batch import Batch, Pairs
 from models.training_state import load_optimiser
 from models.update import StepContext, Update
 from util.processes import Processes
-
-
-@dataclass(frozen=True)
-class StepsByDevice:
-    """Default length of a pretext stage: short on a CPU, so that it reaches the adversarial stage within an hour."""
-
-    gpu: int
-    cpu: int
-
-    def __str__(self) -> str:
-        return f"{self.gpu} on a GPU, {self.cpu} on the CPU"
-
-    def on(self, device: torch.device) -> int:
-        return self.cpu if device.type == "cpu" else self.gpu
 
 
 class Stage:

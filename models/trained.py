@@ -14,10 +14,10 @@ from models import MODELS
 from models.base_model import BaseModel
 from models.older_runs import BEFORE, with_younger_options
 from models.refinement import RefineStage
-from util.checkpoint import LATEST, OPTIONS_NAME, checkpoint_path, read_checkpoint, read_newest
+from util.checkpoint import LATEST, checkpoint_path, read_checkpoint, read_newest
 from util.errors import UserError, warn
 from util.reading import read_json
-from util.runs import runs_there
+from util.runs import OPTIONS_NAME, runs_there
 from util.schema import build, flag
 
 MOST_PIXELS = 1 << 14  # longest side of a slice that is accepted
@@ -82,7 +82,7 @@ def load_trained(run_dir: Path, epoch: str = LATEST, device: torch.device | None
     else:
         path = checkpoint_path(run_dir, epoch)
         content = read_checkpoint(path)
-    make = partial(MODELS[run["model"]], options, image_size)
+    make = partial(MODELS[run["model"]].load(), options, image_size)
     try:
         with torch.device("meta"):  # allocates nothing: options.json may describe a model of any size
             described = make().state_dict()

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from data.folder.manifest import SPLITS
 from preprocessing.nifti import SLICE_AXES
 from preprocessing.slicing import DEFAULT_PERCENTILES
 from simulation.atrophy import MAX_SULCI_MM, MAX_VENTRICLES
 from simulation.deformation import MAX_AMOUNT
+from simulation.extent import FOV_MM
 from simulation.faults import FAULTS
 from simulation.lesions import KINDS, MAX_COUNT
+from simulation.people import Roles, chosen_people
 from simulation.presets import PRESETS, PROTOCOLS, Preset, find_preset, with_acquisition, with_timings
 from util.errors import UserError
 from util.needs import Need, Together, given, refuse_idle
 from util.schema import CommandLine, add_flags, build, flag
 
+if TYPE_CHECKING:
+    from simulation.benchmark import Benchmark
+
 DEFAULT_PRESET = "same-contrast"
 TIMINGS = {"tr": "tr_ms", "te": "te_ms", "ti": "ti_ms", "flip": "flip_deg"}  # of a sequence, by flag: --tr_A and so on
-SETTINGS = {"thickness": "thickness_mm", "partial_fourier": "partial_fourier", "snr": "snr_wm"}  # of a protocol
+SETTINGS = {"thickness": "thickness_mm", "partial_fourier": "partial_fourier"}  # of a protocol
 
 VOLUMES = Need(
     "volumes of one's own", lambda o: o.simulate is None, idle="beside --simulate: it is for volumes of one's own"
@@ -32,6 +38,9 @@ RANDOM = Need(
     "--simulate, or subjects to divide between splits",
     lambda o: o.simulate is not None or not (o.all_test or o.val_fraction == o.test_fraction == 0),
     idle="where no subjects are divided between splits",
+)
+OF_PEOPLE = Need(
+    "the people's heads", lambda o: not o.anatomy, idle="beside --anatomy: every subject has that one head then"
 )
 LESIONED = Need(
     "subjects in the split of --lesions_in",
@@ -109,10 +118,22 @@ class VolumeOptions:
 class BenchmarkOptions:
     """The simulated benchmark."""
 
-    n_train: int = _simulation(24, "training subjects of each domain; A and B have different ones", low=1)
+    n_train: int = _simulation(24, "training subjects of each domain, of different people in A and B", low=1)
     n_val: int = _simulation(4, "validation subjects, each in both domains", low=0)
     n_test: int = _simulation(12, "test subjects, each in both domains", low=0)
-    matrix: int = _simulation(224, "pixels a side of a slice", low=32, high=512)
+    people: str | None = _simulation(
+        None,
+        "whose heads, separated by commas: NAME keeps a person's split, trainA=NAME, trainB=NAME, val=NAME or "
+        "test=NAME moves the person there; none: all 17, colin27 and head_01 to head_16",
+        needs=(SIMULATED, OF_PEOPLE),
+    )
+    matrix: int = _simulation(
+        224,
+        "pixels a side of a slice of 240 mm; where they are larger than B's voxels, voxels and SNR of both fields grow "
+        "with them",
+        low=32,
+        high=512,
+    )
     protocol_A: str | None = _simulation(
         None, "scanner and sequence of A instead of the preset's", choices=tuple(PROTOCOLS)
     )
@@ -129,7 +150,9 @@ class BenchmarkOptions:
     partial_fourier_A: float | None = _simulation(
         None, "share of A's phase-encoding lines that is measured", low=0.5, high=1
     )
-    snr_A: float | None = _simulation(None, "white matter's signal in A over the noise of one channel", low=0.1)
+    snr_A: float | None = _simulation(
+        None, "white matter's signal in A over the noise of one channel, at this --matrix", low=0.1
+    )
     tr_B: float | None = _simulation(None, "repetition time of B in ms; none: the protocol's", low=0)
     te_B: float | None = _simulation(None, "echo time of B in ms", low=0)
     ti_B: float | None = _simulation(None, "inversion time of B in ms", low=0)
@@ -140,11 +163,14 @@ class BenchmarkOptions:
     partial_fourier_B: float | None = _simulation(
         None, "share of B's phase-encoding lines that is measured", low=0.5, high=1
     )
-    snr_B: float | None = _simulation(None, "white matter's signal in B over the noise of one channel", low=0.1)
+    snr_B: float | None = _simulation(
+        None, "white matter's signal in B over the noise of one channel, at this --matrix", low=0.1
+    )
     nifti: bool = _simulation(False, "write whole volumes too: both fields, truth, labels, lesions, under OUT/nifti")
     anatomy: str | None = _simulation(
         None,
-        "head to scan instead of the embedded one: NIfTI of six tissue fractions, or of FreeSurfer or SynthSeg labels",
+        "one head for all subjects instead of the people's: NIfTI of six tissue fractions, or of FreeSurfer or "
+        "SynthSeg labels",
     )
     deformation: float = _simulation(1.0, "how much heads differ in shape; 0: not at all", low=0, high=MAX_AMOUNT)
     ventricles: float = _simulation(
@@ -188,8 +214,16 @@ class BenchmarkOptions:
                 raise UserError(f"--faults {name}: unknown, choose from {', '.join(FAULTS)}, or all")
         return names
 
+    @property
+    def chosen_people(self) -> Roles:
+        """The people of every split and, in training, domain.
+
+        Raises: UserError for an unknown one, or one named twice.
+        """
+        return chosen_people(self.people)
+
     def preset(self, name: str) -> Preset:
-        """The preset of that name with the protocols and timings asked for.
+        """The preset of that name, as scanned at this `matrix`, with the protocols and timings asked for.
 
         Raises: UserError for a timing that the sequence does not have or cannot take.
         """
@@ -201,7 +235,9 @@ class BenchmarkOptions:
             settings = {key: getattr(self, f"{name}_{domain}") for name, key in SETTINGS.items()}
             timed = with_timings(PROTOCOLS[other] if other else protocol, flags, **timings)
             protocols.append(with_acquisition(timed, **settings))
-        return Preset(chosen.name, *protocols)
+        scanned = replace(chosen, low=protocols[0], high=protocols[1]).on_grid(FOV_MM / self.matrix)
+        low = with_acquisition(scanned.low, snr_wm=self.snr_A)
+        return replace(scanned, low=low, high=with_acquisition(scanned.high, snr_wm=self.snr_B))
 
 
 @dataclass(frozen=True)
@@ -212,6 +248,35 @@ class PreprocessOptions:
     output: OutputOptions
     volumes: VolumeOptions
     benchmark: BenchmarkOptions
+
+    def simulated(self) -> Benchmark:
+        """The benchmark that --simulate asks for.
+
+        Raises: UserError for unknown faults or people, or a timing that a sequence does not have or cannot take.
+        """
+        from simulation.benchmark import Benchmark  # late: only simulating needs the simulator
+
+        chosen, output = self.benchmark, self.output
+        return Benchmark(
+            chosen.preset(self.simulate or DEFAULT_PRESET),
+            chosen.n_train,
+            chosen.n_val,
+            chosen.n_test,
+            seed=output.seed,
+            bits=output.bits,
+            matrix=chosen.matrix,
+            nifti=chosen.nifti,
+            people=chosen.chosen_people,
+            anatomy=chosen.anatomy,
+            deformation=chosen.deformation,
+            ventricles=chosen.ventricles,
+            sulci_mm=chosen.sulci_mm,
+            lesions=chosen.lesions,
+            n_lesions=chosen.n_lesions,
+            lesions_in=chosen.lesions_in,
+            faults=chosen.fault_names,
+            fault_probability=chosen.fault_probability,
+        )
 
 
 def parse(argv: Sequence[str]) -> PreprocessOptions:

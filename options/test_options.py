@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.cache.slice_cache import cache_folder, check_name
+from data.cache.place import cache_folder, check_name
 from data.folder.manifest import SPLITS
 from models import MODELS
-from util.checkpoint import OPTIONS_NAME
 from util.errors import UserError
 from util.needs import Together, fact, refuse_idle
 from util.reading import read_json
+from util.runs import OPTIONS_NAME
 from util.schema import CommandLine, add_flags, build, flag
 
 SYNTHESIS = fact(
@@ -80,7 +80,7 @@ class TestOptions:
             model = read_json(self.run_dir / OPTIONS_NAME).get("model")
         except (UserError, OSError, AttributeError):
             return True
-        return next((known.can_synthesise for name, known in MODELS.items() if name == model), True)
+        return next((known.Options.can_synthesise for name, known in MODELS.items() if name == model), True)
 
     @property
     def cache(self) -> Path:

@@ -6,26 +6,27 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from data.cache.slice_cache import cache_folder, check_name
+from data.cache.place import cache_folder, check_name
 from data.registry import DATASETS
-from data.unaligned_dataset import UnalignedOptions
+from data.unaligned_options import UnalignedOptions
 from models import MODELS
 from models.older_runs import with_younger_options
 from options.display_options import DisplayOptions
 from options.presets import PRESETS, Preset
-from util.device import AMP
 from util.errors import UserError
 from util.needs import Need, Together, idle_options, refuse_idle
 from util.schema import CommandLine, add_flags, build, flag
 
+if TYPE_CHECKING:
+    import torch
+
+AMP = ("auto", "bf16", "fp16", "off")
 BATCH = 16
 GENERATORS = Need(
-    f"--model {' or '.join(name for name, model in MODELS.items() if model.can_synthesise)}",
-    lambda o: MODELS[o.model].can_synthesise,
+    f"--model {' or '.join(name for name, model in MODELS.items() if model.Options.can_synthesise)}",
+    lambda o: MODELS[o.model].Options.can_synthesise,
 )
 LARGER_BATCHES = Need(
     "with --model sgp or lsc: more than --sgp_batch_size or --lsc_batch_size",
@@ -111,7 +112,7 @@ def for_device(run: RunOptions, device: torch.device) -> RunOptions:
     """The run with the lengths of its pretext stages filled in where the user left them to the device."""
     lengths = {
         name: steps.on(device)
-        for name, steps in MODELS[run.model].pretext_steps.items()
+        for name, steps in MODELS[run.model].Options.pretext_steps.items()
         if getattr(run.network, name) is None
     }
     return dataclasses.replace(run, network=dataclasses.replace(run.network, **lengths))
@@ -143,7 +144,7 @@ def parse(argv: Sequence[str]) -> RunOptions:
     )
     chosen, _ = pick.parse_known_args(argv)
     preset = PRESETS[chosen.preset] if chosen.preset else Preset("", {})
-    dataset_mode = chosen.dataset_mode or preset.dataset_mode or MODELS[chosen.model].dataset_mode
+    dataset_mode = chosen.dataset_mode or preset.dataset_mode or MODELS[chosen.model].Options.dataset_mode
     parser = CommandLine(
         prog="train.py",
         parents=[pick],
@@ -168,7 +169,7 @@ def _of_other_models(model: str) -> dict[str, str]:
     """The flags that only other models have, each with the --model it takes."""
     owners: dict[str, list[str]] = {}
     for name, other in MODELS.items():
-        for schema in schemas(name, other.dataset_mode):
+        for schema in schemas(name, other.Options.dataset_mode):
             for field in dataclasses.fields(schema):
                 for spelling in (field.name, *field.metadata["alias"]):
                     owners.setdefault(f"--{spelling}", []).append(name)
@@ -206,7 +207,7 @@ def _check_together(run: RunOptions) -> None:
         raise UserError(f"--micro_batch is '{train.micro_batch}', allowed are auto and whole numbers from 1")
     if train.continue_train and train.overwrite:
         raise UserError("--continue_train and --overwrite exclude each other")
-    if run.data.direction == "BtoA" and not MODELS[run.model].supports_BtoA:
+    if run.data.direction == "BtoA" and not MODELS[run.model].Options.supports_BtoA:
         raise UserError(f"--direction BtoA: {run.model} translates A to B only; swap the folders' roles for cycle_gan")
     if getattr(run.network, "norm", "") == "batch" and train.micro_batch not in ("auto", str(train.batch_size)):
         raise UserError("--norm batch needs whole batches: --micro_batch must be auto or the batch size")

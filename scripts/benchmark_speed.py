@@ -30,7 +30,7 @@ from benchmarks.compute import Case, infer_case, train_case
 from benchmarks.data import load_case, preprocess_case, simulate_case
 from benchmarks.start import start_case
 from models import MODELS
-from util.device import AMP
+from options.train_options import AMP
 from util.errors import UserError, run_cli
 from util.schema import CommandLine
 

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
+from options.train_options import AMP
 from training.log.loss_log import LOSS_LOG_NAME, LossLog
-from util.device import AMP
 from util.errors import UserError, run_cli
 from util.schema import CommandLine
 

@@ -37,6 +37,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from util.runs import OPTIONS_NAME
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.folder.manifest import MANIFEST_NAME, Manifest, SliceEntry, VolumeEntry, read_manifest, write_manifest
@@ -46,7 +48,7 @@ from models.trained import load_trained
 from models.weights import load_weights
 from preprocessing.nifti import read_nifti
 from scripts.mutations import AWARE, mutate
-from util.checkpoint import OPTIONS_NAME, checkpoint_path, write_checkpoint
+from util.checkpoint import checkpoint_path, write_checkpoint
 from util.errors import UserError
 
 SECONDS = 5

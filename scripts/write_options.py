@@ -9,7 +9,7 @@ from typing import Any
 
 from data.registry import DATASETS
 from models import MODELS
-from models.pta_model import LOSS_PRESETS
+from models.pta_options import LOSS_PRESETS
 from options.preprocess_options import DEFAULT_PRESET, BenchmarkOptions, OutputOptions, VolumeOptions
 from options.presets import PRESETS
 from options.test_options import TestOptions
@@ -98,7 +98,7 @@ def _owners() -> dict[Field, list[str]]:
     """The models that have each option of train.py; an option that two models declare differently is there twice."""
     owners: dict[Field, list[str]] = {}
     for model, cls in MODELS.items():
-        for schema in schemas(model, cls.dataset_mode):
+        for schema in schemas(model, cls.Options.dataset_mode):
             for field in dataclasses.fields(schema):
                 owners.setdefault(field, []).append(model)
     return owners

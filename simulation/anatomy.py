@@ -16,8 +16,14 @@ from numpy.typing import NDArray
 from util.errors import UserError
 
 TISSUES = ("csf", "gm", "wm", "fat", "bone", "soft")  # the rest to 1 is air
-LESIONS = ("wmh", "tumour", "oedema", "infarct")  # may follow the six tissues, see `lesions.py`
-LABELS = {"air": 0, **{name: number for number, name in enumerate(TISSUES + LESIONS, start=1)}}
+FURTHER = ("dgm", "blood")  # may follow the six: deep grey matter full of iron, flowing blood
+LESIONS = ("wmh", "tumour", "oedema", "infarct")  # may follow the tissues, see `lesions.py`
+LABELS = {
+    "air": 0,
+    **{name: number for number, name in enumerate(TISSUES + LESIONS, start=1)},
+    "dgm": 2,  # grey matter
+    "blood": 6,  # soft tissue
+}
 HEAD_CENTRE_MM = np.array([0.0, -17.0, 12.0])  # of the embedded head, in template mm
 CENTRE_ABOVE_BRAIN_MM = 4.0  # height of HEAD_CENTRE_MM above the centre of the embedded brain's bounding box
 EMBEDDED = Path(__file__).with_name("colin27.npz")
@@ -28,15 +34,18 @@ STEPS = 24  # fractions are stored as multiples of 1/24: exact for halves and th
 class Anatomy:
     """Tissue fractions (T, X, Y, Z) float32 in [0, 1], sum <= 1, in RAS; `affine` (4, 4) maps voxel indices to mm.
 
-    `tissues` names the T maps: the six, then any of `LESIONS`. `known_centre_mm` (3,) overrides the computed centre.
-    Memory order is (Z, Y, X, T), so resampling reads a voxel's fractions from adjacent addresses. Compared and hashed
-    by identity.
+    `tissues` names the T maps: the six, then any of `FURTHER` and `LESIONS`. `known_centre_mm` (3,) overrides the
+    computed centre. `to_template` (4, 4) maps the anatomy's mm to those of the template (None: unknown), with a root
+    mean square error of `level_error_mm` in height. Memory order is (Z, Y, X, T), so resampling reads a voxel's
+    fractions from adjacent addresses. Compared and hashed by identity.
     """
 
     fractions: NDArray[np.float32]
     affine: NDArray[np.float64]
     tissues: tuple[str, ...] = TISSUES
     known_centre_mm: NDArray[np.float64] | None = None
+    to_template: NDArray[np.float64] | None = None
+    level_error_mm: float | None = None
 
     @property
     def spacing_mm(self) -> NDArray[np.float64]:
@@ -48,10 +57,15 @@ class Anatomy:
         """The number in `LABELS` of air and then of every tissue, (1 + T,)."""
         return np.array([LABELS[name] for name in ("air", *self.tissues)], np.uint8)
 
+    @property
+    def is_lesion(self) -> NDArray[np.bool_]:
+        """Which of the T tissues are lesions, (T,)."""
+        return np.array([name in LESIONS for name in self.tissues])
+
     @cached_property
     def brain(self) -> NDArray[np.float32]:
         """Fraction of brain in each voxel, lesions included, (X, Y, Z) in [0, 1]."""
-        indices = [i for i, name in enumerate(self.tissues) if name in ("gm", "wm", *LESIONS)]
+        indices = [i for i, name in enumerate(self.tissues) if name in ("gm", "wm", "dgm", *LESIONS)]
         return np.asarray(self.fractions[indices].sum(0))
 
     @cached_property
@@ -120,4 +134,6 @@ def load_anatomy(path: Path = EMBEDDED) -> Anatomy:
         raise UserError(f"{path}: expected {len(TISSUES)} tissue fractions (6, X, Y, Z) that sum to at most 1")
     by_voxel_steps = np.ascontiguousarray(steps.transpose(3, 2, 1, 0))
     fractions = np.divide(by_voxel_steps, np.float32(per_unit), dtype=np.float32).transpose(3, 2, 1, 0)
-    return Anatomy(fractions, affine, known_centre_mm=HEAD_CENTRE_MM if path == EMBEDDED else None)
+    if path != EMBEDDED:
+        return Anatomy(fractions, affine)
+    return Anatomy(fractions, affine, known_centre_mm=HEAD_CENTRE_MM, to_template=np.eye(4), level_error_mm=0.0)

@@ -1,11 +1,14 @@
-"""The simulated benchmark as a data folder: unpaired training subjects, paired validation and test subjects."""
+"""The simulated benchmark as a data folder: unpaired training subjects, paired validation and test subjects.
+
+A subject is a person and a warp: heads of different people, each deformed anew for every subject.
+"""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,14 @@ from preprocessing.folder import NIFTI_FOLDER, fresh_folder
 from preprocessing.geometry import SourceGeometry
 from preprocessing.parallel import run_jobs
 from preprocessing.slicing import Companions, write_volume
-from simulation.anatomy import Anatomy, load_anatomy
+from simulation.anatomy import Anatomy
 from simulation.atrophy import with_atrophy
+from simulation.extent import FOV_MM
+from simulation.heads import load_person
 from simulation.label_maps import read_anatomy
 from simulation.lesions import draw_lesions, with_lesions
-from simulation.presets import Preset
+from simulation.people import ROLES, Roles, require_people
+from simulation.presets import Preset, Protocol
 from simulation.subject import Scan, generator, simulate_scan
 from util.errors import UserError, printable
 from util.processes import ALONE, Processes
@@ -34,14 +40,19 @@ SLICE_AXIS = 2
 MIN_MATRIX, MAX_MATRIX = 32, 512
 FIRST_SUBJECT = {"trainA": 0, "trainB": 100_000, "val": 200_000, "test": 300_000}
 MAX_SUBJECTS = 100_000
+MAX_TOGETHER = 8  # scans of one person that one worker makes, after loading the head once
+
+
+Written = tuple[VolumeEntry, dict[str, Any]]  # of a scan, with its drawn parameters
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What to simulate: the task, the number of subjects, file format, anatomy, lesions, and faults in domain A.
+    """What to simulate: the task, the number of subjects, their people, file format, lesions, and faults in domain A.
 
-    `anatomy` is a file for `read_anatomy` (None: the embedded head). `lesions` is a kind of `lesions.KINDS`: each
-    subject of the split `lesions_in` (or of `all`) has `n_lesions` of them, the same in A and B.
+    `people` are the heads of every group. `anatomy`, a file for `read_anatomy`, is the head of all subjects instead.
+    `lesions` is a kind of `lesions.KINDS`: each subject of the split `lesions_in` (or of `all`) has `n_lesions` of
+    them, the same in A and B.
     """
 
     preset: Preset
@@ -52,6 +63,7 @@ class Benchmark:
     bits: int
     matrix: int
     nifti: bool = False
+    people: Roles = field(default_factory=lambda: ROLES)
     anatomy: str | None = None
     deformation: float = 1.0
     ventricles: float = 1.0
@@ -62,13 +74,45 @@ class Benchmark:
     faults: tuple[str, ...] = ()
     fault_probability: float = 0.0
 
+    @property
+    def own_head(self) -> str | None:
+        """The base name of the file whose head all subjects have, if there is one."""
+        return self.anatomy and printable(Path(self.anatomy).name)  # a file name need not be Unicode
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of subjects of every group."""
+        return {"trainA": self.n_train, "trainB": self.n_train, "val": self.n_val, "test": self.n_test}
+
     def recorded(self) -> dict[str, Any]:
         """The settings that the manifest records."""
-        chosen = {field.name: getattr(self, field.name) for field in fields(self)}
-        protocols = [self.preset.low.name, self.preset.high.name]
-        anatomy = self.anatomy and printable(self.anatomy)  # a file name need not be Unicode
-        written = {"preset": self.preset.name, "protocols": protocols, "faults": list(self.faults), "anatomy": anatomy}
-        return chosen | written
+        chosen = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        preset = self.preset.on_grid(FOV_MM / self.matrix)
+        return chosen | {
+            "preset": preset.name,
+            "protocols": [preset.low.name, preset.high.name],
+            "acquired": {"A": _acquired(preset.low), "B": _acquired(preset.high)},
+            "people": None if self.anatomy else {group: list(self._used(group)) for group in ROLES},
+            "faults": list(self.faults),
+            "anatomy": self.anatomy and printable(self.anatomy),
+        }
+
+    def person(self, group: str, number: int) -> str | None:
+        """Whose head subject `number` of a group has: the group's people in turn. None: the head of `anatomy`."""
+        return None if self.anatomy else self.people[group][number % len(self.people[group])]
+
+    def _used(self, group: str) -> tuple[str, ...]:
+        return self.people[group][: self.counts[group]]
+
+
+def _acquired(protocol: Protocol) -> dict[str, Any]:
+    """What a protocol measures on the grid of the slices: voxel, gap and SNR."""
+    return {
+        "voxel_mm": list(protocol.voxel_mm),
+        "gap_mm": protocol.gap_mm,
+        "snr_wm": protocol.snr_wm,
+        "enlargement": protocol.enlargement,
+    }
 
 
 @dataclass(frozen=True)
@@ -80,6 +124,7 @@ class ScanJob:
     subject: int
     split: str
     domain: str
+    person: str | None = None
 
     @property
     def name(self) -> str:
@@ -90,42 +135,60 @@ class ScanJob:
 def plan_scans(dataroot: Path, benchmark: Benchmark) -> list[ScanJob]:
     """Every scan of the benchmark.
 
-    Training has `n_train` subjects per domain, different ones in A and B; validation and test have `n_val` and `n_test`
-    subjects in both domains. Each split has its own range of subject numbers, so more training subjects do not change
-    the test subjects.
+    Training has `n_train` subjects per domain, different people in A and B; validation and test have `n_val` and
+    `n_test` subjects in both domains. Each split has its own people and its own range of subject numbers, so more
+    training subjects do not change the test subjects.
 
     Raises:
-        UserError: a matrix that is odd or out of range, or a number of subjects out of range.
+        UserError: a matrix that is odd or out of range, a number of subjects out of range, or nobody for a split.
     """
     b = benchmark
     if not MIN_MATRIX <= b.matrix <= MAX_MATRIX or b.matrix % 2:
         raise UserError(f"--matrix {b.matrix}: must be even and between {MIN_MATRIX} and {MAX_MATRIX}")
-    counts = {"trainA": b.n_train, "trainB": b.n_train, "val": b.n_val, "test": b.n_test}
-    if b.n_train < 1 or not all(0 <= count <= MAX_SUBJECTS for count in counts.values()):
+    if b.n_train < 1 or not all(0 <= count <= MAX_SUBJECTS for count in b.counts.values()):
         raise UserError(
             f"--n_train {b.n_train}, --n_val {b.n_val}, --n_test {b.n_test}: need at least 1, 0 and 0 subjects, "
             f"at most {MAX_SUBJECTS}"
         )
+    if not b.anatomy:
+        require_people(b.people, b.counts)
     return [
-        ScanJob(dataroot, benchmark, FIRST_SUBJECT[group] + number, group.rstrip("AB"), domain)
-        for group, count in counts.items()
+        ScanJob(dataroot, b, FIRST_SUBJECT[group] + number, group.rstrip("AB"), domain, b.person(group, number))
+        for group, count in b.counts.items()
         for number in range(count)
         for domain in (group[-1] if group[-1] in "AB" else "AB")
     ]
 
 
+def by_person(jobs: Sequence[ScanJob]) -> list[list[int]]:
+    """Indices of the jobs, those of a person together, in parts small enough to share among workers; longest first."""
+    of_person: dict[str | None, list[int]] = {}
+    for index, job in enumerate(jobs):
+        of_person.setdefault(job.person, []).append(index)
+    parts = [
+        own[first : first + MAX_TOGETHER] for own in of_person.values() for first in range(0, len(own), MAX_TOGETHER)
+    ]
+    return sorted(parts, key=len, reverse=True)
+
+
 @lru_cache(maxsize=1)
-def template(path: str | None, ventricles: float, sulci_mm: float) -> Anatomy:
-    """The head that all subjects of a benchmark derive from; cached, so each process prepares it once."""
-    return with_atrophy(read_anatomy(Path(path)) if path else load_anatomy(), ventricles=ventricles, sulci_mm=sulci_mm)
+def template(person: str | None, path: str | None, ventricles: float, sulci_mm: float) -> Anatomy:
+    """The head of a person, or of a file, that subjects derive from; the last one is kept, as scans come by person."""
+    head = load_person(person) if person else read_anatomy(Path(path or ""))
+    return with_atrophy(head, ventricles=ventricles, sulci_mm=sulci_mm)
 
 
-def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
+def write_scans(jobs: Sequence[ScanJob]) -> list[Written]:
+    """Simulate and write some scans."""
+    return [write_scan(job) for job in jobs]
+
+
+def write_scan(job: ScanJob) -> Written:
     """Simulate one scan and write its slices; return its manifest entry and the drawn parameters."""
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # there is one worker per processor
     b, low = job.benchmark, job.domain == "A"
-    anatomy = template(b.anatomy, b.ventricles, b.sulci_mm)
+    anatomy = template(job.person, b.anatomy, b.ventricles, b.sulci_mm)
     if b.lesions and b.lesions_in in ("all", job.split):
         drawn = draw_lesions(generator(b.seed, job.subject, "lesions"), anatomy, b.lesions, b.n_lesions)
         anatomy = with_lesions(anatomy, drawn)
@@ -149,6 +212,7 @@ def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
         split=job.split,
         domain=job.domain,
         subject=job.name,
+        person=job.person,
         source=f"simulated:{b.preset.name}:{b.seed}:{job.subject}",
         volume=scan.image,
         affine_ras=scan.affine,
@@ -158,7 +222,8 @@ def write_scan(job: ScanJob) -> tuple[VolumeEntry, dict[str, Any]]:
         level_mm=scan.level_mm,
         companions=Companions(scan.truth, scan.truth_mask, scan.labels, scan.lesions),
     )
-    return entry, {"split": job.split, **scan.drawn}
+    noise = scan.drawn["sigma"] / (entry.window[1] - entry.window[0])
+    return entry, {"split": job.split, "person": job.person or b.own_head, "noise": noise, **scan.drawn}
 
 
 def write_nifti(job: ScanJob, scan: Scan) -> None:
@@ -190,7 +255,15 @@ def write_benchmark(
     """
     jobs = processes.alone(partial(_checked_scans, dataroot, benchmark))
     with fresh_folder(dataroot, processes):
-        results = run_jobs(write_scan, jobs, workers=workers, title="simulating subjects", processes=processes)
+        parts = by_person(jobs)
+        written = run_jobs(
+            write_scans,
+            [[jobs[index] for index in part] for part in parts],
+            workers=workers,
+            title="simulating scans, by person",
+            processes=processes,
+        )
+        results = _in_order(parts, written)
         return processes.alone(partial(_finish, dataroot, benchmark, results))
 
 
@@ -202,9 +275,48 @@ def _checked_scans(dataroot: Path, benchmark: Benchmark) -> list[ScanJob]:
     return jobs
 
 
-def _finish(dataroot: Path, benchmark: Benchmark, results: Sequence[tuple[VolumeEntry, dict[str, Any]]]) -> Manifest:
-    manifest = Manifest("simulated", [entry for entry, _ in results], benchmark.recorded())
+def _in_order(parts: Sequence[Sequence[int]], written: Sequence[Sequence[Written]]) -> list[Written]:
+    """What was written, in the order of the jobs that `parts` has the indices of."""
+    found = {
+        index: result
+        for part, results in zip(parts, written, strict=False)  # every process but the first has none
+        for index, result in zip(part, results, strict=True)
+    }
+    return [found[index] for index in sorted(found)]
+
+
+def _finish(dataroot: Path, benchmark: Benchmark, results: Sequence[Written]) -> Manifest:
+    settings = benchmark.recorded()
+    for domain, acquired in settings["acquired"].items():
+        levels = [drawn["noise"] for entry, drawn in results if entry.domain == domain]
+        acquired["noise"] = float(np.mean(levels))
+    manifest = Manifest("simulated", [entry for entry, _ in results], settings)
     drawn = json.dumps([drawn for _, drawn in results], indent=1, sort_keys=True)
     (dataroot / DRAWN_NAME).write_text(drawn + "\n", encoding="utf-8")
     write_manifest(dataroot, manifest)
     return manifest
+
+
+def notes_on(benchmark: Benchmark, manifest: Manifest) -> Iterable[str]:
+    """What one should know of a simulated folder: resolution and noise of both fields, and whether one head is all."""
+    pixel, settings = FOV_MM / benchmark.matrix, manifest.settings
+    larger = settings["acquired"]["B"]["enlargement"]
+    for domain, protocol in zip("AB", settings["protocols"], strict=True):
+        acquired = settings["acquired"][domain]
+        read, phase, thickness = acquired["voxel_mm"]
+        gap = f", gaps of {acquired['gap_mm']:g} mm" if acquired["gap_mm"] else ""
+        yield (
+            f"{domain}: {protocol}, voxels of {read:.2f} x {phase:.2f} x {thickness:g} mm, {read / pixel:.2f} x "
+            f"{phase / pixel:.2f} pixels{gap}; white matter's SNR {acquired['snr_wm']:.3g}; noise "
+            f"{acquired['noise']:.3f} of the slices' range"
+        )
+    if larger > 1:
+        yield (
+            f"pixels of {pixel:.2f} mm (--matrix {benchmark.matrix}) are larger than the voxels of B's protocol: in "
+            f"both fields, voxel sides are {larger:.2f} times the protocol's in plane, and SNR rises in proportion"
+        )
+    if benchmark.anatomy:
+        yield (
+            f"--anatomy {benchmark.own_head}: every subject is a warp of this one head, so training and test share the "
+            f"person, and measures say nothing about other people"
+        )

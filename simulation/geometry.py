@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from simulation.anatomy import HEAD_CENTRE_MM, Anatomy
 from simulation.deformation import HeadShape, rotation, transform
+from simulation.extent import CROPPED, FOV_MM, Coverage
 
-FOV_MM = 240.0
 FINE_MM = 1.25  # largest in-plane sample spacing before k-space is cut to the matrix
 COARSE_MM = 8.0  # grid spacing of the smooth map from scan to template; linear in between
 PLANES_PER_SLICE = 4  # sampling intervals over the thickness of a slice,
 PLANES_PER_THIN_SLICE = 2  # and of slices about as thin as the embedded map's voxels
 THIN_MM = 1.5
 SLAB = 4  # slices resampled at once; neighbours share their outermost plane
-MAX_CROP = 0.25
 HEAD_BOX_MM = 130.0
 TILT_STD_DEG, SHIFT_STD_MM = 2.5, 2.5
 
@@ -42,7 +41,8 @@ class Pose:
 class ScanGeometry:
     """Axial slices: `z_mm` (n,) centres in scan space, ascending; a square field of view of `matrix` x `matrix` pixels.
 
-    Slices of `thickness_mm` are separated by gaps of `gap_mm`.
+    Slices of `thickness_mm` are separated by gaps of `gap_mm`. `crop`: fractions of the head left out at its lower and
+    upper end.
     """
 
     pose: Pose
@@ -70,8 +70,8 @@ class SlicedHead:
     """The head on the grid of a scan, before any signal is computed.
 
     `fractions` (T, n, Y, X) float32 in [0, 1], averaged over the slice profile on a fine in-plane grid;
-    `coarse_template` (3, n, y, x) template mm on the coarse in-plane grid `coarse_mm`; `level_mm` (n,) mean template z
-    over the head in each slice, in the embedded head's coordinates for any origin of the anatomy.
+    `coarse_template` (3, n, y, x) the anatomy's mm on the coarse in-plane grid `coarse_mm`; `level_mm` (n,) mean height
+    of the head in each slice in mm of the template (Colin27 in MNI space), the same for all people.
     """
 
     fractions: Array
@@ -119,11 +119,17 @@ def draw_geometry(
     matrix: int,
     thickness_mm: float,
     gap_mm: float = 0.0,
+    coverage: Coverage = CROPPED,
+    upper_only: bool = False,
 ) -> ScanGeometry:
-    """Random pose; coverage cropped by 0 to 25 % of the head per end; first slice shifted by up to one slice."""
+    """Random pose; part of the head left out at either end as `coverage` says; first slice shifted by up to one slice.
+
+    `upper_only`: the subject belongs to the half that is scanned in its upper part alone, if the coverage has one.
+    """
     pose = draw_pose(rng)
     low, high = head_extent_mm(anatomy, shape, pose)
-    crop = (float(rng.uniform(0, MAX_CROP)), float(rng.uniform(0, MAX_CROP)))
+    bottom, top = coverage.left_out(upper_only=upper_only)
+    crop = (float(rng.uniform(*bottom)), float(rng.uniform(*top)))
     spacing = thickness_mm + gap_mm
     first = low + crop[0] * (high - low) + float(rng.uniform(0, 1)) * spacing
     last = high - crop[1] * (high - low)
@@ -214,8 +220,14 @@ def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> Sliced
             averaged += weight * sampled[:, k : k + stride * len(slices) : stride]
         fractions[:, slices[0] : slices[-1] + 1, rows, columns] = averaged
     at_slices = interpolate(template, scan.z_mm, nodes, axis=1)
-    height = at_slices[2] + (HEAD_CENTRE_MM[2] - anatomy.centre_mm[2])
-    return SlicedHead(fractions, at_slices, coarse, _levels(fractions, height, coarse, fine))
+    return SlicedHead(fractions, at_slices, coarse, _levels(fractions, _height(anatomy, at_slices), coarse, fine))
+
+
+def _height(anatomy: Anatomy, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Template z in mm (...) of points (3, ...) in the anatomy's mm; without a registration, centres are aligned."""
+    if anatomy.to_template is None:
+        return np.asarray(points_mm[2] + (HEAD_CENTRE_MM[2] - anatomy.centre_mm[2]))
+    return transform(anatomy.to_template[:3, :3], anatomy.to_template[:3, 3], points_mm)[2]
 
 
 def _window(

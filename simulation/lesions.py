@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from simulation.anatomy import LESIONS, TISSUES, Anatomy
+from simulation.anatomy import FURTHER, LESIONS, TISSUES, Anatomy
 from simulation.atrophy import lateral_ventricles, midplane_distance_mm
 from simulation.deformation import SmoothField, rotation
 from util.errors import UserError
@@ -52,8 +52,10 @@ class Kind:
 # oedema that spares the cortex, infarcts of a small branch's territory. Edges [I].
 KINDS = {
     "wmh": Kind((1.5, 5.0), (Layer("wmh", 1.0, ("wm",), 2.0),)),
-    "tumour": Kind((9.0, 18.0), (Layer("tumour", 1.0, ("gm", "wm", "csf"), 1.5), Layer("oedema", 1.6, ("wm",), 4.0))),
-    "infarct": Kind((7.0, 16.0), (Layer("infarct", 1.0, ("gm", "wm"), 2.0),)),
+    "tumour": Kind(
+        (9.0, 18.0), (Layer("tumour", 1.0, ("gm", "wm", "dgm", "csf"), 1.5), Layer("oedema", 1.6, ("wm",), 4.0))
+    ),
+    "infarct": Kind((7.0, 16.0), (Layer("infarct", 1.0, ("gm", "wm", "dgm"), 2.0),)),
 }
 
 
@@ -106,7 +108,7 @@ def with_lesions(anatomy: Anatomy, lesions: Sequence[Lesion]) -> Anatomy:
     Lesions replace other tissues, so the sum in every voxel is unchanged. Where two overlap, the first one wins.
     """
     used = {layer.tissue for lesion in lesions for layer in KINDS[lesion.kind].layers} | set(anatomy.tissues)
-    tissues = (*TISSUES, *(name for name in LESIONS if name in used))
+    tissues = tuple(name for name in TISSUES + FURTHER + LESIONS if name in used or name in TISSUES)
     fractions = np.zeros((len(tissues), *anatomy.fractions.shape[1:]), np.float32)
     for name in anatomy.tissues:
         fractions[tissues.index(name)] = anatomy.fraction(name)
@@ -166,7 +168,7 @@ def _insert(anatomy: Anatomy, lesion: Lesion, fractions: Volume, tissues: tuple[
         beyond_mm = (radius - layer.extent) * lesion.radii_mm.mean()
         inside = np.clip(0.5 - beyond_mm / layer.edge_mm, 0, 1).astype(np.float32)
         diseased = fractions[tissues.index(layer.tissue)][box]
-        for name in layer.replaces:
+        for name in (name for name in layer.replaces if name in tissues):
             healthy = fractions[tissues.index(name)][box]
             replaced = inside * healthy
             diseased += replaced

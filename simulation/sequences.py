@@ -6,6 +6,10 @@ References: docs/facts.md section 3.
 
 `signal(tissue, b1)` takes the transmit field as a factor (n,) on every flip angle and returns (n,). Inversions are
 adiabatic and perfect. Times in ms, angles in degrees.
+
+Flowing blood: spins that leave the slice between excitation and refocusing give no echo, so `Tissue.flow` of a vessel's
+signal is lost in spin echoes. A gradient echo needs no second pulse, and part of the flowing spins arrive with full
+magnetisation, so vessels are bright there.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from util.errors import UserError
 
 Array = NDArray[np.float64]
 NOMINAL = np.ones(1)
+FRESH = 0.4  # of the flowing spins, those that have met neither inversion nor excitation before [I]
 
 
 def _positive(sequence: str, **times: float) -> None:
@@ -65,7 +70,7 @@ class SpinEcho:
             return _recovered(middle * np.cos(refocus), self.tr_ms - self.te_ms / 2, tissue.t1_ms)
 
         amplitude = _steady(after_tr, b1) * np.sin(flip) * np.sin(refocus / 2) ** 2
-        return tissue.pd * amplitude * math.exp(-self.te_ms / tissue.t2_ms)
+        return (1 - tissue.flow) * tissue.pd * amplitude * math.exp(-self.te_ms / tissue.t2_ms)
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class FastSpinEcho:
             return _recovered(end_0 + (end_1 - end_0) * prepared(start), self._rest_ms, tissue.t1_ms)
 
         before, centre = prepared(_steady(after_tr, b1)), self.echo - 1
-        return tissue.pd * (echoes_0[:, centre] + (echoes_1 - echoes_0)[:, centre] * before)
+        return (1 - tissue.flow) * tissue.pd * (echoes_0[:, centre] + (echoes_1 - echoes_0)[:, centre] * before)
 
 
 @dataclass(frozen=True)
@@ -148,8 +153,8 @@ class SpoiledGRE:
     def signal(self, tissue: Tissue, b1: Array = NOMINAL) -> Array:
         """PD sin(a) (1 - E1) / (1 - E1 cos(a)) e^(-TE/T2*) (Ernst & Anderson 1966)."""
         flip, e1 = np.radians(self.flip_deg) * b1, math.exp(-self.tr_ms / tissue.t1_ms)
-        steady = np.sin(flip) * (1 - e1) / (1 - e1 * np.cos(flip))
-        return tissue.pd * steady * math.exp(-self.te_ms / tissue.t2star_ms)
+        steady = (1 - e1) / (1 - e1 * np.cos(flip))
+        return tissue.pd * np.sin(flip) * _with_inflow(steady, tissue) * math.exp(-self.te_ms / tissue.t2star_ms)
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,13 @@ class MPRAGE:
 
         first = _recovered(-_steady(after_tr, b1), self._before_ms, tissue.t1_ms)
         middle = limit + (first - limit) * rate ** (self.n_echoes // 2)
-        return tissue.pd * middle * np.sin(flip) * math.exp(-self.te_ms / tissue.t2star_ms)
+        return tissue.pd * _with_inflow(middle, tissue) * np.sin(flip) * math.exp(-self.te_ms / tissue.t2star_ms)
+
+
+def _with_inflow(magnetisation: Array, tissue: Tissue) -> Array:
+    """Longitudinal magnetisation of a tissue of which part has just flowed in."""
+    fresh = FRESH * tissue.flow
+    return (1 - fresh) * magnetisation + fresh
 
 
 def _steady(after_tr: Callable[[Array], Array], b1: Array) -> Array:

@@ -53,7 +53,7 @@ from simulation.tissue import Tissue, draw_jitter, tissues_at
 HETEROGENEITY_MM, HETEROGENEITY_STD = 25.0, 0.03
 SNR_JITTER = 0.15
 TRANSMIT_STEPS = 24  # flip angles at which signals are computed; linear in between
-PURPOSES = ("head", "scan A", "scan B", "faults A", "faults B", "lesions")
+PURPOSES = ("head", "scan A", "scan B", "faults A", "faults B", "lesions", "coverage")
 
 Volume = NDArray[np.float32]
 
@@ -72,7 +72,7 @@ class Scan:
     """One scan as volumes (X, Y, Z) in RAS.
 
     `image` is the scanner's image; `truth` the other protocol's image on the same grid without noise and bias (None in
-    domain B); `truth_mask` the head; `labels` the number in `LABELS` of each voxel's largest tissue; `lesions` the
+    domain B); `truth_mask` the head; `labels` the number in `LABELS` with the largest part of each voxel; `lesions` the
     voxels that are mostly lesion (None if the head has none); `drawn` all random parameters, as JSON types.
     """
 
@@ -107,6 +107,11 @@ class ScanFaults:
 
 
 NO_FAULTS = ScanFaults({})
+
+
+def upper_only(seed: int, subject: int) -> bool:
+    """Whether a subject belongs to the half that `Coverage.upper` is for: one of every two neighbouring numbers."""
+    return bool((subject + int(generator(seed, subject // 2, "coverage").integers(2))) % 2)
 
 
 def draw_head(seed: int, subject: int, tissues: Sequence[str] = TISSUES, deformation: float = 1.0) -> Head:
@@ -180,16 +185,15 @@ class Scanner:
     def _shifted(self, fraction: Volume, protocol: Protocol) -> Volume:
         """Fat displaced to the right by its chemical shift along the readout."""
         assert protocol.bandwidth_hz is not None
-        shift = fat_shift_mm(protocol.b0_t, protocol.bandwidth_hz, protocol.resolution_mm or self.geometry.pixel_mm)
+        shift = fat_shift_mm(protocol.b0_t, protocol.bandwidth_hz, protocol.resolution_mm)
         x = fine_axis_mm(self.geometry.matrix)
         return interpolate(fraction, x - shift, x, axis=2)
 
     def sampling(self, protocol: Protocol) -> Sampling:
         """The measured part of k-space."""
         pixel = self.geometry.pixel_mm
-        read = FOV_MM / max(protocol.resolution_mm or pixel, pixel)
-        phase = FOV_MM / max(protocol.phase_mm or protocol.resolution_mm or pixel, pixel)
-        return Sampling(phase, read, protocol.partial_fourier)
+        read_mm, phase_mm, _ = protocol.voxel_mm
+        return Sampling(FOV_MM / max(phase_mm, pixel), FOV_MM / max(read_mm, pixel), protocol.partial_fourier)
 
     def ideal(self, protocol: Protocol) -> Volume:
         """Magnitude (n, matrix, matrix) with the protocol's contrast and resolution, without noise and bias."""
@@ -248,11 +252,13 @@ class Scanner:
         fractions = self.sliced.fractions[:, :, ::step, ::step]
         head = fractions.sum(0)
         largest, label = 1 - head, np.zeros(head.shape, np.uint8)
-        for number, fraction in zip(self.anatomy.label_numbers[1:], fractions, strict=True):
+        numbers = self.anatomy.label_numbers[1:]
+        for number in np.unique(numbers):
+            fraction = fractions[numbers == number].sum(0)
             larger = fraction > largest
             label[larger], largest = number, np.maximum(largest, fraction)
         mask = np.stack([ndimage.binary_fill_holes(plane) for plane in head > 0.5])
-        return mask, label, fractions[len(TISSUES) :].sum(0) > 0.5
+        return mask, label, fractions[self.anatomy.is_lesion].sum(0) > 0.5
 
 
 def _record(scanner: Scanner, protocol: Protocol, drawn: dict[str, Any]) -> dict[str, Any]:
@@ -260,6 +266,8 @@ def _record(scanner: Scanner, protocol: Protocol, drawn: dict[str, Any]) -> dict
     geometry = scanner.geometry
     return {
         "protocol": protocol.name,
+        "voxel_mm": list(protocol.voxel_mm),
+        "gap_mm": protocol.gap_mm,
         "crop": list(geometry.crop),
         "angles_deg": geometry.pose.angles_deg.tolist(),
         "shift_mm": geometry.pose.shift_mm.tolist(),
@@ -288,17 +296,25 @@ def simulate_scan(
     faults: Sequence[str] = (),
     fault_probability: float = 0.0,
 ) -> Scan:
-    """Scan `subject` in domain `A` (low field) or `B` (high field) of the preset.
+    """Scan `subject` in domain `A` (low field) or `B` (high field) of the preset, on a grid of `matrix` pixels a side.
 
-    The scan has each of `faults` with `fault_probability`. Its truth, mask and labels have no faults but follow the
-    pose of the head.
+    Voxels and noise are what `Preset.on_grid` makes of the protocols. The scan has each of `faults` with
+    `fault_probability`. Its truth, mask and labels have no faults but follow the pose of the head.
     """
     anatomy = anatomy or load_anatomy()
-    protocol = preset.low if domain == "A" else preset.high
+    preset = preset.on_grid(FOV_MM / matrix)
+    protocol, coverage = (preset.low, preset.low_coverage) if domain == "A" else (preset.high, preset.high_coverage)
     head = draw_head(seed, subject, anatomy.tissues, deformation)
     rng = generator(seed, subject, f"scan {domain}")
     geometry = draw_geometry(
-        rng, anatomy, head.shape, matrix=matrix, thickness_mm=protocol.thickness_mm, gap_mm=protocol.gap_mm
+        rng,
+        anatomy,
+        head.shape,
+        matrix=matrix,
+        thickness_mm=protocol.thickness_mm,
+        gap_mm=protocol.gap_mm,
+        coverage=coverage,
+        upper_only=upper_only(seed, subject),
     )
     drawn_faults = draw_severities(generator(seed, subject, f"faults {domain}"), faults, fault_probability)
     scan_faults = ScanFaults(drawn_faults, seed, subject, domain)
@@ -313,7 +329,7 @@ def simulate_scan(
         truth=_to_volume(scanner.with_slices_of(preset.high).ideal(preset.high)) if with_truth else None,
         truth_mask=_to_volume(mask),
         labels=_to_volume(label),
-        lesions=_to_volume(lesions) if len(anatomy.tissues) > len(TISSUES) else None,
+        lesions=_to_volume(lesions) if anatomy.is_lesion.any() else None,
         level_mm=scanner.sliced.level_mm,
         affine=geometry.affine,
         drawn=_record(scanner, protocol, {"subject": subject, "domain": domain, **drawn}),

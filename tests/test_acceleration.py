@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny_models import SIDE, SMALL, batch, context, last_step, pta
 
-from models.cycle_gan_model import CycleGANModel, CycleGANOptions
+from models.cycle_gan_model import CycleGANModel
+from models.cycle_gan_options import CycleGANOptions
 from models.generator_pair import GeneratorPair
 from models.kept_memory import kept_bytes
 from models.networks.hybrid import HybridGenerator

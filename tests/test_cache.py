@@ -17,13 +17,15 @@ import data.cache.slice_cache
 import train
 from data.cache.pack import COLUMNS
 from data.cache.packed_slices import PackedSlices
-from data.cache.slice_cache import CACHE_NAME, SliceCache
+from data.cache.place import CACHE_NAME
+from data.cache.slice_cache import SliceCache
 from data.cache.store import DATA_NAME, Store, Texts
 from data.folder.manifest import MANIFEST_NAME
 from data.folder.masks import head_mask_slice
 from data.folder.slice_folder import SliceFolder
 from data.folder.slices import read_image, read_mask, write_image, write_mask, write_pixels
-from data.unaligned_dataset import UnalignedMaskDataset, UnalignedOptions
+from data.unaligned_dataset import UnalignedMaskDataset
+from data.unaligned_options import UnalignedOptions
 from evaluation.folders import open_test_data
 from util.errors import UserError
 

@@ -20,7 +20,7 @@ import torch
 from conftest import train_arguments
 from running import ROOT, run
 
-from data.cache.slice_cache import CACHE_NAME
+from data.cache.place import CACHE_NAME
 from data.registry import DATASETS
 from models import MODELS
 from options import preprocess_options, test_options, train_options
@@ -294,7 +294,7 @@ def fields(schemas: Sequence[type]) -> Iterator[dataclasses.Field]:
 def helps() -> list[tuple[str, list[str], tuple[type, ...]]]:
     """(program, arguments, schemas that its help must show) for every program and model."""
     of_models = [
-        ("train.py", [f"--model={name}"], (*COMMON[:2], DATASETS[model.dataset_mode].Options, model.Options))
+        ("train.py", [f"--model={name}"], (*COMMON[:2], DATASETS[model.Options.dataset_mode].Options, model.Options))
         for name, model in MODELS.items()
     ]
     return [*of_models, *((program, [], SCHEMAS[program]) for program in ("test.py", "preprocessing_images.py"))]

@@ -17,7 +17,8 @@ from data.folder.slice_folder import SliceFolder
 from data.folder.slices import write_image, write_mask
 from data.registry import DATASETS
 from data.transforms import TrainTransform, to_native, to_network
-from data.unaligned_dataset import UnalignedMaskDataset, UnalignedOptions
+from data.unaligned_dataset import UnalignedMaskDataset
+from data.unaligned_options import UnalignedOptions
 from util.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -11,21 +11,25 @@ import numpy as np
 import pytest
 import torch
 from made_up_heads import N_SLICES, SHAPE, write_domain, write_heads
+from msgspec import structs
 from torch import Tensor
 
+from data.folder.manifest import Manifest, write_manifest
 from data.folder.slice_folder import SliceFolder
 from data.folder.slices import slice_name, write_image
-from evaluation import baselines, level_error, restoration, unpaired
+from evaluation import level_error, restoration, unpaired
 from evaluation.evaluate import DEFINITIONS
 from evaluation.folders import open_test_data
-from evaluation.paired import MEASURES, PairedTable, score
+from evaluation.paired import MEASURES, PairedTable
+from evaluation.people import people_in, put_people
 from evaluation.pictures import error_map
 from evaluation.predict import Device, MirrorAverage, NetworkGrid, synthesise
 from evaluation.record import Record, write_csv, write_json
 from evaluation.report import write_report
 from evaluation.subjects import SubjectSlices, read_subject
 from evaluation.verdict import VERDICT_MEASURES, put_verdict
-from models.lsc_model import LSC, LSCTraining
+from models.lsc_model import LSC
+from models.lsc_options import LSCTraining
 from util.errors import UserError
 
 GRID = NetworkGrid(preprocess="resize", load_size=32)
@@ -123,63 +127,22 @@ def test_synthesis_never_sees_truth_or_background(volume: SubjectSlices) -> None
     np.testing.assert_allclose(synthesise(Brighten(), other, GRID, CPU)[:, inner], plain[:, inner], atol=1e-6)
 
 
-def test_pooled_quantiles_are_those_of_all_foreground(dataroot: Path) -> None:
-    folder = SliceFolder(dataroot, "train", "B")
-    values = np.concatenate([folder.image(i)[folder.mask(i)] for i in range(len(folder))])
-    found = baselines.pooled_quantiles(folder)
-    np.testing.assert_allclose(found, np.quantile(values, baselines.QUANTILES), atol=2e-3)
-    assert (np.diff(found) >= 0).all()
-
-
-def test_histogram_match_reaches_the_target_and_keeps_order(volume: SubjectSlices) -> None:
-    target = (baselines.QUANTILES**2).astype(np.float32)
-    matched = baselines.match_histogram(volume.image, volume.mask, target)
-    assert (matched[~volume.mask] == 0).all()
-    np.testing.assert_allclose(np.quantile(matched[volume.mask], baselines.QUANTILES), target, atol=5e-3)
-    order = np.argsort(volume.image[volume.mask], kind="stable")
-    assert (np.diff(matched[volume.mask][order]) >= 0).all()
-
-
-def test_histogram_match_with_ties() -> None:
-    image = np.array([[[0.0, 0.0, 0.0, 1.0]]], dtype=np.float32)
-    mask = np.ones_like(image, dtype=bool)
-    matched = baselines.match_histogram(image, mask, baselines.QUANTILES.astype(np.float32))
-    assert np.unique(matched[image == 0]).size == 1 and matched[image == 0][0] < matched[image == 1][0]
-
-
-def test_noise_is_estimated(volume: SubjectSlices) -> None:
-    assert baselines.noise_sigma(volume.image, volume.mask) == pytest.approx(0.05, rel=0.2)
-    assert baselines.noise_sigma(volume.truth, volume.mask) < 0.01
-
-
-def test_classical_denoises_and_none_reads_the_truth(volume: SubjectSlices, dataroot: Path) -> None:
-    target = baselines.pooled_quantiles(SliceFolder(dataroot, "train", "B"))
-    with ThreadPoolExecutor(2) as pool:
-        rows = baselines.synthesise(volume, target, pool)
-        blind = baselines.synthesise(replace(volume, truth=None, truth_mask=None), target, pool)
-        assert set(baselines.synthesise(volume, None, pool)) == {"identity"}
-    assert set(rows) == set(baselines.BASELINES)
-    for row in rows:
-        np.testing.assert_array_equal(rows[row], blind[row])
-    np.testing.assert_array_equal(rows["identity"], volume.visible)
-    scores = {row: score(slices, volume.truth, volume.truth_mask) for row, slices in rows.items()}
-    assert scores["classical"]["psnr"] > scores["histogram"]["psnr"] + 2
-    assert scores["histogram"]["psnr"] > scores["identity"]["psnr"]
-
-
 def test_paired_table_gives_means_and_no_narrow_intervals() -> None:
     table, record = PairedTable(), Record()
     for i, subject in enumerate("abc"):
         table.add("fake_B", subject, dict.fromkeys(MEASURES, float(i)) | {"ms_ssim": None})
-    table.summarise(record, seed=0)
+    table.summarise(record, {name: name for name in "abc"})
     assert record.tree["paired"]["fake_B"]["psnr"] == {"mean": 1.0, "ci95": None}
     assert record.tree["paired"]["fake_B"]["ms_ssim"] == {"mean": None, "ci95": None}
     content = record.as_json(DEFINITIONS)
     assert "12" in content["why_null"]["ci95"] and "176" in content["why_null"]["ms_ssim"]
 
 
-def verdict_of(**rows: tuple[float | None, float | None, float | None]) -> tuple[str | None, str | None]:
-    """The verdict, and why there is none, for the means of rows in psnr, psnr_fit and ssim."""
+Means = tuple[float | None, float | None, float | None]  # psnr_fit, psnr and ssim
+
+
+def verdict_of(**rows: Means) -> tuple[str | None, str | None]:
+    """The verdict, and why there is none, for the means of rows."""
     record = Record()
     for row, means in rows.items():
         for measure, mean in zip(VERDICT_MEASURES, means, strict=True):
@@ -192,17 +155,17 @@ def verdict_of(**rows: tuple[float | None, float | None, float | None]) -> tuple
 
 
 def test_the_verdict_says_what_fake_B_loses_to_and_in_what() -> None:
-    ours, identity = (24.0, 25.0, 0.875), (20.0, 21.0, 0.75)
-    won = ("fake_B beats every baseline in psnr, psnr_fit and ssim.", None)
-    assert verdict_of(fake_B=ours, identity=identity, classical=(23.5, 24.5, 0.85)) == won
-    text, _ = verdict_of(fake_B=ours, identity=identity, histogram=(22.0, 26.0, 0.8), classical=(24.0, 24.5, 0.9))
+    ours, identity = (25.0, 24.0, 0.875), (21.0, 20.0, 0.75)
+    won = ("fake_B beats every baseline in psnr_fit, psnr and ssim.", None)
+    assert verdict_of(fake_B=ours, identity=identity, classical=(24.5, 23.5, 0.85)) == won
+    text, _ = verdict_of(fake_B=ours, identity=identity, histogram=(26.0, 22.0, 0.8), classical=(24.5, 24.0, 0.9))
     assert text == (
-        "fake_B does not beat every baseline in psnr, psnr_fit and ssim: it loses to histogram in psnr_fit (25 against "
+        "fake_B does not beat every baseline in psnr_fit, psnr and ssim: it loses to histogram in psnr_fit (25 against "
         "26); to classical in psnr (24 against 24) and ssim (0.875 against 0.9)."
     )
-    small, none = (24.0, 25.0, None), (None, None, None)
-    text, _ = verdict_of(fake_B=small, identity=(20.0, 21.0, None), classical=none)
-    assert text == "fake_B beats every baseline in psnr and psnr_fit; ssim could not be measured."
+    small, none = (25.0, 24.0, None), (None, None, None)
+    text, _ = verdict_of(fake_B=small, identity=(21.0, 20.0, None), classical=none)
+    assert text == "fake_B beats every baseline in psnr_fit and psnr; ssim could not be measured."
     assert verdict_of(fake_B=ours, identity=none) == (None, "no baseline to compare with: too small")
     record = Record()
     record.null("paired", why="no truth")
@@ -210,11 +173,53 @@ def test_the_verdict_says_what_fake_B_loses_to_and_in_what() -> None:
     assert record.as_json({})["verdict"] is None and record.reason("verdict") == "no truth"
 
 
+def test_every_person_stands_apart_and_the_verdict_counts_them() -> None:
+    """Two subjects of one person, better on average, and one of another, for whom fake_B is worse."""
+    table, record = PairedTable(), Record()
+    empty = dict.fromkeys(MEASURES)
+    for subject, ours, theirs in (("s1", 26.0, 22.0), ("s2", 25.0, 23.0), ("s3", 20.0, 21.0)):
+        for row, value in (("fake_B", ours), ("identity", 15.0), ("classical", theirs)):
+            table.add(row, subject, {**empty, "psnr_fit": value, "psnr": value - 1})
+    people = {"s1": "ann", "s2": "ann", "s3": "bob"}
+    table.summarise(record, people)
+    put_people(record, table.rows, people)
+    put_verdict(record)
+    found = record.tree["by_person"]
+    assert found["n_people"] == 2
+    assert found["n_better"] == {
+        "identity": {"psnr_fit": 2, "psnr": 2},
+        "classical": {"psnr_fit": 1, "psnr": 1},
+    }
+    assert found["people"]["ann"]["n_subjects"] == 2
+    assert found["people"]["ann"]["psnr_fit"] == {
+        "fake_B": 25.5, "identity": 15.0, "classical": 22.5, "fake_B - classical": 3.0,
+    }  # fmt: skip
+    assert found["people"]["bob"]["psnr"]["fake_B - classical"] == -1
+    assert record.tree["verdict"] == (
+        "fake_B beats every baseline in psnr_fit and psnr; ssim could not be measured. Of 2 people it is better than "
+        "the strongest baseline for 1 in psnr_fit (classical) and 1 in psnr (classical)."
+    )
+    nobody = Record()
+    put_people(nobody, {}, {})
+    assert nobody.tree == {"by_person": None} and nobody.reason("by_person")
+
+
+def test_people_are_those_of_the_manifest_else_of_the_names(tmp_path: Path) -> None:
+    names = ["sub-1_T2w", "sub-1_ses-2_T2w", "x", "y"]
+    entries = write_domain(tmp_path, "test", "A", names)
+    entries[2:] = [structs.replace(entry, person="zoe") for entry in entries[2:]]
+    write_manifest(tmp_path, Manifest("nifti", entries))
+    folder = SliceFolder(tmp_path, "test", "A")
+    assert people_in(folder, folder.subjects) == {
+        "sub-1_T2w": "sub-1", "sub-1_ses-2_T2w": "sub-1", "x": "zoe", "y": "zoe",
+    }  # fmt: skip
+
+
 def test_paired_interval_with_twelve_subjects() -> None:
     table, record = PairedTable(), Record()
     for i in range(12):
         table.add("fake_B", f"s{i}", dict.fromkeys(MEASURES, float(i)))
-    table.summarise(record, seed=0)
+    table.summarise(record, {f"s{i}": f"s{i}" for i in range(12)})
     low, high = record.tree["paired"]["fake_B"]["psnr"]["ci95"]
     assert 3 < low < 5.5 < high < 8
 
@@ -303,16 +308,28 @@ def test_restoration_scores_lsc_beside_filters(dataroot: Path) -> None:
     folder = SliceFolder(dataroot, "test", "B")
     inputs, heads = zip(*(GRID.tensor(folder.image(i)[None], folder.mask(i)[None]) for i in range(4)), strict=True)
     record = Record()
-    made = [restoration.Restoration(Restorer(torch.cat(inputs)), inputs, heads, CPU, seed=5) for _ in range(2)]
+    solve = restoration.untrained_solver(LSCTraining(lsc_blocks=8))
+    made = [
+        restoration.Restoration(Restorer(torch.cat(inputs)), inputs, heads, CPU, seed=5, solve=solve) for _ in range(2)
+    ]
     with ThreadPoolExecutor(2) as pool:
         restoration.summarise(record, made[0], made[1], pool)
     scores = record.tree["lsc"]["psnr"]
     assert scores["restored"] - scores["corrupted"] == pytest.approx(20 * np.log10(2), abs=0.01)
-    assert scores["best_filter"] > scores["corrupted"]
+    assert scores["corrupted"] < scores["unrotated"] < scores["solver"] <= scores["best_filter"]
+    assert scores["solver"] == record.tree["lsc"]["filter_psnr"]["biharmonic"]
     assert scores["best_filter"] == max(record.tree["lsc"]["filter_psnr"].values())
     assert scores["memorised_db"] == 0  # the same slices with the same seed
     other = restoration.Restoration(Restorer(torch.cat(inputs)), inputs, heads, CPU, seed=6)
     assert other.psnr()["corrupted"] != scores["corrupted"]
+
+
+def test_without_turned_blocks_there_is_nothing_to_solve(dataroot: Path) -> None:
+    assert restoration.untrained_solver(LSCTraining(rotate_ratio=0.0)) is None
+    folder = SliceFolder(dataroot, "test", "B")
+    inputs, heads = GRID.tensor(folder.image(0)[None], folder.mask(0)[None])
+    scores = restoration.Restoration(Restorer(inputs), [inputs], [heads], CPU, seed=5).psnr()
+    assert scores["unrotated"] == scores["corrupted"]
 
 
 def test_evenly_spaced() -> None:
@@ -330,12 +347,34 @@ def embedded(n_subjects: int, shift: float, seed: int) -> tuple[list[str], np.nd
 
 def test_distances_grow_with_difference_and_real_is_near_zero() -> None:
     sets = {"fake_B": embedded(6, 0.3, 0), "identity": embedded(6, 1.5, 1), "real_B": embedded(6, 0, 2)}
-    found = unpaired.distances(sets, lambda x, y: unpaired.kernel_distance(x, y, gamma=1.0), seed=0)
-    assert abs(found["real_B"]) < found["fake_B"] < found["identity"]
+    found = unpaired.distances(sets, unpaired.IN_EMBEDDING["kd_slice"], seed=0)
+    assert all(len(values) == unpaired.DRAWS for values in found.values())
+    real, fake, identity = (np.mean(found[row]) for row in ("real_B", "fake_B", "identity"))
+    assert abs(real) < fake < identity
     sizes = []
-    unpaired.distances(sets, lambda x, y: sizes.append((len(x), len(y))) or 0.0, seed=0)
-    assert set(sizes) == {(60, 60)}  # equal N, half of the subjects on either side
-    assert unpaired.distances({row: embedded(1, 0, 0) for row in sets}, lambda x, y: 0.0, seed=0) is None
+
+    def measure(x: np.ndarray, y: np.ndarray) -> float:
+        sizes.append((len(x), len(y)))
+        return 0.0
+
+    unpaired.distances(sets, unpaired.Distance(measure), seed=0)
+    assert set(sizes) == {(60, 60)}  # equal N, half of the people on either side
+    assert unpaired.distances(sets, unpaired.Distance(measure, most=50), seed=0) and sizes[-1] == (50, 50)
+    assert unpaired.distances({row: embedded(1, 0, 0) for row in sets}, unpaired.Distance(measure), seed=0) is None
+
+
+def test_no_distance_compares_a_person_with_himself() -> None:
+    """Two scans of each person: slices of the reference's people are in no row's set."""
+    people = [f"p{i // 40}" for i in range(240)]
+    marks = np.arange(240)[:, None].repeat(2, 1).astype(np.float64)
+    seen = []
+
+    def measure(x: np.ndarray, y: np.ndarray) -> float:
+        seen.append({people[int(i)] for i in x[:, 0]} & {people[int(i)] for i in y[:, 0]})
+        return 0.0
+
+    unpaired.distances(dict.fromkeys(unpaired.ROWS, (people, marks)), unpaired.Distance(measure), seed=0)
+    assert seen == [set()] * 3 * unpaired.DRAWS
 
 
 class TwoFeatures:
@@ -355,9 +394,12 @@ def test_inception_measures_of_all_rows() -> None:
         real = rng.random((8, 12, 12)).astype(np.float32)
         for row, slices in (("real_B", real), ("fake_B", 0.9 * real), ("identity", 0.5 * real)):
             table.add(row, f"s{i}", slices, None)
-    table.summarise(record, seed=0)
+    names = {f"s{i}": f"s{i}" for i in range(4)}
+    table.summarise(record, dict.fromkeys(unpaired.ROWS, names), seed=0)
     rows = record.tree["unpaired"]
-    assert rows["real_B"]["fid"] < rows["fake_B"]["fid"] < rows["identity"]["fid"]
+    for measure in ("fid", "kid"):
+        assert rows["real_B"][measure] < rows["fake_B"][measure] < rows["identity"][measure]
+    assert all(rows[row]["kid_sd"] >= 0 for row in unpaired.ROWS)
     assert all(rows[row]["is"] >= 1 for row in unpaired.ROWS)
     assert "--eval_encoder" in record.why_null()["kd_slice"]
     assert "176" in record.why_null()["ms_ssim_neighbours"]
@@ -371,7 +413,8 @@ def few_slices(*counts: int) -> Record:
         slices = rng.random((count, 12, 12)).astype(np.float32)
         for row in unpaired.ROWS:
             table.add(row, f"s{i}", slices, embedding=rng.random((count, 4)).astype(np.float32))
-    table.summarise(record, seed=0)
+    names = {f"s{i}": f"s{i}" for i in range(len(counts))}
+    table.summarise(record, dict.fromkeys(unpaired.ROWS, names), seed=0)
     return record
 
 
@@ -382,12 +425,11 @@ def test_measures_of_too_few_slices_are_null_and_say_how_many_they_need() -> Non
             found, n = record.tree["unpaired"][row], sum(counts)
             assert {name for name, value in found.items() if value is not None} <= {"fid"}
             assert record.reason("unpaired", row, "is") == f"{n} slices, need at least {unpaired.LEAST_FOR_IS}"
-            fewer = n if row != "real_B" else counts[0] if len(counts) > 1 else 0
-            assert (found["fid"] is None) == (fewer < 2)
+            assert (found["fid"] is None) == (counts != (2, 2))
             if found["fid"] is None:
-                assert "need at least 2 each" in str(record.reason("unpaired", row, "fid"))
+                assert "fewer than 2 slices per set" in str(record.reason("unpaired", row, "fid"))
     enough = few_slices(10, 10).tree["unpaired"]
-    assert all(enough[row][name] is not None for row in unpaired.ROWS for name in ("fid", "is", "kd_slice"))
+    assert all(enough[row][name] is not None for row in unpaired.ROWS for name in ("fid", "kid", "is", "kd_slice"))
 
 
 def test_error_map_has_a_colour_for_either_sign() -> None:
@@ -401,6 +443,8 @@ def test_report_escapes_names_and_loads_nothing(tmp_path: Path) -> None:
     record = Record()
     for section in ("paired", "unpaired", "sgp", "lsc"):
         record.null(section, why="no <b>reason</b>")
+    scores = {"psnr_fit": 20.0, "psnr": 19.0, "ssim": 0.5}
+    put_people(record, {"fake_B": {"s": scores}, "classical": {"s": scores}}, {"s": "<em>ann"})
     stem = 'a"<script>_001'
     (tmp_path / "images").mkdir()
     write_image(tmp_path / "images" / f"{stem}_fake_B.png", np.zeros((4, 4), dtype=np.float32), 8)
@@ -409,6 +453,6 @@ def test_report_escapes_names_and_loads_nothing(tmp_path: Path) -> None:
         page, record, title="<i>run</i>", facts={"data": "<u>"}, stems={"<s>": [stem]}, definitions={"psnr": "dB"}
     )
     text = page.read_text()
-    for raw in ("<script", "<i>", "<u>", "<b>reason", "http://", "https://"):
+    for raw in ("<script", "<i>", "<u>", "<em>", "<b>reason", "http://", "https://"):
         assert raw not in text
     assert "images/a%22%3Cscript%3E_001_fake_B.png" in text

@@ -22,7 +22,8 @@ from data.cache.packed_slices import PackedSlices
 from data.cache.slice_cache import SliceCache
 from data.raw_batch import RawBatch
 from data.sampling import Draws
-from data.unaligned_dataset import UnalignedDataset, UnalignedMaskDataset, UnalignedOptions
+from data.unaligned_dataset import UnalignedDataset, UnalignedMaskDataset
+from data.unaligned_options import UnalignedOptions
 from training import loader
 from training.loader import explain_worker_deaths, load, load_one
 from util.errors import UserError

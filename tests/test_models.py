@@ -26,16 +26,21 @@ from tiny_models import (
 )
 
 from models.chance import uniform
-from models.cycle_gan_model import CycleGANModel, CycleGANOptions
+from models.cycle_gan_model import CycleGANModel
+from models.cycle_gan_options import CycleGANOptions
 from models.image_pool import ImagePool
 from models.losses import clip_loss
-from models.low_field import LowFieldOptions, LowFieldScan, disturbed, noise, receive_field
-from models.lsc_model import LSC, LSCModel, LSCOptions, LSCTraining
+from models.low_field import LowFieldScan, disturbed, noise, receive_field
+from models.low_field_options import LowFieldOptions
+from models.lsc_model import LSC, LSCModel
+from models.lsc_options import LSCOptions, LSCTraining
 from models.matching import even_pairs
 from models.networks.inpainting import filled
-from models.pta_model import LOSS_PRESETS, PTAModel, PTAOptions
+from models.pta_model import PTAModel
+from models.pta_options import LOSS_PRESETS, PTAOptions
 from models.refinement import RefineStage
-from models.sgp_model import SGPModel, SGPOptions
+from models.sgp_model import SGPModel
+from models.sgp_options import SGPOptions
 from models.weights import load_weights
 from util.errors import UserError
 

@@ -13,13 +13,15 @@ from torchvision.transforms.v2.functional import gaussian_blur as torchvision_bl
 from models.chance import uniform
 from models.networks import GENERATORS, DiscriminatorOptions, GeneratorOptions, make_discriminator, make_generator
 from models.networks.blur import gaussian_blur
-from models.networks.hybrid import SOFTER, HybridGenerator, HybridOptions, softened
+from models.networks.hybrid import SOFTER, HybridGenerator, softened
+from models.networks.hybrid_options import HybridOptions
 from models.networks.inpainting import filled
 from models.networks.layers import count_parameters, ema_update, frozen_copy, norm_layer
 from models.networks.lsc import LSCNetwork, block_side, corrupt, draw_corruption
-from models.networks.sgp import VIEW_DRAWS, SGPNetwork, SGPSizes, random_views
+from models.networks.sgp import VIEW_DRAWS, SGPNetwork, random_views
 from models.networks.structured_attention import StructuredBlock, from_windows, to_windows
 from models.passes import translate
+from models.sgp_options import SGPSizes
 from util.errors import UserError
 
 # parameters at published sizes; a new generator without an entry here fails test_every_generator_is_listed

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 import train
 from data.batch import Batch
 from models import MODELS
-from models.base_model import BaseModel, OptimiserOptions, adam, learning_rate
+from models.base_model import BaseModel, adam, learning_rate
+from models.base_options import OptimiserOptions
 from models.stage import Stage
 from models.trained import load_trained
 from models.update import Update
+from util.lazy import Lazy
 from util.schema import flag
 
 
@@ -66,7 +68,7 @@ class BlurModel(BaseModel):
 
 
 def test_a_model_with_a_stage_of_its_own(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MODELS, "blur", BlurModel)
+    monkeypatch.setitem(MODELS, "blur", Lazy("test_new_model.BlurModel"))
     argv = train_arguments(phantom, tmp_path, "blur", "--name=run", "--blur_channels=6", "--no_html")
     assert train.main(argv) == 0
     assert train.main([*argv, "--continue_train", "--n_epochs=2"]) == 0

@@ -13,19 +13,19 @@ import pytest
 
 from data.registry import DATASETS
 from models import MODELS
-from models.base_model import LR_POLICIES
-from models.losses import GAN_MODES
+from models.base_options import LR_POLICIES
+from models.losses import LABELLED_LOSSES
 from models.networks import DISCRIMINATORS, GENERATORS
 from models.networks.layers import INITS, NORMS
-from models.pta_model import LOSS_PRESETS
+from models.pta_options import LOSS_PRESETS
 from models.trained import read_options
 from options import preprocess_options, test_options
 from options.presets import PRESETS
 from options.train_options import FREE_ON_RESUME, differences, parse, schemas
 from scripts import compare_precision, soak, write_options
-from util.checkpoint import OPTIONS_NAME
 from util.errors import UserError
-from util.needs import given
+from util.needs import Together, given
+from util.runs import OPTIONS_NAME
 from util.schema import build
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,17 +105,21 @@ VOLUMES, SIMULATED = ("--input_A=V",), ("--simulate",)
 IDLE_IN_PREPROCESSING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     *((option, SIMULATED, VOLUMES) for option in (
         "--input_B=W", "--truth_A=T", "--val_fraction=0.3", "--test_fraction=0.3", "--all_test", "--slice_axis=R",
-        "--window_low=1.0", "--window_high=99.0", "--check_data", "--skip_bad")),
+        "--pixel_mm=1.0", "--fov_mm=240.0", "--thickness_mm=5.0", "--like=D", "--window_low=1.0",
+        "--window_high=99.0", "--check_data", "--skip_bad")),
+    *((option, (*VOLUMES, "--like=D"), VOLUMES) for option in (
+        "--slice_axis=R", "--pixel_mm=1.0", "--fov_mm=240.0", "--thickness_mm=5.0")),
     ("--input_A=V", SIMULATED, []),
     *((option, VOLUMES, SIMULATED) for option in (
-        "--n_train=2", "--n_val=2", "--n_test=2", "--matrix=64", "--protocol_A=0.3T-T1w", "--protocol_B=3T-T1w",
-        "--nifti", "--anatomy=N", "--deformation=0.5", "--ventricles=2.0", "--sulci_mm=0.5", "--lesions=wmh",
-        "--faults=noise",
+        "--n_train=2", "--n_val=2", "--n_test=2", "--people=P", "--matrix=64", "--protocol_A=0.3T-T1w",
+        "--protocol_B=3T-T1w", "--nifti", "--anatomy=N", "--deformation=0.5", "--ventricles=2.0", "--sulci_mm=0.5",
+        "--lesions=wmh", "--faults=noise",
         *(f"--{name}_{domain}=1.0" for domain in "AB"
           for name in ("tr", "te", "ti", "flip", "thickness", "partial_fourier", "snr")))),
     *((option, (*VOLUMES, "--all_test"), VOLUMES) for option in ("--val_fraction=0.3", "--test_fraction=0.3")),
     ("--seed=3", (*VOLUMES, "--all_test"), VOLUMES),
     ("--seed=3", (*VOLUMES, "--val_fraction=0", "--test_fraction=0"), (*VOLUMES, "--val_fraction=0")),
+    ("--people=P", (*SIMULATED, "--anatomy=N"), SIMULATED),
     ("--n_lesions=2", SIMULATED, (*SIMULATED, "--lesions=wmh")),
     ("--lesions_in=all", SIMULATED, (*SIMULATED, "--lesions=wmh")),
     ("--lesions=wmh", (*SIMULATED, "--n_test=0"), (*SIMULATED, "--n_test=0", "--lesions_in=train")),
@@ -203,14 +207,37 @@ def test_a_need_of_a_missing_option_is_a_mistake_of_ours() -> None:
 # registries -----------------------------------------------------------------------------------------------------------
 
 
+def fields_of(model: str) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(MODELS[model].Options)}
+
+
 def test_choices_are_those_that_exist() -> None:
     registries = {
         "netG": GENERATORS, "netD": DISCRIMINATORS, "norm": NORMS, "init_type": INITS, "loss_preset": LOSS_PRESETS,
-        "norm_D": ("same", *NORMS), "lr_policy": LR_POLICIES, "gan_mode": GAN_MODES,
+        "norm_D": ("same", *NORMS), "lr_policy": LR_POLICIES, "gan_mode": (*LABELLED_LOSSES, "wgangp"),
     }  # fmt: skip
-    fields = {field.name: field for field in dataclasses.fields(MODELS["pta_hybrid"].Options)}
+    fields = fields_of("pta_hybrid")
     for name, registry in registries.items():
         assert tuple(fields[name].metadata["choices"]) == tuple(registry)
+
+
+def test_the_losses_that_take_labels_are_those_that_exist() -> None:
+    for mode in fields_of("pta_hybrid")["gan_mode"].metadata["choices"]:
+        (need,) = fields_of("pta_hybrid")["real_label"].metadata["needs"]
+        assert need.holds(Together([], gan_mode=mode)) == (mode in LABELLED_LOSSES)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_and_its_options_lie_beside_each_other(name: str) -> None:
+    """`MODELS` knows the options without the model, so that `--help` needs no torch."""
+    entry = MODELS[name]
+    assert entry.options is entry.load().Options
+    assert entry.options.__module__.removesuffix("_options") == entry.load().__module__.removesuffix("_model")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_dataset_and_its_options_lie_beside_each_other(name: str) -> None:
+    assert DATASETS[name].options is DATASETS[name].load().Options
 
 
 # earlier runs ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from torch import Tensor
 from data.folder.manifest import Manifest, SliceEntry, VolumeEntry, write_manifest
 from data.folder.slices import from_image, read_image, slice_name, write_image, write_mask
 from data.raw_batch import RawGroup
-from data.transforms import PREPROCESS, TrainTransform, to_native, to_network
+from data.transforms import TrainTransform, to_native, to_network
+from data.unaligned_options import PAD, PREPROCESS, resizes
 from evaluation.predict import Device, MirrorAverage, NetworkGrid, embed, synthesise
 from evaluation.subjects import SubjectSlices
 from models.generator_pair import GeneratorPair
@@ -32,7 +33,7 @@ MULTIPLES = (1, 4, 16, 128, 256)  # of the generators
 WAYS = [  # to the network; without resizing, --load_size plays no part
     (preprocess, load_size, multiple)
     for preprocess in PREPROCESS
-    for load_size in (LOAD_SIZES if preprocess.startswith("resize") else LOAD_SIZES[:1])
+    for load_size in (LOAD_SIZES if resizes(preprocess) else LOAD_SIZES[:1])
     for multiple in MULTIPLES
 ]
 PLACES = [(0.5, 0.5), (0.3, 0.62), (0.08, 0.1), (0.93, 0.9), (0.5, 0.03), (0.98, 0.4)]  # of the height and the width
@@ -104,9 +105,12 @@ def test_a_landmark_comes_back_to_its_place(preprocess: str, load_size: int, mul
             back = there_and_back(image, everything, preprocess, load_size, multiple, mirrored=i % 2 == 1)
             assert back.shape == shape and back.dtype == np.float32
             moved = np.abs(centre(back) - centre(image)).max()
-            assert moved < MOVED_PX, (shape, place, moved)
+            reduced = (
+                max(shape) / load_size if preprocess == PAD else 1.0
+            )  # spots are oblong, and up to 4 times smaller
+            assert moved < MOVED_PX * max(1.0, reduced / 2), (shape, place, moved)
             assert back.sum() == pytest.approx(image.sum(), rel=0.02)
-            if not preprocess.startswith("resize") or shape == (load_size, load_size):
+            if not resizes(preprocess) or shape == (load_size, load_size):
                 np.testing.assert_allclose(back, image, rtol=0, atol=1e-6)
 
 
@@ -115,22 +119,26 @@ def test_edges_near_the_border_stay_where_they_are(preprocess: str, load_size: i
     """A bright rim along each side of the slice: its inner edge does not move, and it still reaches the border."""
     for shape in SHAPES:
         for axis, side in enumerate(shape):
+            if preprocess == PAD and side < max(shape):
+                continue  # along this axis the rim borders on padding, and the two mix
             place = grid(shape)[axis]
             for distance in (place, side - 1 - place):
                 edge, width = 0.09 * side + 0.4, 0.02 * side
                 image = (0.8 / (1 + np.exp((distance - edge) / width))).astype(np.float32)
                 back = there_and_back(image, np.ones(shape, dtype=bool), preprocess, load_size, multiple)
-                lines = (np.moveaxis(x, axis, -1)[::7] for x in (image, back))
+                rim = 3 if preprocess == PAD else 0
+                lines = (np.moveaxis(x, axis, -1)[rim : -rim or None : 7] for x in (image, back))
                 for wanted, found in zip(*lines, strict=True):
                     assert abs(crossing(found, 0.4) - crossing(wanted, 0.4)) < MOVED_PX, (shape, axis)
-                    np.testing.assert_allclose(found[[0, -1]], wanted[[0, -1]], atol=0.02)
+                    if not rim:
+                        np.testing.assert_allclose(found[[0, -1]], wanted[[0, -1]], atol=0.02)
 
 
 @pytest.mark.parametrize(("preprocess", "load_size", "multiple"), WAYS)
 def test_heads_keep_place_and_size_and_air_stays_air(preprocess: str, load_size: int, multiple: int) -> None:
     """A head with a sharp rim in bright air, which comes back as 0 but for the rim's own blur."""
     for shape in SHAPES:
-        coarse = max(1.0, *(side / load_size for side in shape)) if preprocess.startswith("resize") else 0.0
+        coarse = max(1.0, *(side / load_size for side in shape)) if resizes(preprocess) else 0.0
         moved = []
         for place in product((0.44, 0.5), (0.5, 0.53)):
             head = ellipse(shape, place)
@@ -141,7 +149,10 @@ def test_heads_keep_place_and_size_and_air_stays_air(preprocess: str, load_size:
             far = distance_transform_edt(~head) > 4 * coarse
             assert far.any() and (back[far] == 0).all(), shape  # exactly, not nearly
         assert (np.abs(moved) <= 0.2 * coarse + 1e-6).all(), (shape, moved)  # rims are rounded to the network's pixels,
-        assert (np.abs(np.mean(moved, axis=0)) < MOVED_PX).all(), (shape, moved)  # some outwards and others inwards
+        assert (np.abs(np.mean(moved, axis=0)) < max(MOVED_PX, 0.03 * coarse)).all(), (
+            shape,
+            moved,
+        )  # some outwards and others inwards
 
 
 @pytest.mark.parametrize("load_size", [48, *LOAD_SIZES, 224])
@@ -206,7 +217,7 @@ def test_only_the_generator_sees_padding(preprocess: str) -> None:
     slices, masks = np.zeros((3, 100, 90), dtype=np.float32), np.ones((3, 100, 90), dtype=bool)
     grid_of_run = NetworkGrid(preprocess=preprocess, load_size=143, multiple=128)
     sides = embed(Identity(), slices, masks, "A", grid_of_run, CPU)
-    own = (143, 143) if preprocess.startswith("resize") else (100, 90)
+    own = (143, 143) if resizes(preprocess) else (100, 90)
     assert (sides == own).all()
     assert grid_of_run.tensor(slices, masks)[0].shape == (3, 1, *own)
 

@@ -175,8 +175,8 @@ def test_fat_moves_along_the_readout(anatomy: Anatomy) -> None:
         return float((image * x).sum() / image.sum())
 
     fat = scanner.sliced.fractions[FAT]
-    slow = replace(HIGH_T2W, bandwidth_hz=447 / 1.5)  # a pixel and a half
-    assert centre(scanner._shifted(fat, slow)) - centre(fat) == pytest.approx(1.5 * 240 / MATRIX, rel=0.05)
+    slow = replace(HIGH_T2W, bandwidth_hz=447 / 4.5)  # four voxels and a half
+    assert centre(scanner._shifted(fat, slow)) - centre(fat) == pytest.approx(4.5 * HIGH_T2W.resolution_mm, rel=0.05)
 
 
 def test_repetitions_at_0_3_tesla_differ_as_published(anatomy: Anatomy) -> None:

@@ -20,7 +20,8 @@ from data.folder.manifest import read_manifest
 from simulation.anatomy import LABELS, TISSUES, Anatomy, load_anatomy, save_anatomy
 from simulation.benchmark import Benchmark, plan_scans, template, write_benchmark, write_scan
 from simulation.deformation import draw_shape, rotation
-from simulation.geometry import MAX_CROP, draw_geometry, head_extent_mm
+from simulation.extent import CROPPED
+from simulation.geometry import draw_geometry, head_extent_mm
 from simulation.presets import (
     CLINICAL_FLAIR,
     HIGH_T1W,
@@ -188,7 +189,8 @@ def test_truth_is_the_high_field_signal_without_noise_and_bias(anatomy: Anatomy,
     assert scan.truth is not None and scan.truth.shape == scan.image.shape
     air = ~ndimage.binary_dilation(scan.truth_mask, iterations=4)
     assert scan.truth[air].max() < 0.05 * np.percentile(scan.truth[scan.truth_mask], 99)
-    assert scan.image[air].mean() > 0.02 * np.percentile(scan.image[scan.truth_mask], 99), "noise in the background"
+    noise = scan.drawn["sigma"] * math.sqrt(math.pi / 2)
+    assert 0.98 * noise < scan.image[air].mean() < 1.25 * noise, "and a little ringing of the scalp"
 
 
 # --- geometry ----------------------------------------------------------------------------------------------------
@@ -204,7 +206,8 @@ def test_scan_volumes_and_levels(scan: Scan) -> None:
 
 
 def test_coverage_is_cropped_between_0_and_25_percent(anatomy: Anatomy) -> None:
-    crops = []
+    crops, most = [], CROPPED.bottom[1]
+    assert CROPPED.bottom == CROPPED.top == (0, 0.25)
     for seed in range(6):
         rng = np.random.default_rng(seed)
         shape = draw_shape(rng)
@@ -212,8 +215,8 @@ def test_coverage_is_cropped_between_0_and_25_percent(anatomy: Anatomy) -> None:
         low, high = head_extent_mm(anatomy, shape, geometry.pose)
         lost = ((geometry.z_mm[0] - low) / (high - low), (high - geometry.z_mm[-1]) / (high - low))
         slack = 5.0 / (high - low)
-        assert all(0 <= part <= MAX_CROP + slack for part in lost)
-        assert all(0 <= crop <= MAX_CROP for crop in geometry.crop)
+        assert all(0 <= part <= most + slack for part in lost)
+        assert all(0 <= crop <= most for crop in geometry.crop)
         crops.append(geometry.crop)
     assert np.ptp(crops, axis=0).min() > 0.05
 
@@ -295,10 +298,11 @@ def test_seeds_subjects_and_purposes_are_independent() -> None:
 
 
 def test_presets_and_refusals() -> None:
-    assert set(PRESETS) == {"same-contrast", "paper", "m4raw-to-3T", "3T-to-7T"}
+    assert set(PRESETS) == {"same-contrast", "paper", "coverage", "m4raw-to-3T", "3T-to-7T"}
     assert PRESETS["same-contrast"].low == PRESETS["paper"].low
     with pytest.raises(UserError, match="--simulate other"):
         find_preset("other")
+    assert PRESETS["same-contrast"].low == PRESETS["coverage"].low
     for wrong in ({"matrix": 65}, {"matrix": 8}, {"n_train": 0}, {"n_test": -1}):
         with pytest.raises(UserError, match=f"--{next(iter(wrong))}"):
             plan_scans(Path("x"), replace(SMALL, **wrong))
@@ -362,7 +366,7 @@ def test_another_head_and_atrophy_reach_the_scan(tmp_path: Path) -> None:
         job = plan_scans(tmp_path, replace(SMALL, ventricles=ventricles, deformation=0.0))[0]
         scan = simulate_scan(
             job.benchmark.preset, 5, 0, "A", matrix=MATRIX, with_truth=False, deformation=0.0,
-            anatomy=template(None, ventricles, 0.0),
+            anatomy=template("colin27", None, ventricles, 0.0),
         )  # fmt: skip
         csf.append(int((scan.labels == LABELS["csf"]).sum()))
     assert csf[1] > 1.05 * csf[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from models.pta_model import LOSS_PRESETS
+from models.pta_options import LOSS_PRESETS
 from simulation.tissue import FIELDS_T, tissues_at
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,7 +19,8 @@ from tiny_models import (
 )
 
 from data.batch import Batch
-from models.cycle_gan_model import CycleGANModel, CycleGANOptions
+from models.cycle_gan_model import CycleGANModel
+from models.cycle_gan_options import CycleGANOptions
 from models.generator_pair import GeneratorPair
 from models.kept_memory import kept_bytes, kept_memory
 from models.update import Update

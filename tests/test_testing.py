@@ -17,8 +17,9 @@ from data.folder.slices import read_image, read_pixels, write_image
 from evaluation.paired import MEASURES
 from evaluation.record import null_paths
 from models import MODELS
-from util.checkpoint import OPTIONS_NAME, checkpoint_path, read_checkpoint, write_checkpoint
+from util.checkpoint import checkpoint_path, read_checkpoint, write_checkpoint
 from util.errors import UserError
+from util.runs import OPTIONS_NAME
 from util.schema import build
 
 TINY = {
@@ -80,8 +81,12 @@ def test_whole_test_of_a_generator(dataroot: Path, tmp_path: Path, capsys: pytes
     assert set(metrics["unpaired"]) == {"fake_B", "real_B", "identity"}
     assert metrics["unpaired"]["fake_B"]["fd_slice"] is None
     assert metrics["sgp"] is None and metrics["lsc"] is None
-    assert metrics["verdict"].startswith("fake_B does not beat every baseline in psnr, psnr_fit and ssim: it loses to ")
-    assert "verdict" in metrics["definitions"]
+    assert metrics["verdict"].startswith("fake_B does not beat every baseline in psnr_fit, psnr and ssim: it loses to ")
+    assert {"verdict", "by_person", "ci95"} <= set(metrics["definitions"])
+    assert set(metrics["unpaired"]["real_B"]) <= set(metrics["definitions"])
+    apart = metrics["by_person"]
+    assert apart["n_people"] == 3 and set(apart["people"]) == {"sub-1", "sub-2", "sub-3"}
+    assert set(apart["people"]["sub-1"]["psnr_fit"]) == {*metrics["paired"], "fake_B - classical"}
     assert_explained(metrics)
 
     names = sorted(path.name for path in (folder / "images").iterdir())
@@ -117,10 +122,15 @@ def test_same_numbers_again_with_another_batch_size(dataroot: Path, tmp_path: Pa
 def test_models_without_generator(dataroot: Path, tmp_path: Path, model: str, has: str, lacks: str) -> None:
     make_run(tmp_path / model, model, load_size=32)
     folder, metrics = run_test(dataroot, tmp_path, model)
+    definitions = metrics["definitions"]
     assert metrics["paired"] is None and metrics["unpaired"] is None and metrics[lacks] is None
     assert metrics[has] is not None
     assert_explained(metrics)
     assert not (folder / "images").exists() and (folder / "index.html").is_file()
+    if model == "lsc":
+        scores = metrics["lsc"]["psnr"]
+        assert set(scores) - {"restored_train"} <= set(definitions)
+        assert scores["solver"] > scores["corrupted"]
     if model == "sgp":
         rows = metrics["sgp"]["level_error_mm"]
         assert set(rows) == {"sgp", "same_p", "same_index", "random", "thumbnail"}

@@ -18,7 +18,7 @@ import train
 from models import MODELS
 from models.gan_stage import GANStage
 from models.lsc_model import LSCStage
-from models.sgp_model import SGP_STEPS
+from models.sgp_options import SGP_STEPS
 from models.trained import load_trained
 from options.train_options import for_device, parse
 from training.activations import Activations

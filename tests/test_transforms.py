@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from data.folder.slices import as_image
 from data.raw_batch import RawGroup
 from data.transforms import FLIP, LEFT, TOP, TrainTransform, hashed_uniform, to_network
+from data.unaligned_options import PAD, PREPROCESS, resizes
 
 RNG = np.random.default_rng(0)
 SHAPE = (37, 50)
@@ -36,10 +37,19 @@ def one_by_one(
     image = tv_tensors.Image(torch.from_numpy(as_image(levels))[None])
     foreground = tv_tensors.Mask(torch.from_numpy(mask)[None])
     pair = [image, foreground]
-    if preprocess.startswith("resize"):
+    if preprocess == PAD:
+        height, width = pair[0].shape[-2:]
+        short = abs(height - width)
+        before, after = short // 2, short - short // 2
+        room = [before, 0, after, 0] if height > width else [0, before, 0, after]
+        shown = v2.functional.pad(tv_tensors.Image(torch.ones(1, height, width)), room)
+        shown = v2.functional.resize(shown, [load, load], antialias=True)
+        image = v2.functional.pad(image, room, padding_mode="edge")
+        foreground = v2.functional.pad(foreground, room)
+    if resizes(preprocess):
         covered = foreground.as_subclass(torch.Tensor).float()
         image, covered = (v2.functional.resize(x, [load, load], antialias=True) for x in (image, covered))
-        pair = [image, tv_tensors.Mask(covered > 0.4999)]
+        pair = [image, tv_tensors.Mask(covered > 0.4999 * (shown if preprocess == PAD else 1))]
     if preprocess.endswith("crop"):
         height, width = pair[0].shape[-2:]
         room = [max(0, crop - width), max(0, crop - height)]
@@ -52,7 +62,7 @@ def one_by_one(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("preprocess", ["resize", "crop", "resize_and_crop", "none"])
+@pytest.mark.parametrize("preprocess", PREPROCESS)
 @pytest.mark.parametrize("crop", [24, 45])  # 45 is more than a slice's height
 def test_a_batch_is_what_its_slices_are_one_by_one(dtype: type, preprocess: str, crop: int) -> None:
     levels, masks = levels_of(dtype, 6), RNG.random((6, *SHAPE)) < 0.5
@@ -129,3 +139,17 @@ def test_test_time_takes_one_slice_or_many() -> None:
         for i in range(3):
             one = to_network(image[i], mask[i], **settings)
             assert all(torch.equal(x, y[i]) for x, y in zip(one, many, strict=True))
+
+
+def test_square_slices_are_padded_by_nothing_and_others_keep_their_aspect() -> None:
+    levels, mask = RNG.random((2, 40, 40)).astype(np.float32), np.ones((2, 40, 40), bool)
+    padded, stretched = (
+        to_network(levels, mask, preprocess=preprocess, load_size=32) for preprocess in (PAD, "resize")
+    )
+    assert all(torch.equal(one, other) for one, other in zip(padded, stretched, strict=True))
+    wide = np.zeros((30, 60), bool)
+    wide[5:25, 20:40] = True  # 20 x 20
+    found = to_network(wide.astype(np.float32), wide, preprocess=PAD, load_size=90)[1][0]
+    assert (found.any(0).sum(), found.any(1).sum()) == (30, 30)
+    squashed = to_network(wide.astype(np.float32), wide, preprocess="resize", load_size=90)[1][0]
+    assert (squashed.any(0).sum(), squashed.any(1).sum()) == (30, 60)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from data.batch import Batch
-from models.cycle_gan_model import CycleGANModel, CycleGANOptions
+from models.cycle_gan_model import CycleGANModel
+from models.cycle_gan_options import CycleGANOptions
 from models.gan_stage import GANStage
 from models.generator_pair import GeneratorPair
-from models.pta_model import PTAModel, PTAOptions
+from models.pta_model import PTAModel
+from models.pta_options import PTAOptions
 from models.update import StepContext, Update
 
 SIDE = 32

@@ -21,12 +21,12 @@ from options.train_options import RunOptions, differences
 from training.position import position_in
 from training.run_info import write_run_info
 from training.run_lock import LOCK_NAME, run_lock
-from util.checkpoint import OPTIONS_NAME, NewestCheckpoint, checkpoint_path, read_newest
+from util.checkpoint import NewestCheckpoint, checkpoint_path, read_newest
 from util.errors import UserError
 from util.files import PART, replace_text
 from util.problems import Problem, as_rows
 from util.reading import read_json
-from util.runs import runs_there
+from util.runs import OPTIONS_NAME, runs_there
 
 DAMAGED = ".damaged"  # suffix of a checkpoint that could not be read
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from util.checkpoint import RUN_INFO_NAME
 from util.errors import UserError
 from util.files import replace_text
 from util.reading import read_json
+from util.runs import RUN_INFO_NAME
 
 
 def device_name(device: torch.device) -> str:

@@ -13,8 +13,6 @@ from util.torch_file import read_torch, torch_writer
 
 FORMAT = 3
 UNFOLDED = 64  # times its file's size: a value of few bytes enters the checksum with its whole place
-OPTIONS_NAME = "options.json"
-RUN_INFO_NAME = "run.json"
 LATEST, PREVIOUS = "latest", "previous"
 
 

@@ -7,8 +7,6 @@ import torch
 from util.errors import UserError
 from util.processes import Processes
 
-AMP = ("auto", "bf16", "fp16", "off")
-
 
 def choose_device(gpu_ids: str, local_rank: int = 0) -> torch.device:
     """The device of `--gpu_ids`: `auto` is CUDA if available, `-1` the CPU, a number that GPU.

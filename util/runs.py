@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from util.checkpoint import OPTIONS_NAME
 from util.nearest import nearest
 
+OPTIONS_NAME = "options.json"  # in a run folder
+RUN_INFO_NAME = "run.json"
 MOST_LISTED = 10
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from data.cache.pack import COLUMNS, Pack, pack_folder
 from data.cache.packed_slices import PackedSlices
+from data.cache.place import CACHE_NAME
 from data.cache.store import Columns, Store
 from data.cache.subject_columns import SUBJECT_COLUMNS, subject_columns, subjects_from
 from data.folder.check import sort_problems
@@ -30,21 +31,6 @@ from data.folder.subjects import FolderSubjects, shared_subjects
 from util.errors import UserError, warn
 from util.problems import Problem
 from util.reading import structured
-
-CACHE_NAME = ".cache"  # in --checkpoints_dir, unless --cache_dir says otherwise
-
-
-def cache_folder(given: str | None, checkpoints_dir: str) -> Path:
-    """The folder of caches: --cache_dir, or one in --checkpoints_dir."""
-    return Path(checkpoints_dir) / CACHE_NAME if given is None else Path(given)
-
-
-def check_name(name: str) -> None:
-    """Raise UserError unless `name` is allowed for a run folder, which lies beside the cache."""
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise UserError(f"--name is '{name}', it must be a plain folder name")
-    if name == CACHE_NAME:
-        raise UserError(f"--name is '{name}', which is the name of the cache folder; choose another one")
 
 
 class CacheNotWritable(UserError):

@@ -1,4 +1,4 @@
-"""FID and Inception score with the standard Inception weights, by torchmetrics.
+"""The network of FID, KID and the Inception score, and the latter by torchmetrics.
 
 torchvision's Inception v3 has the layers of the standard network. It differs in its weights (`inception_file`) and in
 the pooling of some blocks, which is replaced here.
@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchvision.models import inception as blocks
 
@@ -105,14 +104,6 @@ class _Identity(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features
-
-
-def fid(real: Tensor, fake: Tensor) -> float:
-    """Frechet inception distance of two feature sets (N, 2048), (M, 2048); biased upwards when N or M is small."""
-    metric = FrechetInceptionDistance(feature=_Identity(real.shape[1])).set_dtype(torch.float64)
-    metric.update(real.double(), real=True)
-    metric.update(fake.double(), real=False)
-    return float(metric.compute())
 
 
 def inception_score(logits: Tensor, *, seed: int) -> float:

@@ -1,26 +1,38 @@
-"""The networks, by the names that `--netG` and `--netD` take."""
+"""The networks, by the names that `--netG` and `--netD` take, and their options.
+
+They are imported when they are built: the options are needed before torch is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from models.networks.hybrid import HybridGenerator, HybridOptions
-from models.networks.layers import INITS, NORMS, Norm, init_weights, norm_layer
-from models.networks.patchgan import PatchDiscriminator, PixelDiscriminator
-from models.networks.resnet import ResnetGenerator
-from models.networks.unet import UnetGenerator
+from models.networks.hybrid_options import HybridOptions
 from util.needs import Need, chosen
 from util.schema import flag
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.networks.layers import Norm
+
+NORMS = ("instance", "batch", "none")  # models/networks/layers.py has them all, and the initialisations
+INITS = ("normal", "xavier", "kaiming", "orthogonal")
+
 
 def _hybrid(o: GeneratorOptions) -> nn.Module:
+    from models.networks.hybrid import HybridGenerator
+    from models.networks.layers import norm_layer
+
     return HybridGenerator(o.input_nc, o.output_nc, sizes=o, norm=norm_layer(o.norm))
 
 
 def _resnet(o: GeneratorOptions, n_blocks: int) -> nn.Module:
+    from models.networks.layers import norm_layer
+    from models.networks.resnet import ResnetGenerator
+
     bias = o.norm != "batch" and o.norm != "instance"
     norm = norm_layer(o.norm)
     return ResnetGenerator(
@@ -29,6 +41,9 @@ def _resnet(o: GeneratorOptions, n_blocks: int) -> nn.Module:
 
 
 def _unet(o: GeneratorOptions, n_downs: int) -> nn.Module:
+    from models.networks.layers import norm_layer
+    from models.networks.unet import UnetGenerator
+
     bias = o.norm != "batch" and o.norm != "instance"
     norm = norm_layer(o.norm)
     return UnetGenerator(o.input_nc, o.output_nc, n_downs=n_downs, ngf=o.ngf, norm=norm, dropout=o.dropout, bias=bias)
@@ -44,14 +59,22 @@ GENERATORS: dict[str, Callable[[GeneratorOptions], nn.Module]] = {
 
 
 def _patch(o: DiscriminatorOptions, in_channels: int, n_layers: int, norm: Norm, bias: bool) -> nn.Module:
+    from models.networks.patchgan import PatchDiscriminator
+
     return PatchDiscriminator(in_channels, ndf=o.ndf, n_layers=n_layers, norm=norm, bias=bias)
+
+
+def _pixel(o: DiscriminatorOptions, in_channels: int, norm: Norm, bias: bool) -> nn.Module:
+    from models.networks.patchgan import PixelDiscriminator
+
+    return PixelDiscriminator(in_channels, ndf=o.ndf, norm=norm, bias=bias)
 
 
 # arguments: options, input channels, normalisation, and whether the convolutions before it have a bias
 DISCRIMINATORS: dict[str, Callable[[DiscriminatorOptions, int, Norm, bool], nn.Module]] = {
     "basic": lambda o, channels, norm, bias: _patch(o, channels, 3, norm, bias),
     "n_layers": lambda o, channels, norm, bias: _patch(o, channels, o.n_layers_D, norm, bias),
-    "pixel": lambda o, channels, norm, bias: PixelDiscriminator(channels, ndf=o.ndf, norm=norm, bias=bias),
+    "pixel": _pixel,
 }
 
 CONVOLUTIONAL = chosen(netG=[name for name in GENERATORS if name != "hybrid"])
@@ -100,6 +123,8 @@ class DiscriminatorOptions:
 
 def make_generator(options: GeneratorOptions) -> nn.Module:
     """Build and initialise the generator that `--netG` names."""
+    from models.networks.layers import init_weights
+
     network = GENERATORS[options.netG](options)
     init_weights(network, options.init_type, options.init_gain)
     return network
@@ -112,6 +137,8 @@ def discriminator_norm(options: DiscriminatorOptions, generator: GeneratorOption
 
 def make_discriminator(options: DiscriminatorOptions, generator: GeneratorOptions, in_channels: int) -> nn.Module:
     """Build and initialise the discriminator that `--netD` names, for images of `in_channels`."""
+    from models.networks.layers import init_weights, norm_layer
+
     name = discriminator_norm(options, generator)
     network = DISCRIMINATORS[options.netD](options, in_channels, norm_layer(name), name == "none")
     init_weights(network, generator.init_type, generator.init_gain)

@@ -7,47 +7,21 @@ After UNETR (Hatamizadeh et al. 2022) and UNest (arXiv 2406.18967). At the publi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.networks.blur import gaussian_blur
+from models.networks.hybrid_options import HybridOptions
 from models.networks.layers import Norm, ResidualUnit, check_multiple
 from models.networks.structured_attention import StructuredBlock
 from util.errors import UserError
-from util.needs import chosen
-from util.schema import flag
 
 POSITION_GRID = 14  # grid of the position embeddings: 224 px in patches of 16; interpolated for other sizes
-PATCHES = (8, 16)
 LOGIT_RANGE = 0.96  # the image is scaled by this before atanh, which is infinite at -1 and 1
 SOFTER = (0.01, 0.02)  # standard deviations of the blurred images, as fractions of the side: 1 and 2 px of 96
 SHARP_FIRST = 1.0  # added to the logit of the unblurred image, so that it starts with over half of the weight
-
-_flag = partial(flag, group="hybrid generator", needs=chosen(netG=("hybrid",)))
-
-
-@dataclass(frozen=True)
-class HybridOptions:
-    """Sizes of the hybrid generator; the defaults are the published ones (docs/facts.md section 5)."""
-
-    hybrid_width: int = _flag(768, "token width", low=8, high=8192)
-    hybrid_depth: int = _flag(4, "transformer blocks", low=1, high=64)
-    hybrid_heads: int = _flag(12, "attention heads; divides the width", low=1, high=64)
-    hybrid_mlp: int = _flag(3072, "width of the MLP between attentions", low=8, high=32768)
-    hybrid_patch: int = _flag(16, "patch side in pixels", choices=PATCHES)
-    hybrid_features: int = _flag(16, "channels at full resolution", low=2, high=1024)
-    hybrid_window: int = _flag(7, "side of a background window, in patches", low=1)
-    hybrid_residual: bool = _flag(
-        True, "draw a correction of the image, softened where the network says so: training starts near the identity"
-    )
-    fth: float = _flag(0.5, "probability from which a patch is foreground", low=0, high=1)
-    structured_shape_iter: int = _flag(
-        5000, "training images shown with their true mask before the predicted one is used", low=0
-    )
 
 
 class TokenUp(nn.Module):

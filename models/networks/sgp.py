@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.sgp_options import SGPSizes
 from util.errors import UserError
-from util.needs import fact
-from util.schema import flag
 
 if TYPE_CHECKING:
     from torchvision.models import VisionTransformer
@@ -23,21 +20,6 @@ if TYPE_CHECKING:
 VIEW_SHIFT, VIEW_TURN_RAD, VIEW_ZOOM, VIEW_GAIN = 0.16, 0.15, 0.1, 0.2
 VIEW_DRAWS = 5  # random numbers per view
 FIRST_TEMPERATURE = 0.07  # initial temperature, as in CLIP (Radford et al. 2021); published for SGP too
-
-USES_SGP = fact("uses_sgp", "--sgp_match bank or batch, or an L_syn with --syn_form cos")
-_flag = partial(flag, group="SGP", needs=USES_SGP)
-
-
-@dataclass(frozen=True)
-class SGPSizes:
-    """Sizes of the slice encoders; the defaults are the published ones (docs/facts.md section 5)."""
-
-    sgp_input: int = _flag(120, "slices are resized to this side", low=32, high=1024)
-    sgp_patch: int = _flag(16, "patch side; the input is cropped to a multiple of it", low=4, high=256)
-    sgp_width: int = _flag(256, "token width", low=16, high=8192)
-    sgp_depth: int = _flag(6, "transformer layers", low=1, high=64)
-    sgp_heads: int = _flag(4, "attention heads; divides the width", low=1, high=64)
-    sgp_embedding: int = _flag(512, "embedding length", low=8, high=8192)
 
 
 class SGPNetwork(nn.Module):
