@@ -218,6 +218,7 @@ def test_filling_bends_as_little_as_biharmonic_inpainting() -> None:
         assert torch.equal(filled(rough, masked, 4), filled(rough.float(), masked, 4))
     nothing = torch.zeros_like(masked)
     assert torch.equal(filled(image, nothing, 4), image)
+    assert torch.equal(filled(image, ~nothing, 4), torch.full_like(image, -1))
 
 
 def test_gradients_pass_a_filling() -> None:

@@ -16,8 +16,6 @@ STEPS_PER_PIXEL = 2  # of a block's side: 8 steps do for 4 px what 32 do (18.9 d
 TINY = 1e-6  # keeps quotients finite where nothing is masked
 
 
-@torch.autocast("cpu", enabled=False)
-@torch.autocast("cuda", enabled=False)
 def filled(x: Tensor, masked: Tensor, side: int) -> Tensor:
     """x, its masked pixels replaced by those that bend least: the biharmonic equation, approximately.
 
@@ -30,7 +28,12 @@ def filled(x: Tensor, masked: Tensor, side: int) -> Tensor:
     Returns:
         (N, 1, H, W), float32 in mixed precision too; unmasked pixels are as they were.
     """
-    x = x if x.dtype is torch.float64 else x.float()
+    with torch.autocast(x.device.type, enabled=False):
+        return _solved(x if x.dtype is torch.float64 else x.float(), masked, side)
+
+
+def _solved(x: Tensor, masked: Tensor, side: int) -> Tensor:
+    """`filled` in full precision."""
     hidden = masked.to(x.dtype)
     y = torch.where(masked, _mean_nearby(x, 1 - hidden, side), x)
     residual = -hidden * _bending(y)
@@ -45,13 +48,13 @@ def filled(x: Tensor, masked: Tensor, side: int) -> Tensor:
 
 
 def _mean_nearby(x: Tensor, seen: Tensor, side: int) -> Tensor:
-    """The Gaussian mean of the pixels that are `seen` (1 or 0), at every pixel."""
+    """The Gaussian mean of the pixels that are `seen` (1 or 0), at every pixel; background where none are near."""
     total = weight = torch.zeros_like(x)
     for sigma, share in ((NEAR * side, 1.0), (FAR * side, FAR_WEIGHT)):
         width = min(2 * math.ceil(3 * sigma), min(x.shape[-2:]) - 1) // 2 * 2 + 1
-        total = total + share * gaussian_blur(seen * x, sigma, width)
+        total = total + share * gaussian_blur(seen * (x + 1), sigma, width)
         weight = weight + share * gaussian_blur(seen, sigma, width)
-    return total / (weight + TINY)
+    return total / (weight + TINY) - 1
 
 
 def _bending(x: Tensor) -> Tensor:
