@@ -41,7 +41,7 @@ TILE_MM = 1.0
 # Standard deviation of log T2 in white matter within an octave of wavelengths around each of these, in three dimensions
 # [set against real volumes]. The smooth part's is that of its control points.
 WAVELENGTHS_MM = (2.0, 4.0, 8.0, 16.0, 32.0)
-OCTAVE_STD = (0.030, 0.031, 0.026, 0.024, 0.024)
+OCTAVE_STD = (0.022, 0.028, 0.025, 0.023, 0.023)
 SMOOTH_STD = 0.022
 WATER_PER_T2 = 2.2  # of `water`, in steps, relative to log T2: T1 at 3 T then varies by 1.2 times as much as T2
 CORRELATION = 0.5  # of `t2` with `water`: more water lengthens both T1 and T2 [I]
