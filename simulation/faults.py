@@ -342,6 +342,11 @@ def contrast_loss(signals: Mapping[str, Strength], severity: float) -> dict[str,
     return {**signals, **moved}
 
 
+def contrast_kept(severity: float) -> dict[str, float]:
+    """What is left of the contrast inside gm, wm and csf after `contrast_loss`, as factors by tissue."""
+    return dict.fromkeys(("gm", "wm", "csf"), 1 - CONTRAST_LOST * severity)
+
+
 def mispositioned(pose: Pose, severity: float, rng: np.random.Generator) -> Pose:
     """The head off centre and tilted; near severity 1, part of it is outside the field of view and the slices.
 
