@@ -9,25 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from data.folder.manifest import Manifest
 from options.preprocess_options import OutputOptions, PreprocessOptions, VolumeOptions, parse
-from preprocessing.checking import check_inputs, check_volumes, print_notes, print_problems
-from preprocessing.folder import check_writable, summary
-from preprocessing.inputs import find_inputs
-from preprocessing.slicing import SlicingSettings
-from preprocessing.volumes import SlicingPlan, split_people, write_dataset
 from util.errors import run_cli, warn
 from util.problems import BAD_FILES_NAME, Problem, listed
 from util.processes import Processes, join_processes
+
+if TYPE_CHECKING:
+    from preprocessing.slicing import SlicingSettings
+
+# What reads volumes is imported late: SciPy and torch take seconds, and `--help` or a typo should not wait for them.
 
 
 def main(argv: Sequence[str]) -> int:
     """Write the data folder and print a summary; with --check_data, only check the volumes."""
     with join_processes() as processes:
         options = processes.alone(partial(parse, argv))
+        from preprocessing.folder import check_writable, summary
+
         dataroot, volumes = Path(options.output.out or ""), options.volumes
         if volumes.check_data:
             return check_data(dataroot, volumes, options.output, processes)
@@ -46,6 +49,9 @@ def main(argv: Sequence[str]) -> int:
 
 def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes) -> int:
     """Read everything and write nothing but the table of files that cannot be used; status 2 if there are any."""
+    from preprocessing.checking import check_volumes, print_notes, print_problems
+    from preprocessing.inputs import find_inputs
+
     found = processes.alone(partial(find_inputs, volumes.input_A, volumes.input_B, volumes.truth_A))
     settings = settings_of(volumes, output)
     processes.alone(partial(print_notes, found.notes))
@@ -57,6 +63,8 @@ def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, pr
 
 def settings_of(volumes: VolumeOptions, output: OutputOptions) -> SlicingSettings:
     """The slicing settings that the options give."""
+    from preprocessing.slicing import SlicingSettings
+
     return SlicingSettings(output.bits, volumes.slice_axis, (volumes.window_low, volumes.window_high))
 
 
@@ -64,6 +72,10 @@ def slice_volumes(
     dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes
 ) -> tuple[Manifest, list[Problem]]:
     """Slice the user's volumes; every header is checked before anything is written."""
+    from preprocessing.checking import check_inputs, print_notes
+    from preprocessing.inputs import find_inputs
+    from preprocessing.volumes import SlicingPlan, split_people, write_dataset
+
     found = processes.alone(partial(find_inputs, volumes.input_A, volumes.input_B, volumes.truth_A))
     processes.alone(partial(check_inputs, found, dataroot, skip_bad=volumes.skip_bad))
     val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
@@ -76,29 +88,11 @@ def slice_volumes(
 
 def simulate(dataroot: Path, preset: str, options: PreprocessOptions, processes: Processes) -> Manifest:
     """Write the simulated paired benchmark."""
-    from simulation.benchmark import Benchmark, write_benchmark  # late: only simulating needs the simulator
+    from options.benchmark import benchmark_of
+    from simulation.benchmark import write_benchmark
 
-    chosen, output = options.benchmark, options.output
-    benchmark = Benchmark(
-        processes.alone(partial(chosen.preset, preset)),
-        chosen.n_train,
-        chosen.n_val,
-        chosen.n_test,
-        seed=output.seed,
-        bits=output.bits,
-        matrix=chosen.matrix,
-        nifti=chosen.nifti,
-        anatomy=chosen.anatomy,
-        deformation=chosen.deformation,
-        ventricles=chosen.ventricles,
-        sulci_mm=chosen.sulci_mm,
-        lesions=chosen.lesions,
-        n_lesions=chosen.n_lesions,
-        lesions_in=chosen.lesions_in,
-        faults=processes.alone(lambda: chosen.fault_names),
-        fault_probability=chosen.fault_probability,
-    )
-    return write_benchmark(dataroot, benchmark, workers=output.workers, processes=processes)
+    benchmark = processes.alone(partial(benchmark_of, preset, options.benchmark, options.output))
+    return write_benchmark(dataroot, benchmark, workers=options.output.workers, processes=processes)
 
 
 if __name__ == "__main__":

@@ -17,44 +17,18 @@ from scipy import ndimage
 from simulation.anatomy import LESIONS, TISSUES, Anatomy
 from simulation.atrophy import lateral_ventricles, midplane_distance_mm
 from simulation.deformation import SmoothField, rotation
+from simulation.lesion_kinds import KINDS
+from simulation.limits import MAX_COUNT
 from util.errors import UserError
 
 Volume = NDArray[np.float32]
 
-MAX_COUNT = 100
 BUMP_STD = 0.18  # of the outline's relative radius: lobed, but still one piece
 BUMP_SPACING = 1.5  # of the bumps' control points, in mean radii
 LARGEST = 1.8  # radii within which outlines end
 PERIVENTRICULAR_MM = 8.0  # WMH thin out by 1/e over this distance from the lateral ventricles [I]
 LATERAL_MM = 18.0  # smallest distance of an infarct's centre from the midplane: an artery supplies one side
 SOLID = 0.9  # smallest fraction of brain around a tumour's centre
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One tissue of a lesion: up to `extent` radii, in place of the tissues `replaces`, with an edge of `edge_mm`."""
-
-    tissue: str
-    extent: float
-    replaces: tuple[str, ...]
-    edge_mm: float
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Range of the semi-axes in mm, and layers from the inside out."""
-
-    radius_mm: tuple[float, float]
-    layers: tuple[Layer, ...]
-
-
-# Typical sizes in radiology (docs/facts.md section 7) [M]: WMH from dots to confluent caps, gliomas of 2 to 4 cm with
-# oedema that spares the cortex, infarcts of a small branch's territory. Edges [I].
-KINDS = {
-    "wmh": Kind((1.5, 5.0), (Layer("wmh", 1.0, ("wm",), 2.0),)),
-    "tumour": Kind((9.0, 18.0), (Layer("tumour", 1.0, ("gm", "wm", "csf"), 1.5), Layer("oedema", 1.6, ("wm",), 4.0))),
-    "infarct": Kind((7.0, 16.0), (Layer("infarct", 1.0, ("gm", "wm"), 2.0),)),
-}
 
 
 @dataclass(frozen=True, eq=False)
