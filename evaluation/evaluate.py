@@ -84,7 +84,7 @@ class Evaluation:
         left_out = f"; {len(data.skipped)} bad files were left out, see metrics.json" if data.skipped else ""
         return {
             "run": tested + ", mirror average" * self.average_mirrored,
-            "model": f"{run['model']}{network}, seed {run['seed']}",
+            "model": f"{self.model.title or run['model']}{network}, seed {run['seed']}",
             "data": f"{data.source.folder}: {data.n_slices} slices of {len(data.subjects)} subjects{left_out}",
             **self.provenance.facts(),
         }

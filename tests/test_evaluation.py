@@ -67,7 +67,7 @@ class Restorer:
     def corrupt(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return LSC(LSCTraining(lsc_blocks=8)).corrupt(x, generator)
 
-    def restore(self, corrupted: Tensor) -> Tensor:
+    def restore(self, corrupted: Tensor, masked: Tensor) -> Tensor:
         answers, self.answers = self.answers[: len(corrupted)], self.answers[len(corrupted) :]
         return (corrupted + answers) / 2
 

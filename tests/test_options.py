@@ -18,6 +18,7 @@ from models.losses import LABELLED_LOSSES
 from models.networks import DISCRIMINATORS, GENERATORS
 from models.networks.layers import INITS, NORMS
 from models.pta_options import LOSS_PRESETS
+from models.trained import read_options
 from options import preprocess_options, test_options
 from options.presets import PRESETS
 from options.train_options import FREE_ON_RESUME, differences, parse, schemas
@@ -78,7 +79,8 @@ IDLE_IN_TRAINING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     ("--sgp_batch_size=8", [], ["--batch_size=4"]),
     *((option, [NO_LSC], []) for option in (
         "--lsc_blocks=8", "--rotate_ratio=0.1", "--mask_ratio=0.1", "--lsc_features=8", "--lsc_steps=9",
-        "--lsc_batch_size=32", "--lsc_lr=0.01", "--lsc_weights=L")),
+        "--lsc_batch_size=32", "--lsc_lr=0.01", "--lsc_weights=L", "--no_lsc_fill")),
+    ("--no_lsc_fill", ["--mask_ratio=0"], ["--mask_ratio=0.1"]),
     *((option, TRAINED[1:], []) for option in ("--lsc_steps=9", "--lsc_batch_size=32", "--lsc_lr=0.01")),
     ("--lsc_batch_size=4", [], ["--batch_size=4"]),
     ("--load_size=96", ["--preprocess=none"], ["--preprocess=crop"]),
@@ -281,6 +283,18 @@ def test_a_pretext_run_of_before_goes_on(model: str) -> None:
     build(MODELS[model].Options, saved)
     assert differences(saved, parse(argv).flat()) == []
     assert differences({**saved, "unheard_of": 1}, parse(argv).flat()) == ["--unheard_of: 1 -> None"]
+
+
+def test_an_R_of_before_there_was_a_filling_has_none(tmp_path: Path) -> None:
+    argv = ["--dataroot=D", "--model=lsc"]
+    saved = as_saved_before([*argv, "--no_lsc_fill"], image_size=[32, 32])
+    del saved["lsc_fill"]
+    (tmp_path / "options.json").write_text(json.dumps(saved))
+    assert read_options(tmp_path)[1].lsc_fill is False
+    assert differences(saved, parse([*argv, "--no_lsc_fill"]).flat()) == ["--image_size: [32, 32] -> None"]
+    assert "--lsc_fill: False -> True" in differences(saved, parse(argv).flat())
+    of_cycle_gan = as_saved_before(["--dataroot=D", "--model=cycle_gan"])
+    assert differences(of_cycle_gan, parse(["--dataroot=D", "--model=cycle_gan"]).flat()) == []
 
 
 @pytest.mark.parametrize("spoiled", [{"model": ["sgp"]}, {"model": "x"}, {"dataset_mode": "x"}, {"lf_noise": "much"}])

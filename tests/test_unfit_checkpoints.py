@@ -14,7 +14,7 @@ import torch
 from conftest import train_arguments, write_phantom
 
 import train
-from models.lsc_model import MemoryWatch
+from models.lsc_model import LSCModel, LSCOptions
 from options.train_options import parse
 from programs.training import make_trainer
 from util.checkpoint import checkpoint_path, read_checkpoint, unseal, write_checkpoint
@@ -139,12 +139,13 @@ def test_settings_of_the_machine_are_this_machines(trained: Path, tmp_path: Path
     assert "not known here" not in found
 
 
-@pytest.mark.parametrize("seen", [3, "none", torch.zeros(2), torch.zeros(2, 2).long()])
-def test_what_the_early_stop_has_seen(seen: Any) -> None:
-    with pytest.raises(ValueError, match="'seen'"):
-        MemoryWatch().load_state_dict({"seen": seen, "verdict": ""})
+@pytest.mark.parametrize("verdict", [1, None, ["memorised"]])
+def test_the_verdict_of_the_early_stop_is_text(verdict: Any) -> None:
+    (stage,) = LSCModel(LSCOptions(lsc_features=2), (32, 32)).stages
+    stage.load_state({"watch": {"verdict": "memorised", "seen": torch.zeros(3, 2)}})  # of an earlier version
+    assert stage.ended_early() == "memorised"
     with pytest.raises(ValueError, match="'verdict'"):
-        MemoryWatch().load_state_dict({"seen": torch.zeros(3, 2), "verdict": 1})
+        stage.load_state({"watch": {"verdict": verdict}})
 
 
 def test_other_slices_are_told(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
