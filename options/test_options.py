@@ -57,7 +57,7 @@ class TestOptions:
     )
     inception_weights: str | None = flag(
         None,
-        "the standard FID network (pt_inception-2015-12-05-6726825d.pth), for FID and IS",
+        "the standard FID network (pt_inception-2015-12-05-6726825d.pth), for FID, KID and IS",
         group="measures",
         needs=SYNTHESIS,
     )
