@@ -9,13 +9,15 @@ from pathlib import Path
 
 from options.test_options import parse
 from util.errors import run_cli, warn
-from util.processes import join_processes, limit_threads
+from util.processes import join_processes, set_threads
+from util.threads import sleep_while_waiting
 
 __test__ = False  # this is a program; its name makes pytest take it for a test
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the test, write the results folder and print a table; with --check_data, only check the data folder."""
+    sleep_while_waiting()
     with join_processes() as processes:
         options = processes.alone(partial(parse, argv))
         # late: importing torch takes seconds, and `--help` or a typo should not wait for it
@@ -28,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         if options.check_data:
             return list_problems(Path(options.dataroot), table_in=options.results) if processes.first else 0
         torch.manual_seed(options.seed)
-        limit_threads(processes)
+        set_threads(processes, options.cpu_threads)
         evaluation = make_evaluation(options, argv, processes)
         if processes.first and evaluation.data.skipped:
             warn(f"--skip_bad left out {summary(evaluation.data.skipped, options.results)}")

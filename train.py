@@ -11,10 +11,12 @@ from pathlib import Path
 from options.train_options import parse
 from util.errors import run_cli
 from util.processes import join_processes
+from util.threads import sleep_while_waiting
 
 
 def main(argv: Sequence[str]) -> int:
     """Train to the end, from the start or the newest checkpoint. Returns 0, or 128 plus the number of a signal."""
+    sleep_while_waiting()
     with ExitStack() as held:
         processes = held.enter_context(join_processes())
         run = processes.alone(partial(parse, argv))

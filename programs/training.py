@@ -24,7 +24,7 @@ from training.preflight import preflight
 from training.run_folder import begin_run, describe_run, hold_run_folder, requeued, state_to_continue
 from training.signals import stop_on_signals
 from util.device import amp_dtype, own_device
-from util.processes import ALONE, Processes, limit_threads
+from util.processes import ALONE, Processes, set_threads
 from util.shared_folder import require_shared
 
 
@@ -34,7 +34,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
     device = processes.together(partial(own_device, run.train.gpu_ids, processes))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    limit_threads(processes)
+    set_threads(processes, run.train.cpu_threads)
     run = for_device(processes.agreed(requeued(run, os.environ)), device)
     dtype = amp_dtype(run.train.amp, device)
     processes.alone(partial(held.enter_context, hold_run_folder(run)))

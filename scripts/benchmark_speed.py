@@ -32,6 +32,7 @@ from options.train_options import AMP
 from util.errors import UserError, run_cli
 from util.lazy import Lazy
 from util.schema import CommandLine
+from util.threads import sleep_while_waiting
 
 Measure = Lazy[dict[str, Any]]  # a function of a `Case`, imported by the process that it runs in
 
@@ -80,6 +81,7 @@ def main(argv: Sequence[str]) -> None:
         options.model, options.size, options.batch, options.amp, options.gpu_ids, options.seconds,
         tuple(options.train_args), options.slices, options.profile,
     )  # fmt: skip
+    sleep_while_waiting()  # as in training, whose speed this is: the processes of the cases inherit it
     for name in names:
         for measure, one in parts(name, case):
             with get_context("spawn").Pool(1) as pool:

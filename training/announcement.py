@@ -12,6 +12,7 @@ from training.log.loss_log import LOSS_LOG_NAME
 from training.log.training_report import REPORT_NAME
 from training.run_info import device_name
 from util.checkpoint import LATEST, checkpoint_path
+from util.threads import how_they_wait
 
 FORMATS = {None: "float32", torch.bfloat16: "bfloat16 mixed precision", torch.float16: "float16 mixed precision"}
 
@@ -26,7 +27,8 @@ def first_lines(
 ) -> list[str]:
     """Device and number format, images, run folder, and where to watch the run."""
     count = torch.get_num_threads()
-    threads = f", {count} thread{'s' * (count > 1)}" if device.type == "cpu" else ""
+    several = f"s {how_they_wait()}" if count > 1 else ""
+    threads = f", {count} thread{several}" if device.type == "cpu" else ""
     processes = f", {n_processes} processes" if n_processes > 1 else ""
     validation = "none" if unseen is None else f"{len(unseen.A)} of A, {len(unseen.B)} of B"
     return [

@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from util.errors import USER_ERROR_STATUS, UserError
+from util.threads import COUNTS, usable_processors
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -58,9 +59,8 @@ class Processes:
 
     @property
     def processors(self) -> int:
-        """Number of this machine's processors per process."""
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, usable // self.local_size)
+        """Number of this machine's processors per process, of those that may be used."""
+        return max(1, usable_processors() // self.local_size)
 
     def part(self, count: int, rank: int | None = None) -> slice:
         """This process' range (or that of `rank`) of `count` items; ranges differ by at most one item in length."""
@@ -253,14 +253,17 @@ class Processes:
 ALONE = Processes()
 
 
-def limit_threads(processes: Processes) -> None:
-    """Let torch use this process' part of the machine's processors instead of torchrun's default of one thread.
+def set_threads(processes: Processes, asked: int | None) -> None:
+    """Let torch compute with `asked` threads, --cpu_threads; None: as many as this process' part of the processors.
 
-    A value of OMP_NUM_THREADS other than this default is respected.
+    OMP_NUM_THREADS is respected, but for the 1 that torchrun sets where a machine has several processes.
     """
-    if processes.local_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-        import torch
+    import torch
 
+    given = next((os.environ[name] for name in COUNTS if name in os.environ), None)
+    if asked is not None:
+        torch.set_num_threads(asked)
+    elif given is None or (given == "1" and processes.local_size > 1):
         torch.set_num_threads(processes.processors)
 
 
