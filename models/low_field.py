@@ -11,9 +11,10 @@ from torch import Tensor
 from data.batch import Batch
 from models.chance import drawn, normal, uniform
 from util.needs import positive
-from util.schema import flag
+from util.schema import AUTO, flag
 
 TAPER = 0.25  # outer part of the measured k-space that rolls off: scanners filter it to reduce ringing
+FILLED = 1 - TAPER * 5 / 8  # share of the power of white noise that the roll-off leaves of a measured axis
 WAVES = 6  # plane waves in a receive field
 WAVES_PER_SIDE = 1.0  # highest spatial frequency of a receive field: a head coil's sensitivity varies over decimetres
 
@@ -27,31 +28,54 @@ HIDING = 3.0
 class LowFieldOptions:
     """Strength of noise and receive field, and the spectrum of the noise."""
 
-    lf_noise: float = flag(
+    lf_noise: float | str = flag(
         0.0,
-        "standard deviation of low-field noise on fake_A and on b in L_idt; thrice that on what G_BA restores a from",
+        "standard deviation of low-field noise on fake_A and on b in L_idt, thrice that on what G_BA restores a from; "
+        "auto: estimated from A",
         group="loss",
         low=0,
         high=1,
         alias=("low_noise",),
+        auto=True,
     )
-    lf_band: float = flag(
+    lf_band: float | str = flag(
         1.0,
-        "part of each axis' k-space that the low-field scanner measured, and its noise fills: below 1 if zero-filled",
+        "part of each axis' k-space that the low-field scanner measured, and its noise fills: below 1 if zero-filled; "
+        "auto: estimated from A",
         group="loss",
         low=0.1,
         high=1,
         alias=("low_band",),
         needs=positive("lf_noise"),
+        auto=True,
     )
-    lf_bias: float = flag(
+    lf_bias: float | str = flag(
         0.0,
-        "standard deviation of the logarithm of a smooth random receive field on fake_A and on b in L_idt",
+        "standard deviation of the logarithm of a smooth random receive field on fake_A and on b in L_idt; "
+        "auto: estimated from A",
         group="loss",
         low=0,
         high=1,
         alias=("low_bias",),
+        auto=True,
     )
+
+    @property
+    def strengths(self) -> Strengths:
+        """The numbers. Raises ValueError for `auto`: training/low_field puts numbers in its place first."""
+        given = self.lf_noise, self.lf_band, self.lf_bias
+        if AUTO in given:
+            raise ValueError(f"--lf_noise, --lf_band, --lf_bias are {given}, {AUTO} has not been replaced by a number")
+        return Strengths(*map(float, given))
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Noise and receive field as numbers: the values of the three options."""
+
+    noise: float
+    band: float
+    bias: float
 
 
 class LowFieldScan:
@@ -64,7 +88,7 @@ class LowFieldScan:
     """
 
     def __init__(self, options: LowFieldOptions, batch: Batch) -> None:
-        self._o, self._masks, self._keys = options, {"A": batch.mask_A, "B": batch.mask_B}, batch.key
+        self._strengths, self._masks, self._keys = options.strengths, {"A": batch.mask_A, "B": batch.mask_B}, batch.key
 
     def on_fake(self, domain: str, image: Tensor) -> Tensor:
         """A synthesised image for the discriminator and the second generator: fake_A gets noise and field."""
@@ -82,12 +106,12 @@ class LowFieldScan:
 
     def _scanned(self, anatomy: str, image: Tensor, name: str, times: float = 1.0, *, field: bool = True) -> Tensor:
         """`image`, of the same anatomy as the batch's A or B, times a receive field, plus noise, in [-1, 1]."""
-        o, mask = self._o, self._masks[anatomy]
+        o, mask = self._strengths, self._masks[anatomy]
         noise_draw = field_draw = None
-        if o.lf_noise:
-            noise_draw = noise(mask, times * o.lf_noise, o.lf_band, self._keys, f"noise_{name}")
-        if field and o.lf_bias:
-            field_draw = receive_field(mask, o.lf_bias, self._keys, f"field_{name}")
+        if o.noise:
+            noise_draw = noise(mask, times * o.noise, o.band, self._keys, f"noise_{name}")
+        if field and o.bias:
+            field_draw = receive_field(mask, o.bias, self._keys, f"field_{name}")
         return disturbed(image, noise_draw, field_draw)
 
 
