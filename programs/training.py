@@ -20,6 +20,7 @@ from training.log.dashboard import require_visdom
 from training.log.run_log import RunLog
 from training.log.silent_log import SilentLog
 from training.loop import Trainer
+from training.low_field.resolve import low_field
 from training.preflight import preflight
 from training.run_folder import begin_run, describe_run, hold_run_folder, requeued, state_to_continue
 from training.signals import stop_on_signals
@@ -42,8 +43,8 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
     dataset, unseen, skipped = processes.first_alone(partial(open_data, run, processes))
     image_size = dataset.image_size()
     seed_everything(run.train.seed)
-    make = partial(MODELS[run.model], run.network, image_size)
-    model = processes.together(make).to(device)
+    found = processes.alone(partial(low_field, run, dataset))
+    model = processes.together(partial(MODELS[run.model], found.put_into(run.network), image_size)).to(device)
     processes.together(partial(accelerate, model, run.train, processes))
     newest = processes.first_alone(partial(state_to_continue, run, image_size, model.stages))
     needs = processes.together(partial(preflight, run, model, dataset, device, dtype, newest))
@@ -51,10 +52,10 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
     processes.alone(partial(begin_run, run, image_size, newest))
     log: RunLog | SilentLog = SilentLog()
     if processes.first:
-        other_data = describe_run(run, argv, dataset, device, resumed=newest is not None, skipped=skipped)
+        other = describe_run(run, argv, dataset, device, resumed=bool(newest), skipped=skipped, more=found.recorded())
         log = RunLog(run.run_dir, run.display)
-        log.note(*first_lines(run, dataset, unseen, device, dtype, processes.size), needs.sentence)
-        for warning in (*warnings_of_data(run, dataset, skipped), other_data, newest.warning if newest else ""):
+        log.note(*first_lines(run, dataset, unseen, device, dtype, processes.size), *found.lines, needs.sentence)
+        for warning in (*warnings_of_data(run, dataset, skipped), other, newest.warning if newest else ""):
             if warning:
                 log.warn(warning)
     held.callback(log.close)
