@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.compute import Case, peak_mb
+from benchmarks.case import Case
+from benchmarks.compute import peak_mb
 from data.cache.place import CACHE_NAME
 from data.cache.slice_cache import SliceCache
 from data.registry import DATASETS
@@ -91,9 +92,8 @@ def simulate_case(case: Case) -> Result:
     """Simulate one subject in slices of 1 mm: both fields and the truth, one after the other, on one thread."""
     torch.set_num_threads(1)
     thick = find_preset("same-contrast")
-    preset = Preset(
-        thick.name, *(with_acquisition(scan, thickness_mm=THICKNESS_MM) for scan in (thick.low, thick.high))
-    )
+    low, high = (with_acquisition(scan, thickness_mm=THICKNESS_MM) for scan in (thick.low, thick.high))
+    preset = Preset(thick.name, low, high)
     slices: list[int] = []
     times: list[float] = []
     while len(times) < 2 or sum(times) < case.seconds:  # the first subject also loads the anatomy and is not counted

@@ -68,6 +68,9 @@ class TrainOptions:
         group="run",
         needs=GENERATORS,
     )
+    cpu_threads: int | None = flag(
+        None, "threads that compute on the CPU; none: OMP_NUM_THREADS, else the usable processors", group="run", low=1
+    )
     num_threads: int = flag(0, "processes that load slices; 0: the training process itself", group="run", low=0)
     continue_train: bool = flag(False, "go on from latest.pt", group="run")
     overwrite: bool = flag(False, "start afresh over an earlier run of that name", group="run")

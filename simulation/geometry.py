@@ -70,11 +70,13 @@ class SlicedHead:
     """The head on the grid of a scan, before any signal is computed.
 
     `fractions` (T, n, Y, X) float32 in [0, 1], averaged over the slice profile on a fine in-plane grid;
-    `coarse_template` (3, n, y, x) the anatomy's mm on the coarse in-plane grid `coarse_mm`; `level_mm` (n,) mean height
-    of the head in each slice in mm of the template (Colin27 in MNI space), the same for all people.
+    `window` the rows and columns that may contain head; `coarse_template` (3, n, y, x) the anatomy's mm on the coarse
+    in-plane grid `coarse_mm`; `level_mm` (n,) mean height of the head in each slice in mm of the template (Colin27 in
+    MNI space), the same for all people.
     """
 
     fractions: Array
+    window: tuple[slice, slice]
     coarse_template: NDArray[np.float64]
     coarse_mm: NDArray[np.float64]
     level_mm: NDArray[np.float64]
@@ -220,7 +222,8 @@ def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> Sliced
             averaged += weight * sampled[:, k : k + stride * len(slices) : stride]
         fractions[:, slices[0] : slices[-1] + 1, rows, columns] = averaged
     at_slices = interpolate(template, scan.z_mm, nodes, axis=1)
-    return SlicedHead(fractions, at_slices, coarse, _levels(fractions, _height(anatomy, at_slices), coarse, fine))
+    level_mm = _levels(fractions, _height(anatomy, at_slices), coarse, fine)
+    return SlicedHead(fractions, (rows, columns), at_slices, coarse, level_mm)
 
 
 def _height(anatomy: Anatomy, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from simulation.deformation import draw_field
 BIAS_CONTROL_MM = 100.0
 TAPER = 0.25  # outer fraction of k-space with a Tukey roll-off, as in vendors' filters against ringing
 HEAD_RADIUS_MM = 90.0  # radius at which the fields of `centre_bright` have fallen by `drop`
+LEAST_FACTOR = 0.2  # of these fields, far outside the head
 COIL_RING_MM = 140.0  # radius of the circle of receivers around the head [I]
 COIL_REACH_MM = 90.0  # distance over which a receiver's sensitivity falls off [I]
 COIL_PHASE_RAD = 1.0  # change of its phase over that distance [I]
@@ -60,10 +61,10 @@ def centre_bright(drop: float, z_mm: NDArray[np.float64], in_plane_mm: NDArray[n
     """Factor (n, y, x) on flip angle or signal: a parabola, 1 + drop/2 in the head's centre and 1 - drop/2 at its edge.
 
     For the transmit field, `drop` is 0.42 at 7 T and 0.23 at 4 T (Vaughan et al., MRM 2001) [V]. The factor falls
-    further outside the head, but not below 0.2.
+    further outside the head, but not below LEAST_FACTOR.
     """
     z, y, x = np.meshgrid(z_mm - z_mm.mean(), in_plane_mm, in_plane_mm, indexing="ij")
-    return np.maximum(1 + drop * (0.5 - (x**2 + y**2 + z**2) / HEAD_RADIUS_MM**2), 0.2)
+    return np.maximum(1 + drop * (0.5 - (x**2 + y**2 + z**2) / HEAD_RADIUS_MM**2), LEAST_FACTOR)
 
 
 def coil_sensitivities(

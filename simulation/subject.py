@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from simulation.anatomy import TISSUES, Anatomy, load_anatomy
-from simulation.deformation import HeadShape, SmoothField, draw_field, draw_shape
+from simulation.deformation import HeadShape, draw_shape
 from simulation.faults import (
     FAULTS,
     banding,
+    contrast_kept,
     contrast_loss,
     distortion,
     draw_severities,
@@ -36,6 +37,7 @@ from simulation.geometry import (
 )
 from simulation.presets import Preset, Protocol
 from simulation.scanner import (
+    LEAST_FACTOR,
     Sampling,
     band_limit,
     blocks,
@@ -47,24 +49,25 @@ from simulation.scanner import (
     receive_field,
     to_image,
 )
-from simulation.sequences import FastSpinEcho
+from simulation.sequences import NOMINAL, FastSpinEcho
+from simulation.texture import MAPS, RANDOM, Texture, draw_texture, responses
 from simulation.tissue import Tissue, draw_jitter, tissues_at
 
-HETEROGENEITY_MM, HETEROGENEITY_STD = 25.0, 0.03
 SNR_JITTER = 0.15
-TRANSMIT_STEPS = 24  # flip angles at which signals are computed; linear in between
-PURPOSES = ("head", "scan A", "scan B", "faults A", "faults B", "lesions", "coverage")
+TRANSMIT_STEPS = 32  # flip angles at which signals are computed; linear in between
+EVERYWHERE = (slice(None), slice(None))
+PURPOSES = ("head", "scan A", "scan B", "faults A", "faults B", "lesions", "coverage", "texture", "age")
 
 Volume = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Head:
-    """Properties of the subject, not of a scan: shape, jitter of tissue parameters, signal variation within tissues."""
+    """Properties of the subject, not of a scan: shape, jitter of tissue parameters, their variation inside tissues."""
 
     shape: HeadShape
     jitter: dict[str, dict[str, float]]
-    variation: SmoothField
+    texture: Texture
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def draw_head(seed: int, subject: int, tissues: Sequence[str] = TISSUES, deforma
     """The subject's head, a function of (seed, subject); `deformation` as for `draw_shape`."""
     rng = generator(seed, subject, "head")
     shape, jitter = draw_shape(rng, deformation), draw_jitter(rng)
-    return Head(shape, jitter, draw_field(rng, len(tissues), HETEROGENEITY_MM, HETEROGENEITY_STD))
+    return Head(shape, jitter, draw_texture(generator(seed, subject, "texture")))
 
 
 def _to_volume(stack: NDArray[Any]) -> NDArray[Any]:
@@ -132,13 +135,26 @@ class Scanner:
     def __init__(self, head: Head, geometry: ScanGeometry, anatomy: Anatomy, faults: ScanFaults = NO_FAULTS) -> None:
         self.head, self.geometry, self.anatomy, self.faults = head, geometry, anatomy, faults
         self.sliced: SlicedHead = slice_head(anatomy, head.shape, geometry)
-        centre = anatomy.centre_mm.reshape(3, 1, 1, 1)
-        self.variation = head.variation.at(self.sliced.coarse_template - centre).astype(np.float32)
+        from_centre = self.sliced.coarse_template - anatomy.centre_mm.reshape(3, 1, 1, 1)
+        self.smooth_maps = head.texture.smooth_at(from_centre).astype(np.float32)
+        self.maps = self._random_maps(from_centre.astype(np.float32))
 
-    def _fine(self, coarse: NDArray[Any]) -> NDArray[Any]:
-        """Interpolate a smooth field (n, y, x) from the coarse to the fine in-plane grid."""
+    def _random_maps(self, from_centre: Volume) -> Volume:
+        """The maps (2, n, N, N) of `RANDOM` on the fine grid, zero beyond the head."""
+        window = self.sliced.window
+        maps = np.zeros((len(RANDOM), *self.sliced.fractions.shape[1:]), np.float32)
+        fine_part = self.head.texture.fine_sampler(self.geometry.thickness_mm)
+        for part in blocks(maps.shape[1]):
+            at = np.stack([self._fine(axis[part], window) for axis in from_centre])
+            smooth = np.stack([self._fine(values[part], window) for values in self.smooth_maps[: len(RANDOM)]])
+            maps[:, part, *window] = smooth + fine_part(at)
+        return maps
+
+    def _fine(self, coarse: NDArray[Any], window: tuple[slice, slice] = EVERYWHERE) -> NDArray[Any]:
+        """Interpolate a smooth field (n, y, x) from the coarse to the fine in-plane grid, or a window of it."""
         fine_mm, coarse_mm = fine_axis_mm(self.geometry.matrix), self.sliced.coarse_mm
-        return interpolate(interpolate(coarse, fine_mm, coarse_mm, axis=1), fine_mm, coarse_mm, axis=2)
+        rows, columns = (fine_mm[part] for part in window)
+        return interpolate(interpolate(coarse, rows, coarse_mm, axis=1), columns, coarse_mm, axis=2)
 
     def tissues(self, protocol: Protocol) -> dict[str, Tissue]:
         """This subject's tissue parameters at the protocol's field."""
@@ -160,27 +176,49 @@ class Scanner:
         """
         total = np.zeros(self.sliced.fractions.shape[1:], np.float32)
         strengths = self._strengths(protocol, ideal=ideal)
-        for number, name in enumerate(self.anatomy.tissues):
-            strength = np.broadcast_to(strengths[name].astype(np.float32), self.variation[number].shape)
-            varied = strength * (1 + self.variation[number])
-            for part in blocks(len(total)):
+        for part in blocks(len(total)):
+            slopes = [np.zeros_like(total[part]) for _ in MAPS]
+            for number, name in enumerate(self.anatomy.tissues):
                 fraction = self.sliced.fractions[number, part]
                 if name == "fat" and protocol.bandwidth_hz and not ideal:
                     fraction = self._shifted(fraction, protocol)
-                total[part] += fraction * self._fine(varied[part])
+                for into, strength in zip((total[part], *slopes), strengths[name], strict=True):
+                    if strength is not None:
+                        into += fraction * self._on_grid(strength, part)
+            for number, slope in enumerate(slopes):
+                smooth = number >= len(RANDOM)
+                slope *= self._fine(self.smooth_maps[number, part]) if smooth else self.maps[number, part]
+                total[part] += slope
         return total
 
-    def _strengths(self, protocol: Protocol, *, ideal: bool) -> dict[str, NDArray[np.float64]]:
-        """Signed signal of every tissue: a number, or (n, y, x) on the coarse grid if the flip angle varies."""
+    def _on_grid(self, strength: NDArray[np.float64], part: slice) -> Volume | np.float32:
+        """A signal on the fine grid: a number if it is the same everywhere, else interpolated from the coarse grid."""
+        return np.float32(strength[0]) if strength.ndim == 1 else self._fine(strength[part].astype(np.float32))
+
+    def _strengths(self, protocol: Protocol, *, ideal: bool) -> dict[str, list[NDArray[np.float64] | None]]:
+        """Signed signal of every tissue and its slope with each of `MAPS` (None: not varied by it).
+
+        Each is a number, shape (1,), or (n, y, x) on the coarse grid if the flip angle varies.
+        """
         tissues, sequence = self.tissues(protocol), protocol.sequence
-        if ideal or not protocol.transmit_drop:
-            strengths = {name: sequence.signal(tissue)[0] for name, tissue in tissues.items()}
-        else:
+        transmit, angles = None, NOMINAL
+        if protocol.transmit_drop and not ideal:
             transmit = centre_bright(protocol.transmit_drop, self.geometry.z_mm, self.sliced.coarse_mm)
-            angles = np.linspace(transmit.min(), transmit.max(), TRANSMIT_STEPS)
-            strengths = {n: np.interp(transmit, angles, sequence.signal(t, angles)) for n, t in tissues.items()}
-        severity = self.faults.severities.get("contrast", 0.0)
-        return contrast_loss(strengths, severity) if severity and not ideal else strengths
+            angles = np.linspace(LEAST_FACTOR, 1 + protocol.transmit_drop / 2, TRANSMIT_STEPS)
+
+        def placed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return values if transmit is None else np.interp(transmit, angles, values)
+
+        signals = {name: placed(sequence.signal(tissue, angles)) for name, tissue in tissues.items()}
+        faded = {}
+        if (severity := self.faults.severities.get("contrast", 0.0)) and not ideal:
+            signals, faded = contrast_loss(signals, severity), contrast_kept(severity)
+        strengths: dict[str, list[NDArray[np.float64] | None]] = {}
+        for name in tissues:
+            slopes = responses(sequence, protocol.b0_t, name, tuple(angles))
+            kept = faded.get(name, 1.0)
+            strengths[name] = [signals[name], *(placed(kept * slopes[m]) if m in slopes else None for m in MAPS)]
+        return strengths
 
     def _shifted(self, fraction: Volume, protocol: Protocol) -> Volume:
         """Fat displaced to the right by its chemical shift along the readout."""

@@ -55,16 +55,18 @@ _T1_MS = {
     "dgm": (300, 470, 900, 1100, 1360),
     "blood": (516, 873, 1510, 1750, 2100),
 }
-# T2 in ms. wm, gm: 64 mT weak (85-100 / 100-115) [V2, M]; 0.3 T lowfieldsim [V2]; 1.5, 3, 7 T Cox & Gowland 2010, mean
-#   of frontal and occipital cortex [V]. csf: free water, O'Reilly & Webb ~1584 [M], 7 T [M]; BrainWeb's 329 ms avoided.
+# T2 in ms. wm, gm: 64 mT weak (85-100 / 100-115) [V2, M]; 0.3 T lowfieldsim [V2]; 1.5, 3 T between Cox & Gowland 2010
+#   (mean of frontal and occipital cortex) [V] and Stanisz 2005 [M], which gives the contrast of clinical T2w scans
+#   (docs/simulator.md); 7 T Cox & Gowland [V]. csf: free water, O'Reilly & Webb ~1584 [M], 7 T [M]; BrainWeb's 329 ms
+#   avoided.
 # fat 85, muscle 47: lowfieldsim, field independent [V2]; fat at 7 T [M]. bone: sub-millisecond [M].
 # dgm (pallidum): 3 T 1/25.8 s (Gelman 1999) [V]. Elsewhere the iron's part of R2 is linear in B0: grey matter's R2 plus
 #   (25.8 - 14.4) / 3 per second and tesla, 14.4 being Gelman's frontal cortex [C].
 # blood: between arteries and veins, 1.5 T 200, falling with B0 [M]; little depends on it, as most of it flows away.
 _T2_MS = {
     "csf": (1600, 1600, 1600, 1600, 1000),
-    "gm": (105, 100, 84, 72, 47),
-    "wm": (95, 92, 80, 71, 47),
+    "gm": (105, 100, 90, 85, 47),
+    "wm": (95, 92, 76, 70, 47),
     "fat": (85, 85, 85, 85, 60),
     "bone": (0.5, 0.5, 0.5, 0.5, 0.5),
     "soft": (47, 47, 47, 47, 40),
@@ -96,10 +98,10 @@ _FLOW = {"blood": 0.85}
 # A lesion is white matter with this fraction of free water in fast exchange: relaxation rates and proton density mix
 # linearly between wm and csf [I]. One number then gives T1, T2, T2* and PD at every field, never beyond those of CSF.
 # Chosen to give T1 / T2 at 3 T (wm 840 / 71 ms) in the typical ranges [M]; at other fields only the mixing applies [I].
-# wmh: 1240 / 115 ms, range 1100-1400 / 100-150 [M].
-# tumour: glioma, solid, no contrast agent: 1320 / 125 ms, range 1200-1700 / 110-180 [M].
-# oedema: vasogenic: 1510 / 150 ms, range 1300-1700 / 130-250 [M].
-# infarct: chronic, a cavity with some gliosis, so close to CSF: 3050 / 507 ms [I].
+# wmh: 1240 / 113 ms, range 1100-1400 / 100-150 [M].
+# tumour: glioma, solid, no contrast agent: 1320 / 123 ms, range 1200-1700 / 110-180 [M].
+# oedema: vasogenic: 1510 / 148 ms, range 1300-1700 / 130-250 [M].
+# infarct: chronic, a cavity with some gliosis, so close to CSF: 3050 / 502 ms [I].
 _FREE_WATER = {"wmh": 0.40, "tumour": 0.45, "oedema": 0.55, "infarct": 0.90}
 
 # Relative half-widths of the variation between subjects: T1 +-10 % at 64 mT, +-15-20 % advised across methods [I]; CSF

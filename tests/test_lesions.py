@@ -8,6 +8,7 @@ import pytest
 from simulation.anatomy import LABELS, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
 from simulation.deformation import draw_shape
 from simulation.geometry import draw_geometry, slice_head
+from simulation.hyperintensities import Hyperintensity, draw_hyperintensity, load_shapes, ventricle_distance
 from simulation.lesions import KINDS, Lesion, draw_lesions, with_lesions
 from simulation.tissue import FIELDS_T, tissues_at
 from util.errors import UserError
@@ -23,7 +24,7 @@ def coarse() -> Anatomy:
     return Anatomy(by_voxel(even.mean((2, 4, 6))), affine)
 
 
-def drawn(coarse: Anatomy, kind: str, count: int, seed: int = 0) -> tuple[Lesion, ...]:
+def drawn(coarse: Anatomy, kind: str, count: int, seed: int = 0) -> tuple[Lesion | Hyperintensity, ...]:
     return draw_lesions(np.random.default_rng(seed), coarse, kind, count)
 
 
@@ -31,7 +32,7 @@ def drawn(coarse: Anatomy, kind: str, count: int, seed: int = 0) -> tuple[Lesion
     ("kind", "rows"), [("wmh", ["wmh"]), ("tumour", ["tumour", "oedema"]), ("infarct", ["infarct"])]
 )
 def test_lesions_take_their_place_from_the_tissue_they_replace(coarse: Anatomy, kind: str, rows: list[str]) -> None:
-    ill = with_lesions(coarse, drawn(coarse, kind, 2))
+    ill = with_lesions(coarse, drawn(coarse, kind, 20 if kind == "wmh" else 2))
     assert ill.tissues == (*TISSUES, *rows)
     assert ill.label_numbers.tolist() == [*range(7), *(LABELS[name] for name in rows)]
     assert ill.fractions.min() >= 0 and np.allclose(ill.fractions.sum(0), coarse.fractions.sum(0), atol=1e-5)
@@ -54,6 +55,38 @@ def test_hyperintensities_lie_inside_white_matter(coarse: Anatomy) -> None:
     assert coarse.fraction("wm")[spots > 0.5].mean() > 0.85
 
 
+def test_shapes_are_those_of_real_hyperintensities(coarse: Anatomy) -> None:
+    shapes = load_shapes()
+    ml = np.array([shape.ml for shape in shapes])
+    assert len(shapes) == 724 and ml.max() == pytest.approx(39.401) and ml.min() == pytest.approx(0.006)
+    assert 0.015 < np.median(ml) < 0.05, "most are dots"
+    assert all(shape.inside[tuple(shape.anchor)] for shape in shapes)
+    near = {large: np.mean([s.distance_mm < 12 for s in shapes if (s.ml > 1) is large]) for large in (True, False)}
+    assert near[True] > 0.7 > 0.5 > near[False], "large ones are at the ventricles"
+    lesion = Hyperintensity(shapes[5], coarse.centre_mm, np.eye(3), mirrored=False)
+    voxels = np.argwhere(shapes[5].inside).T - shapes[5].anchor[:, None]
+    assert lesion.inside_at(voxels + coarse.centre_mm[:, None]).mean() > 0.75
+    flipped = Hyperintensity(shapes[5], coarse.centre_mm, np.eye(3), mirrored=True)
+    mirror = voxels * np.array([[-1], [1], [1]]) + coarse.centre_mm[:, None]
+    assert np.allclose(flipped.inside_at(mirror), lesion.inside_at(voxels + coarse.centre_mm[:, None]))
+
+
+def test_hyperintensities_lie_where_they_were(coarse: Anatomy) -> None:
+    rng = np.random.default_rng(0)
+    distance, affine = ventricle_distance(coarse)
+    assert distance.shape == coarse.brain.shape, "2 mm voxels are coarse enough"
+    moved, farther = [], []
+    for _ in range(60):
+        lesion = draw_hyperintensity(rng, coarse)
+        place = lesion.shape.place_mm * np.array([-1 if lesion.mirrored else 1, 1, 1]) + coarse.centre_mm
+        index = np.rint(np.linalg.inv(affine)[:3] @ [*lesion.centre_mm, 1]).astype(int)
+        assert coarse.fraction("wm")[tuple(index)] > 0.9
+        moved.append(np.linalg.norm(place - lesion.centre_mm))
+        farther.append(abs(distance[tuple(index)] - lesion.shape.distance_mm))
+    assert np.median(moved) < 16 and max(moved) < 42 and np.median(farther) < 3
+    assert max(draw_hyperintensity(rng, coarse, most_ml=0.1).shape.ml for _ in range(30)) <= 0.1
+
+
 def test_oedema_surrounds_the_tumour_and_spares_the_cortex(coarse: Anatomy) -> None:
     ill = with_lesions(coarse, drawn(coarse, "tumour", 1))
     core, oedema = ill.fraction("tumour"), ill.fraction("oedema")
@@ -65,8 +98,9 @@ def test_oedema_surrounds_the_tumour_and_spares_the_cortex(coarse: Anatomy) -> N
 
 
 def test_outlines_are_irregular_and_closed(coarse: Anatomy) -> None:
-    for kind in KINDS:
+    for kind in ("tumour", "infarct"):
         (lesion,) = drawn(coarse, kind, 1, seed=1)
+        assert isinstance(lesion, Lesion)
         direction = np.random.default_rng(0).normal(size=(3, 300))
         direction /= np.linalg.norm(direction, axis=0)
         steps = np.linspace(0, 3 * lesion.radii_mm.max(), 90)

@@ -114,8 +114,10 @@ IDLE_IN_PREPROCESSING: list[tuple[str, Sequence[str], Sequence[str]]] = [
         "--n_train=2", "--n_val=2", "--n_test=2", "--people=P", "--matrix=64", "--protocol_A=0.3T-T1w",
         "--protocol_B=3T-T1w", "--nifti", "--anatomy=N", "--deformation=0.5", "--ventricles=2.0", "--sulci_mm=0.5",
         "--lesions=wmh", "--faults=noise",
-        *(f"--{name}_{domain}=1.0" for domain in "AB"
-          for name in ("tr", "te", "ti", "flip", "thickness", "partial_fourier", "snr")))),
+        *(f"--{name}_{domain}={value}" for domain in "AB"
+          for name, value in {
+              "tr": 9000.0, "te": 100.0, "ti": 1.0, "flip": 1.0, "thickness": 1.0, "partial_fourier": 1.0,
+              "snr": 1.0}.items()))),
     *((option, (*VOLUMES, "--all_test"), VOLUMES) for option in ("--val_fraction=0.3", "--test_fraction=0.3")),
     ("--seed=3", (*VOLUMES, "--all_test"), VOLUMES),
     ("--seed=3", (*VOLUMES, "--val_fraction=0", "--test_fraction=0"), (*VOLUMES, "--val_fraction=0")),
@@ -317,7 +319,8 @@ DEMO = shlex.split(
     """
     --model pta_hybrid --sgp_steps 1000 --lsc_features 8 --lsc_lr 3e-3 --lsc_steps 300
     --hybrid_width 128 --hybrid_depth 2 --hybrid_heads 4 --hybrid_mlp 256 --hybrid_features 8 --ndf 16
-    --flip --batch_size 2 --n_epochs 1 --n_epochs_decay 1 --n_epochs_refine 4 --lr 6e-4 --lf_noise 0.1 --lf_bias 0.1
+    --flip --batch_size 2 --n_epochs 1 --n_epochs_decay 1 --n_epochs_refine 4 --lr 6e-4
+    --lf_noise auto --lf_band auto --lf_bias auto
     """
 )
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from conftest import train_arguments, write_phantom
 
-import train
 from options.train_options import parse
+from programs.training import make_trainer
 from training.loop import Trainer
 from training.signals import Stopped, StopRequest
 from util.checkpoint import checkpoint_path, read_checkpoint, unseal, write_checkpoint
@@ -69,7 +69,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         argv += ["--n_epochs_refine=1", "--pool_size=3"] if model != "lsc" else []
         argv = train_arguments(phantom, root / "runs", model, *argv)
         with ExitStack() as held:
-            trainer = train.make_trainer(parse(argv), argv, held)
+            trainer = make_trainer(parse(argv), argv, held)
             if stop is None:
                 trainer.fit()
             else:

@@ -16,6 +16,7 @@ from conftest import train_arguments, write_phantom
 import train
 from models.lsc_model import LSCModel, LSCOptions
 from options.train_options import parse
+from programs.training import make_trainer
 from util.checkpoint import checkpoint_path, read_checkpoint, unseal, write_checkpoint
 from util.errors import UserError
 
@@ -131,7 +132,7 @@ def test_settings_of_the_machine_are_this_machines(trained: Path, tmp_path: Path
     write_checkpoint(path, content)
     argv = train_arguments(trained / "phantom", runs, "cycle_gan", *OPTIONS, "--continue_train", "--n_epochs=2")
     with ExitStack() as held:
-        trainer = train.make_trainer(parse(argv), argv, held)
+        trainer = make_trainer(parse(argv), argv, held)
         trainer.fit()
     found = trainer.model.optimisers["G"].param_groups[0]
     assert (found["fused"], found["foreach"], found["amsgrad"]) == (True, None, False)
