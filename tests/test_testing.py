@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel
@@ -48,8 +49,9 @@ def make_run(folder: Path, model: str, *, seed: int = 0, load_size: int = 128, *
         **changes,
     }
     folder.mkdir(parents=True)
-    (folder / OPTIONS_NAME).write_text(json.dumps(options))
-    network = cls(build(cls.Options, options), tuple(options["image_size"]))
+    chosen = build(cls.Options, options)
+    (folder / OPTIONS_NAME).write_text(json.dumps({**asdict(chosen), **options}))
+    network = cls(chosen, tuple(options["image_size"]))
     write_checkpoint(checkpoint_path(folder, "latest"), {"model": network.state_dict()})
     return folder
 
@@ -166,7 +168,7 @@ def only(dataroot: Path, root: Path, keep: str) -> Path:
 def test_the_smallest_data_give_a_whole_result(
     dataroot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, keep: str
 ) -> None:
-    monkeypatch.setattr(test_program, "open_inception", lambda given, device: TwoFeatures())
+    monkeypatch.setattr("programs.testing.open_inception", lambda given, device: TwoFeatures())
     root = only(dataroot, tmp_path / "data", keep)
     make_run(tmp_path / "run", model)
     make_run(tmp_path / "enc", "sgp", seed=7)
