@@ -9,26 +9,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from data.folder.manifest import Manifest
 from options.preprocess_options import OutputOptions, PreprocessOptions, VolumeOptions, parse
-from preprocessing.checking import check_inputs, check_volumes, print_notes, print_problems
-from preprocessing.folder import check_writable, summary
-from preprocessing.inputs import Inputs, find_inputs
-from preprocessing.layout import LayoutChoice, choose_layout
-from preprocessing.slicing import SlicingSettings
-from preprocessing.volumes import SlicingPlan, split_people, write_dataset
 from util.errors import run_cli, warn
 from util.problems import BAD_FILES_NAME, Problem, listed
 from util.processes import Processes, join_processes
+
+if TYPE_CHECKING:
+    from preprocessing.inputs import Inputs
+    from preprocessing.slicing import SlicingSettings
+
+# What reads volumes is imported late: SciPy and torch take seconds, and `--help` or a typo should not wait for them.
 
 
 def main(argv: Sequence[str]) -> int:
     """Write the data folder and print a summary; with --check_data, only check the volumes."""
     with join_processes() as processes:
         options = processes.alone(partial(parse, argv))
+        from preprocessing.folder import check_writable, summary
+
         dataroot, volumes = Path(options.output.out or ""), options.volumes
         if volumes.check_data:
             return check_data(dataroot, volumes, options.output, processes)
@@ -47,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
 
 def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes) -> int:
     """Read everything and write nothing but the table of files that cannot be used; status 2 if there are any."""
+    from preprocessing.checking import check_volumes, print_notes, print_problems
+
     found, settings = processes.alone(partial(find_volumes, volumes, output))
     processes.alone(partial(print_notes, found.notes))
     problems, doubtful = check_volumes(found.sources, settings, workers=output.workers, processes=processes)
@@ -57,6 +62,10 @@ def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, pr
 
 def find_volumes(volumes: VolumeOptions, output: OutputOptions) -> tuple[Inputs, SlicingSettings]:
     """The volumes, and how they are sliced: one axis and one grid in mm for all of them."""
+    from preprocessing.inputs import find_inputs
+    from preprocessing.layout import LayoutChoice, choose_layout
+    from preprocessing.slicing import SlicingSettings
+
     found = find_inputs(volumes.input_A, volumes.input_B, volumes.truth_A)
     like = None if volumes.like is None else Path(volumes.like)
     choice = LayoutChoice(volumes.slice_axis, volumes.pixel_mm, volumes.fov_mm, volumes.thickness_mm, like)
@@ -68,6 +77,9 @@ def slice_volumes(
     dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes
 ) -> tuple[Manifest, list[Problem]]:
     """Slice the user's volumes; every header is checked before anything is written."""
+    from preprocessing.checking import check_inputs, print_notes
+    from preprocessing.volumes import SlicingPlan, split_people, write_dataset
+
     found, settings = processes.alone(partial(find_volumes, volumes, output))
     processes.alone(partial(check_inputs, found, dataroot, skip_bad=volumes.skip_bad))
     val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
@@ -80,7 +92,8 @@ def slice_volumes(
 
 def simulate(dataroot: Path, options: PreprocessOptions, processes: Processes) -> Manifest:
     """Write the simulated paired benchmark, and say how its fields differ."""
-    from simulation.benchmark import notes_on, write_benchmark  # late: only simulating needs the simulator
+    from preprocessing.checking import print_notes
+    from simulation.benchmark import notes_on, write_benchmark
 
     benchmark = processes.alone(options.simulated)
     manifest = write_benchmark(dataroot, benchmark, workers=options.output.workers, processes=processes)

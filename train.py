@@ -2,97 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import random
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from data.folder.check import list_problems
-from models import MODELS
-from options.train_options import RunOptions, for_device, parse
-from training.acceleration import accelerate, compile_networks
-from training.announcement import first_lines, last_lines
-from training.data import open_data, warnings_of_data
-from training.log.dashboard import require_visdom
-from training.log.run_log import RunLog
-from training.log.silent_log import SilentLog
-from training.loop import Trainer
-from training.preflight import preflight
-from training.run_folder import begin_run, describe_run, hold_run_folder, requeued, state_to_continue
-from training.signals import Stopped, stop_on_signals
-from util.device import amp_dtype, own_device
+from options.train_options import parse
 from util.errors import run_cli
-from util.processes import ALONE, Processes, join_processes, limit_threads
-from util.shared_folder import require_shared
-
-
-def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processes: Processes = ALONE) -> Trainer:
-    """Check and set up everything before a run's first step; `held` closes its lock, signal handlers and log."""
-    processes.alone(partial(require_visdom, run.display))
-    device = processes.together(partial(own_device, run.train.gpu_ids, processes))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    limit_threads(processes)
-    run = for_device(processes.agreed(requeued(run, os.environ)), device)
-    dtype = amp_dtype(run.train.amp, device)
-    processes.alone(partial(held.enter_context, hold_run_folder(run)))
-    require_shared(run.run_dir, "--checkpoints_dir", processes)
-    dataset, unseen, skipped = processes.first_alone(partial(open_data, run, processes))
-    image_size = dataset.image_size()
-    seed_everything(run.train.seed)
-    make = partial(MODELS[run.model], run.network, image_size)
-    model = processes.together(make).to(device)
-    processes.together(partial(accelerate, model, run.train, processes))
-    newest = processes.first_alone(partial(state_to_continue, run, image_size, model.stages))
-    needs = processes.together(partial(preflight, run, model, dataset, device, dtype, newest))
-    processes.together(partial(compile_networks, model, run.train, device))
-    processes.alone(partial(begin_run, run, image_size, newest))
-    log: RunLog | SilentLog = SilentLog()
-    if processes.first:
-        other_data = describe_run(run, argv, dataset, device, resumed=newest is not None, skipped=skipped)
-        log = RunLog(run.run_dir, run.display)
-        log.note(*first_lines(run, dataset, unseen, device, dtype, processes.size), needs.sentence)
-        for warning in (*warnings_of_data(run, dataset, skipped), other_data, newest.warning if newest else ""):
-            if warning:
-                log.warn(warning)
-    held.callback(log.close)
-    seed_everything(run.train.seed + processes.rank)  # all processes have the same weights but different dropout
-    trainer = Trainer(
-        model,
-        dataset,
-        unseen,
-        run.train,
-        run_dir=run.run_dir,
-        log=log,
-        device=device,
-        amp_dtype=dtype,
-        activations=needs.activations,
-        stop=held.enter_context(stop_on_signals(copied=processes.size > 1, announce=processes.first)),
-        processes=processes,
-    )
-    if newest is not None:
-        trainer.restore(newest)
-    return trainer
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every global random generator. The order and sampling of the data do not depend on them."""
-    torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    random.seed(seed)
+from util.processes import join_processes
+from util.threads import sleep_while_waiting
 
 
 def main(argv: Sequence[str]) -> int:
     """Train to the end, from the start or the newest checkpoint. Returns 0, or 128 plus the number of a signal."""
+    sleep_while_waiting()
     with ExitStack() as held:
         processes = held.enter_context(join_processes())
         run = processes.alone(partial(parse, argv))
+        # late: importing torch takes seconds, and `--help` or a typo should not wait for it
+        from data.folder.check import list_problems
+        from programs.training import make_trainer
+        from training.announcement import last_lines
+        from training.signals import Stopped
+
         if run.train.check_data:
             return list_problems(Path(run.train.dataroot), table_in=run.run_dir) if processes.first else 0
         trainer = make_trainer(run, argv, held, processes)

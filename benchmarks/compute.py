@@ -6,12 +6,13 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.case import Case
 from benchmarks.machine import conv_rate, copy_rate
 from benchmarks.operations import operations
 from data.batch import Batch
@@ -32,21 +33,6 @@ LEAST_STEPS = 5
 TERMS = ("cycle", "idt", "syn", "syn_A", "seg")  # terms whose cost is measured by leaving them out
 
 Result = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Case:
-    """What to measure: a model at its default size, on square slices, in one number format, on one device."""
-
-    model: str
-    size: int
-    batch: int
-    amp: str
-    gpu_ids: str
-    seconds: float = 20.0  # approximate length of each timing
-    train_args: tuple[str, ...] = ()
-    slices: int = 10**6  # in the largest data folder
-    profile: bool = False
 
 
 class Bench:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.compute import Case
+from benchmarks.case import Case
 from data.cache.pack import ALIGNED, problem_columns
 from data.cache.place import CACHE_NAME
 from data.cache.slice_cache import SliceCache

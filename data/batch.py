@@ -1,4 +1,4 @@
-"""What a dataset hands to a model."""
+"""What a dataset hands to a model, and the pairs of slices that a model may ask a dataset for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -54,3 +56,16 @@ class Batch:
 
     def __len__(self) -> int:
         return self.A.shape[0]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """E pairs of a low-field and a high-field slice that an epoch draws from, ordered by b.
+
+    a, b: (E,) int64 positions in the dataset's slice lists; every position of B occurs.
+    share: (E,) float64, positive; how often a pair is drawn, compared with the others.
+    """
+
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+    share: NDArray[np.float64]

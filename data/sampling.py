@@ -7,21 +7,29 @@ therefore do not change what a run sees. An epoch of N items takes O(N log N) ti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.batch import Pairs
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+# what shares a crop and a flip: nothing; the two slices of an item, whose pixels a loss compares; or all slices of a
+# batch, in which a loss compares any two
+OWN, PAIR, BATCH = "own", "pair", "batch"
+EVENING_ROUNDS = 20  # of A's slices that were left out, each gives a place to about half
 
 
 @dataclass(frozen=True)
 class Draws:
-    """N items: two slices each, their relative levels, and the key of their random transforms.
+    """N items: two slices each, their relative levels, and the keys of their randomness.
 
-    a, b: (N,) int64 positions in the dataset's slice lists. p_a, p_b: (N,) float32. key: (N,) int64.
+    a, b: (N,) int64 positions in the dataset's slice lists. p_a, p_b: (N,) float32. key: (N,) int64, of all randomness
+    but crop and flip. place_a, place_b: (N,) int64, the keys of crop and flip: slices of one key get the same.
     """
 
     a: Ints
@@ -29,6 +37,8 @@ class Draws:
     p_a: Floats
     p_b: Floats
     key: Ints
+    place_a: Ints
+    place_b: Ints
 
     def __len__(self) -> int:
         return len(self.a)
@@ -98,22 +108,52 @@ def shuffled_epoch(
     rng: np.random.Generator,
     tolerance: float,
     serial: bool = False,
-    partners: Ints | None = None,
+    partners: Pairs | None = None,
 ) -> Draws:
     """One epoch of max(len A, len B) items; slices a in random order, or in file order if `serial`.
 
-    The partner b is drawn from row a of `partners` (SGP's nearest high-field slices, (len A, k)). Without that table, b
-    is drawn among the slices of nearly the same level.
+    The items are drawn from `partners` (SGP's pairs), see `paired_evenly`. Without them, every a gets a b among the
+    slices of nearly the same level.
     """
     length = max(len(p_a), len(p_b))
+    if partners is not None:
+        a, b = paired_evenly(partners, len(p_a), length, rng)
+        order = np.argsort(a, kind="stable") if serial else rng.permutation(length)
+        return _draws(a[order], b[order], p_a, p_b, rng)
     rounds = -(-length // len(p_a))
-    order = [np.arange(len(p_a)) if serial else rng.permutation(len(p_a)) for _ in range(rounds)]
-    a = np.concatenate(order)[:length]
-    if partners is None:
-        b = near_level(p_b, p_a[a], tolerance, rng)
-    else:
-        b = partners[a, rng.integers(partners.shape[1], size=length)]
-    return _draws(a, b, p_a, p_b, rng)
+    a = np.concatenate([np.arange(len(p_a)) if serial else rng.permutation(len(p_a)) for _ in range(rounds)])[:length]
+    return _draws(a, near_level(p_b, p_a[a], tolerance, rng), p_a, p_b, rng)
+
+
+def paired_evenly(pairs: Pairs, n_a: int, length: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """`length` of the pairs, at least one for each b: every b equally often, up to one, and A as evenly as they allow.
+
+    Each draw takes one of its b's pairs by their shares. Then an a that no draw has met takes the place of one that has
+    several, beside a b that suits both.
+
+    Returns: a, b: (length,) int64, ordered by b.
+    """
+    n_b = int(pairs.b[-1]) + 1
+    b = ((np.arange(length) + rng.random()) * n_b / length).astype(np.int64)
+    of_b = np.searchsorted(pairs.b, np.arange(n_b + 1))  # the first of each b's pairs
+    reached = np.concatenate([[0.0], np.cumsum(pairs.share)])
+    low, high = reached[of_b[b]], reached[of_b[b + 1]]
+    drawn = np.searchsorted(reached, low + rng.random(length) * (high - low), side="right") - 1
+    a = pairs.a[np.clip(drawn, of_b[b], of_b[b + 1] - 1)]  # rounding may lead to the next b's pairs
+    items = np.searchsorted(b, np.arange(n_b + 1))  # the first of each b's draws
+    for _ in range(EVENING_ROUNDS):
+        counts = np.bincount(a, minlength=n_a)
+        missing = rng.permutation(np.flatnonzero(counts[pairs.a] == 0))  # pairs of slices that no draw has met
+        if not len(missing):
+            break
+        missing = missing[np.unique(pairs.a[missing], return_index=True)[1]]  # one for each of them
+        beside = pairs.b[missing]
+        item = items[beside] + (rng.random(len(beside)) * (items[beside + 1] - items[beside])).astype(np.int64)
+        several = counts[a[item]] > 1
+        missing, item = missing[several], item[several]
+        once = np.unique(a[item], return_index=True)[1]  # a slice gives away one place at a time
+        a[item[once]] = pairs.a[missing[once]]
+    return a, b
 
 
 def level_epoch(
@@ -154,4 +194,15 @@ def _crop_levels(p: Floats, volumes: Ints, crop: float, rng: np.random.Generator
 
 
 def _draws(a: Ints, b: Ints, p_a: Floats, p_b: Floats, rng: np.random.Generator) -> Draws:
-    return Draws(a, b, p_a[a], p_b[b], rng.integers(2**62, size=len(a)))
+    key, place_b = rng.integers(2**62, size=(2, len(a)))
+    return Draws(a, b, p_a[a], p_b[b], key, key, place_b)
+
+
+def at_places(draws: Draws, places: str, batch_size: int) -> Draws:
+    """The draws with the crops and flips that `places` (OWN, PAIR or BATCH) asks for."""
+    if places == PAIR:
+        return replace(draws, place_b=draws.place_a)
+    if places == BATCH:
+        first = draws.place_a[np.arange(len(draws)) // batch_size * batch_size]
+        return replace(draws, place_a=first, place_b=first)
+    return draws

@@ -38,19 +38,19 @@ class TrainTransform:
         self.pad = preprocess == PAD
         self.flip = flip
 
-    def draw_crops(self, keys: NDArray[np.int64], shape: tuple[int, int], domain: int) -> NDArray[np.int64]:
+    def draw_crops(self, keys: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
         """Random crop offsets and flips of slices of `shape`: (N, 3) int64 top, left, flip.
 
-        Args: domain: 0 or 1; the two slices of an item are cropped independently.
+        Slices of the same key and size get the same; of other sizes, the same fractions of the room that there is.
         """
         crops = np.zeros((len(keys), 3), dtype=np.int64)
         height, width = self._size_before_crop(shape)
         for column, side in ((TOP, height), (LEFT, width)):
             if self.crop_size is not None:
                 choices = _padded(side, self.crop_size) - self.crop_size + 1
-                crops[:, column] = (hashed_uniform(keys, 3 * domain + column) * choices).astype(np.int64)
+                crops[:, column] = (hashed_uniform(keys, column) * choices).astype(np.int64)
         if self.flip:
-            crops[:, FLIP] = hashed_uniform(keys, 3 * domain + FLIP) < 0.5
+            crops[:, FLIP] = hashed_uniform(keys, FLIP) < 0.5
         return crops
 
     def _size_before_crop(self, shape: tuple[int, int]) -> tuple[int, int]:

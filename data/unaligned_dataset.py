@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data import sampling
-from data.batch import Batch
+from data.batch import Batch, Pairs
 from data.cache.packed_slices import PackedSlices
 from data.cache.slice_cache import SliceCache
 from data.raw_batch import RawBatch, RawGroup
@@ -35,7 +35,7 @@ class UnalignedMaskDataset(Dataset[Batch]):
         self.A, self.B = cache.open(split, source), cache.open(split, target)
         for folder in self.folders:
             folder.truncate(options.max_dataset_size)
-        self.partners: NDArray[np.int64] | None = None
+        self.partners: Pairs | None = None
         self.transform = TrainTransform(
             preprocess=options.preprocess,
             load_size=options.load_size,
@@ -62,12 +62,12 @@ class UnalignedMaskDataset(Dataset[Batch]):
         height, width = self.A.image(0).shape if side is None else (side, side)
         return height, width
 
-    def set_partners(self, partners: NDArray[np.int64] | None) -> None:
-        """Draw b from row a of this (len A, k) table from the next epoch on; None: by level."""
+    def set_partners(self, partners: Pairs | None) -> None:
+        """Draw the items of shuffled epochs from these pairs from the next epoch on; None: pair slices by level."""
         self.partners = partners
 
-    def batches(self, stage: str, kind: str, epoch: int, batch_size: int) -> Batches:
-        """The batches of one epoch of one stage; the last may be smaller."""
+    def batches(self, stage: str, kind: str, epoch: int, batch_size: int, *, places: str = sampling.OWN) -> Batches:
+        """The batches of one epoch of one stage; the last may be smaller. `places`: see data.sampling."""
         rng = sampling.generator(self.seed, stage, epoch)
         if kind == LEVELS:
             draws = sampling.level_epoch(
@@ -82,7 +82,7 @@ class UnalignedMaskDataset(Dataset[Batch]):
             )
         else:
             draws = self._shuffled_epoch(rng)
-        return Batches(draws, batch_size)
+        return Batches(sampling.at_places(draws, places, batch_size), batch_size)
 
     def _shuffled_epoch(self, rng: np.random.Generator) -> Draws:
         return sampling.shuffled_epoch(
@@ -101,19 +101,19 @@ class UnalignedMaskDataset(Dataset[Batch]):
     def raw(self, draws: Draws) -> RawBatch:
         """The slices that `draws` select, as the cache stores them: the input of `prepare`."""
         return RawBatch(
-            self._gather(self.A, draws.a, draws.key, 0),
-            self._gather(self.B, draws.b, draws.key, 1),
+            self._gather(self.A, draws.a, draws.place_a),
+            self._gather(self.B, draws.b, draws.place_b),
             torch.from_numpy(draws.p_a.astype(np.float32)),
             torch.from_numpy(draws.p_b.astype(np.float32)),
             *(torch.from_numpy(array.copy()) for array in (draws.a, draws.b, draws.key)),
         )
 
     def _gather(
-        self, folder: PackedSlices, indices: NDArray[np.int64], keys: NDArray[np.int64], domain: int
+        self, folder: PackedSlices, indices: NDArray[np.int64], places: NDArray[np.int64]
     ) -> tuple[RawGroup, ...]:
         groups = []
         for items, pixels, bits in folder.gather(indices):
-            crops = self.transform.draw_crops(keys[items], (pixels.shape[1], pixels.shape[2]), domain)
+            crops = self.transform.draw_crops(places[items], (pixels.shape[1], pixels.shape[2]))
             signed = pixels.view(np.int16) if pixels.dtype == np.uint16 else pixels
             groups.append(RawGroup(*map(torch.from_numpy, (items, signed, bits, crops))))
         return tuple(groups)

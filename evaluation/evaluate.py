@@ -84,7 +84,7 @@ class Evaluation:
         left_out = f"; {len(data.skipped)} bad files were left out, see metrics.json" if data.skipped else ""
         return {
             "run": tested + ", mirror average" * self.average_mirrored,
-            "model": f"{run['model']}{network}, seed {run['seed']}",
+            "model": f"{self.model.title or run['model']}{network}, seed {run['seed']}",
             "data": f"{data.source.folder}: {data.n_slices} slices of {len(data.subjects)} subjects{left_out}",
             **self.provenance.facts(),
         }
@@ -106,7 +106,8 @@ class Evaluation:
             sets = UnpairedTable(self.inception, found.sets)
             self._synthesis(found, sets, processes, fitted, pool)
             for real in self._subjects(self.data.target, processes):
-                sets.add("real_B", real.subject, real.visible, self._embedding(real.visible, real.mask))
+                embedding = self._embedding(real.visible, real.mask)
+                sets.add("real_B", real.subject, real.visible, real.mask, embedding)
         if self._why_no_levels() is None:
             for side, folder in (("low", self.data.source), ("high", self.data.target)):
                 for volume in self._subjects(folder, processes):
@@ -136,7 +137,8 @@ class Evaluation:
             _score(found.scores, volume, rows, pool)
             if self.data.target is not None:
                 for row, slices in (("fake_B", fake_B), ("identity", volume.visible)):
-                    sets.add(row, volume.subject, slices, self._embedding(slices, volume.mask))
+                    embedding = self._embedding(slices, volume.mask)
+                    sets.add(row, volume.subject, slices, volume.mask, embedding)
 
     def _write_volume(self, found: Findings, volume: SubjectSlices, fake_B: np.ndarray) -> None:
         """Write a subject's volume, if its geometry is known and no slice is missing."""

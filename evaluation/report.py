@@ -50,8 +50,8 @@ ROW_NAMES = {
 LEVEL_COLUMNS = ("median", "p95")
 LSC_ROWS = {
     "restored": "restored by LSC",
-    "solver": "blocks turned back by the untrained solver, then filled (biharmonic)",
-    "best_filter": "best filling filter after the untrained solver",
+    "solver": "untrained solver, then biharmonic filling",
+    "best_filter": "untrained solver, then the best filling",
     "corrupted": "corrupted, input of LSC",
     "restored_train": "restored by LSC, training slices",
 }

@@ -133,7 +133,8 @@ class Restoration:
         self.masked: list[Mask] = [masked[0, 0].numpy() > 0 for _, masked in pairs]
         turned = [corrupted if solve is None else solve(corrupted) for corrupted, _ in pairs]
         self.unrotated = [_unit(x) for x in turned]
-        self.restored = [_unit(x) for x in on.run(lsc.restore, [corrupted for corrupted, _ in pairs])]
+        both = [torch.cat([corrupted, masked.to(corrupted)], 1) for corrupted, masked in pairs]
+        self.restored = [_unit(x) for x in on.run(lambda x: lsc.restore(x[:, :1], x[:, 1:] > 0), both)]
 
     def psnr(self) -> dict[str, float]:
         """PSNR in dB of LSC's restoration, of the corrupted slices, and of these with their blocks turned back."""

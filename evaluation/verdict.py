@@ -58,14 +58,19 @@ def _for_whom(record: Record, scored: Mapping[str, Mapping[str, float]]) -> str:
     apart = record.tree.get("by_person")
     if apart is None:
         return ""
-    counts = []
+    counts, names = {}, {}
     for measure in VERDICT_MEASURES:
         means = {row: theirs[measure] for row, theirs in scored.items() if measure in theirs}
         strongest = max(means, key=lambda row: means[row], default="")
         if (n := apart["n_better"].get(strongest, {}).get(measure)) is not None:
-            counts.append(f"{n} in {measure} ({strongest})")
+            counts[measure], names[measure] = n, strongest
+    if not counts:
+        return ""
+    one = len(set(names.values())) == 1
+    found = [f"{n} in {measure}" + (f" ({names[measure]})" if not one else "") for measure, n in counts.items()]
+    strongest = f"{next(iter(names.values()))}, the strongest baseline," if one else "the strongest baseline"
     people = "1 person" if apart["n_people"] == 1 else f"{apart['n_people']} people"
-    return f" Of {people} it is better than the strongest baseline for {listed(counts)}." if counts else ""
+    return f" Of {people} it is better than {strongest} for {listed(found)}."
 
 
 def listed(words: Sequence[str]) -> str:

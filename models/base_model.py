@@ -32,6 +32,7 @@ class BaseModel(nn.Module):
         self.stages: Sequence[Stage] = ()
         self.run: Mapping[str, Any] = {}  # the content of options.json, if the model was loaded from a run
         self.checkpoint: Path | None = None  # the file that its weights were loaded from
+        self.title = ""  # what results are to call it, if it was loaded from a run: pta_hybrid + refinement
 
     def costly_networks(self) -> list[nn.Module]:
         """Networks that take most of the training time; --compile compiles them."""

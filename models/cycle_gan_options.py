@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from models.adversarial_options import AdversarialOptions
 from util.needs import chosen
@@ -13,8 +12,6 @@ from util.schema import flag
 @dataclass(frozen=True)
 class CycleGANOptions(AdversarialOptions):
     """Options of `--model cycle_gan`."""
-
-    dataset_mode: ClassVar = "unaligned"
 
     lambda_cycle: float = flag(10.0, "weight of L_cycle", group="loss", low=0)
     lambda_idt: float = flag(5.0, "weight of L_idt", group="loss", low=0)

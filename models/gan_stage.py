@@ -49,7 +49,7 @@ class GANStage(Stage):
         self._norm_D, self._image_size = model.norm_D, model.image_size
         self.splits = "batch" not in (o.norm, model.norm_D)  # batch statistics need the whole batch
         self.smaller = ("--load_size", *(("--hybrid_width",) if o.netG == "hybrid" else ("--ngf",)))
-        self.pools = {"A": ImagePool(o.pool_size, seed=1), "B": ImagePool(o.pool_size, seed=2)}
+        self.pools = {domain: ImagePool(o.pool_size) for domain in "AB"}
         self.optimisers = {"G": adam([model.G_AB, model.G_BA], o), "D": adam([model.D_A, model.D_B], o)}
 
     def learning_rate(self, epoch: int, step: int) -> float:
@@ -83,7 +83,10 @@ class GANStage(Stage):
                 fakes[domain].append(fake.detach())
         update_G.send()  # the sum over processes overlaps with the discriminators' update, which does not need it
         update_D = Update(self.optimisers["D"], context)
-        pooled = {domain: self.pools[domain].query(full(_cat(fakes[domain], batch.A))) for domain in "AB"}
+        pooled = {
+            domain: pool.query(full(_cat(fakes[domain], batch.A)), uniform(batch.key, f"pool of fake_{domain}", 2))
+            for domain, pool in self.pools.items()
+        }
         for rows, part in update_D.micro_batches(batch):
             with context.autocast():
                 self.discriminator_losses(part, update_D, {domain: x[rows] for domain, x in pooled.items()})

@@ -129,13 +129,14 @@ def clip_loss(u: Tensor, v: Tensor, log_scale: Tensor, levels: Tensor | None = N
     """SGP's contrastive loss (CLIP): mean of two cross-entropies of logits = exp(t) u v^T (docs/method.md section 1).
 
     Args:
-        u, v: (N, D) unit embeddings of low- and high-field slices; row i of both is of level p_i.
+        u, v: (N, D) unit embeddings of low- and high-field slices, float32 or float64; row i of both is of level p_i.
         log_scale: t, scalar.
         levels: (N,) relative levels; with sigma > 0 the targets are exp(-(p_i - p_j)^2 / 2 sigma^2), rows summing to 1.
         sigma: width of the soft targets in units of p; 0 makes the diagonal the only positive.
     """
     _same_shape("clip_loss", u, v)
-    logits = log_scale.exp() * u @ v.T  # (N, N)
+    with torch.autocast(u.device.type, enabled=False):  # bfloat16 has 8 bits: a logit of 20 would be off by 0.06
+        logits = log_scale.exp() * u @ v.T  # (N, N)
     if sigma > 0 and levels is not None:
         near = torch.exp(-((levels[:, None] - levels[None, :]) ** 2) / (2 * sigma**2))
         target = near / near.sum(1, keepdim=True)

@@ -12,6 +12,7 @@ from models.chance import drawn, normal, uniform
 from models.low_field_options import LowFieldOptions
 
 TAPER = 0.25  # outer part of the measured k-space that rolls off: scanners filter it to reduce ringing
+FILLED = 1 - TAPER * 5 / 8  # share of the power of white noise that the roll-off leaves of a measured axis
 WAVES = 6  # plane waves in a receive field
 WAVES_PER_SIDE = 1.0  # highest spatial frequency of a receive field: a head coil's sensitivity varies over decimetres
 
@@ -31,7 +32,7 @@ class LowFieldScan:
     """
 
     def __init__(self, options: LowFieldOptions, batch: Batch) -> None:
-        self._o, self._masks, self._keys = options, {"A": batch.mask_A, "B": batch.mask_B}, batch.key
+        self._strengths, self._masks, self._keys = options.strengths, {"A": batch.mask_A, "B": batch.mask_B}, batch.key
 
     def on_fake(self, domain: str, image: Tensor) -> Tensor:
         """A synthesised image for the discriminator and the second generator: fake_A gets noise and field."""
@@ -49,12 +50,12 @@ class LowFieldScan:
 
     def _scanned(self, anatomy: str, image: Tensor, name: str, times: float = 1.0, *, field: bool = True) -> Tensor:
         """`image`, of the same anatomy as the batch's A or B, times a receive field, plus noise, in [-1, 1]."""
-        o, mask = self._o, self._masks[anatomy]
+        o, mask = self._strengths, self._masks[anatomy]
         noise_draw = field_draw = None
-        if o.lf_noise:
-            noise_draw = noise(mask, times * o.lf_noise, o.lf_band, self._keys, f"noise_{name}")
-        if field and o.lf_bias:
-            field_draw = receive_field(mask, o.lf_bias, self._keys, f"field_{name}")
+        if o.noise:
+            noise_draw = noise(mask, times * o.noise, o.band, self._keys, f"noise_{name}")
+        if field and o.bias:
+            field_draw = receive_field(mask, o.bias, self._keys, f"field_{name}")
         return disturbed(image, noise_draw, field_draw)
 
 

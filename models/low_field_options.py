@@ -5,35 +5,58 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from util.needs import positive
-from util.schema import flag
+from util.schema import AUTO, flag
 
 
 @dataclass(frozen=True)
 class LowFieldOptions:
     """Strength of noise and receive field, and the spectrum of the noise."""
 
-    lf_noise: float = flag(
+    lf_noise: float | str = flag(
         0.0,
-        "standard deviation of low-field noise on fake_A and on b in L_idt; thrice that on what G_BA restores a from",
+        "standard deviation of low-field noise on fake_A and on b in L_idt, thrice that on what G_BA restores a from; "
+        "auto: estimated from A",
         group="loss",
         low=0,
         high=1,
         alias=("low_noise",),
+        auto=True,
     )
-    lf_band: float = flag(
+    lf_band: float | str = flag(
         1.0,
-        "part of each axis' k-space that the low-field scanner measured, and its noise fills: below 1 if zero-filled",
+        "part of each axis' k-space that the low-field scanner measured, and its noise fills: below 1 if zero-filled; "
+        "auto: estimated from A",
         group="loss",
         low=0.1,
         high=1,
         alias=("low_band",),
         needs=positive("lf_noise"),
+        auto=True,
     )
-    lf_bias: float = flag(
+    lf_bias: float | str = flag(
         0.0,
-        "standard deviation of the logarithm of a smooth random receive field on fake_A and on b in L_idt",
+        "standard deviation of the logarithm of a smooth random receive field on fake_A and on b in L_idt; "
+        "auto: estimated from A",
         group="loss",
         low=0,
         high=1,
         alias=("low_bias",),
+        auto=True,
     )
+
+    @property
+    def strengths(self) -> Strengths:
+        """The numbers. Raises ValueError for `auto`: training/low_field puts numbers in its place first."""
+        given = self.lf_noise, self.lf_band, self.lf_bias
+        if AUTO in given:
+            raise ValueError(f"--lf_noise, --lf_band, --lf_bias are {given}, {AUTO} has not been replaced by a number")
+        return Strengths(*map(float, given))
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Noise and receive field as numbers: the values of the three options."""
+
+    noise: float
+    band: float
+    bias: float

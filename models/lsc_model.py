@@ -29,7 +29,12 @@ class LSC(nn.Module):
     def __init__(self, options: LSCTraining) -> None:
         super().__init__()
         self.options = options
-        self.network = LSCNetwork(options.lsc_features, n_blocks=options.lsc_blocks, rotate_ratio=options.rotate_ratio)
+        self.network = LSCNetwork(
+            options.lsc_features,
+            n_blocks=options.lsc_blocks,
+            rotate_ratio=options.rotate_ratio,
+            fill=options.lsc_fill and options.mask_ratio > 0,
+        )
 
     def draw(self, x: Tensor, keys: Tensor, purpose: str) -> Tensor:
         """Random numbers for one corruption of x (N, 1, H, W), see `draw_corruption`; keys, purpose: as in `drawn`."""
@@ -48,59 +53,18 @@ class LSC(nn.Module):
 
     def forward(self, x: Tensor, draws: Tensor) -> Tensor:
         """R(C(x)), differentiable with respect to x."""
-        return self.network(self.apply_corruption(x, draws)[0])
+        return self.network(*self.apply_corruption(x, draws))
 
     @torch.no_grad()
-    def restore(self, corrupted: Tensor) -> Tensor:
-        """Apply R alone, for an evaluation: (N, 1, H, W) to the same shape, clamped to [-1, 1], without gradients."""
-        return self.network(corrupted).clamp(-1, 1)
-
-
-class MemoryWatch:
-    """Compares R's error on training slices with its error on unseen ones after every epoch that is validated."""
-
-    def __init__(self) -> None:
-        self.seen: list[Tensor] = []  # squared error and pixel count of each step since the last comparison, (2,) each
-        self.verdict = ""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seen": torch.stack(self.seen) if self.seen else torch.zeros(0, 2), "verdict": self.verdict}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        seen, verdict = state["seen"], state["verdict"]
-        if not isinstance(seen, Tensor) or seen.shape[1:] != (2,) or not seen.is_floating_point():
-            raise ValueError("'seen' of the early stop is not a tensor of pairs of numbers")
-        if not isinstance(verdict, str):
-            raise ValueError("'verdict' of the early stop is not text")
-        self.seen, self.verdict = list(seen), verdict
-
-    def figures(self, lsc: LSC, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
-        """PSNR of R(C(b)) inside the head, in dB (data range 1): this epoch's training slices, and unseen ones."""
-        generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        unseen = []
-        for batch in batches:
-            batch = batch.to(context.device)
-            unseen.append(_squared_error(lsc.restore(lsc.corrupt(batch.B, generator)[0]), batch))
-        if not unseen or not self.seen:
-            return {}
-        totals = (torch.stack(errors).sum(0) for errors in (self.seen, unseen))
-        train, val = (-10 * float(torch.log10(error / pixels.clamp(min=1))) for error, pixels in totals)
-        self.seen = []
-        if train - val > MEMORISED_DB:
-            self.verdict = f"R restores training slices {train - val:.2f} dB better than unseen ones"
-        return {"psnr": val, "train_psnr": train}
-
-
-def _squared_error(restored: Tensor, batch: Batch) -> Tensor:
-    """Sum of squared errors inside the head, intensities in [0, 1], and the number of its pixels: (2,)."""
-    error = ((restored - batch.B) / 2) ** 2 * batch.mask_B
-    return torch.stack([error.sum(), batch.mask_B.sum()]).detach()
+    def restore(self, corrupted: Tensor, masked: Tensor) -> Tensor:
+        """Apply R alone, for an evaluation, to what `corrupt` returned: (N, 1, H, W) in [-1, 1], without gradients."""
+        return self.network(corrupted, masked).clamp(-1, 1)
 
 
 class LSCStage(Stage):
     """Trains LSC on high-field slices alone; its learning rate changes with every step.
 
-    It stops early if R restores training slices much better than unseen ones, see `MemoryWatch`. Args: as `Stage`.
+    It stops early if R restores training slices much better than unseen ones. Args: as `Stage`.
     """
 
     name = "lsc"
@@ -108,7 +72,7 @@ class LSCStage(Stage):
 
     def __init__(self, lsc: LSC, options: LSCTraining, epochs: int, epochs_before: int | None = 0) -> None:
         super().__init__([lsc], epochs, options.lsc_steps, epochs_before)
-        self.lsc, self.least_batch, self.watch = lsc, options.lsc_batch_size, MemoryWatch()
+        self.lsc, self.least_batch, self.verdict = lsc, options.lsc_batch_size, ""
         self.optimiser = torch.optim.Adam(lsc.parameters(), lr=options.lsc_lr, fused=True)
         self.optimisers = {self.name: self.optimiser}
         self._lr, self._factor = options.lsc_lr, half_cosine(options.lsc_steps)
@@ -116,38 +80,48 @@ class LSCStage(Stage):
     def learning_rate(self, epoch: int, step: int) -> float:
         return self._lr * self._factor(step)
 
-    def losses(self, batch: Batch, update: Update) -> Tensor:
-        """L_LSC = |R(C(b)) - b|. Returns R(C(b))."""
+    def losses(self, batch: Batch, update: Update) -> None:
+        """L_LSC = |R(C(b)) - b|."""
         restored = full(self.lsc(batch.B, self.lsc.draw(batch.B, batch.key, "C of LSC")))
         update.add("lsc", 1.0, restoration_loss(restored, batch.B))
-        return restored
 
-    def step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        update, error = Update(self.optimiser, context), torch.zeros(2, device=context.device)
-        for _, part in update.micro_batches(batch, split=False):
-            with context.autocast():
-                restored = self.losses(part, update)
-            error = _squared_error(restored, part).float()
-        update.apply()
-        self.watch.seen.append(context.processes.summed(error))
-        return update.terms
+    def validate(self, unseen: Iterator[Batch], seen: Iterator[Batch], context: StepContext) -> dict[str, float]:
+        """PSNR of R(C(b)) inside the head, in dB (data range 1), on unseen and on training slices, by the same R.
 
-    def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
-        return self.watch.figures(self.lsc, batches, context)
+        The errors of an epoch's own steps would not do: weights that are older have larger ones, so that in a short
+        stage no memory shows.
+        """
+        val, train = (self._psnr(batches, context) for batches in (unseen, seen))
+        if train - val > MEMORISED_DB:
+            self.verdict = f"R restores training slices {train - val:.2f} dB better than unseen ones"
+        return {"psnr": val, "train_psnr": train} if np.isfinite([val, train]).all() else {}
+
+    def _psnr(self, batches: Iterator[Batch], context: StepContext) -> float:
+        generator, totals = torch.Generator().manual_seed(VALIDATION_SEED), torch.zeros(2)
+        for batch in batches:
+            batch = batch.to(context.device)
+            restored = self.lsc.restore(*self.lsc.corrupt(batch.B, generator))
+            error = ((restored - batch.B) / 2).square() * batch.mask_B
+            totals += torch.stack([error.sum(), batch.mask_B.sum()]).cpu()
+        return -10 * float(torch.log10(totals[0] / totals[1]))  # NaN without any batch or head
 
     def ended_early(self) -> str:
-        return self.watch.verdict
+        return self.verdict
 
     def visuals(self, batch: Batch) -> dict[str, Tensor]:
         """b, C(b) and R(C(b)) with a fixed corruption."""
-        corrupted, _ = self.lsc.corrupt(batch.B, torch.Generator().manual_seed(VALIDATION_SEED))
-        return {"real_B": batch.B, "corrupted_B": corrupted, "restored_B": self.lsc.restore(corrupted)}
+        corrupted, masked = self.lsc.corrupt(batch.B, torch.Generator().manual_seed(VALIDATION_SEED))
+        restored = self.lsc.restore(corrupted, masked)
+        return {"real_B": batch.B, "corrupted_B": corrupted, "restored_B": restored}
 
     def state(self) -> dict[str, Any]:
-        return {"watch": self.watch.state_dict()}
+        return {"watch": {"verdict": self.verdict}}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self.watch.load_state_dict(state["watch"])
+        verdict = state["watch"]["verdict"]
+        if not isinstance(verdict, str):
+            raise ValueError("'verdict' of the early stop is not text")
+        self.verdict = verdict
 
 
 class LSCModel(BaseModel):

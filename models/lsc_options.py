@@ -7,7 +7,7 @@ from functools import partial
 from typing import ClassVar
 
 from models.base_options import LengthOptions, StepsByDevice
-from util.needs import Need, fact
+from util.needs import Need, fact, positive
 from util.schema import flag
 
 LSC_STEPS = StepsByDevice(gpu=4000, cpu=100)
@@ -27,6 +27,11 @@ class LSCTraining:
     rotate_ratio: float = _flag(0.5, "probability that a block is rotated", low=0, high=1)
     mask_ratio: float = _flag(0.2, "probability that a block is masked", low=0, high=1)
     lsc_features: int = _flag(16, "channels of R's first scale, doubled four times (published: 16)", low=2, high=256)
+    lsc_fill: bool = _flag(
+        True,
+        "fill masked blocks smoothly before R's U-Net corrects them; without, the U-Net alone fills them (published)",
+        needs=(USES_LSC, positive("mask_ratio")),
+    )
     lsc_steps: int | None = _flag(None, f"most steps of LSC training; none: {LSC_STEPS}", low=1, needs=TRAINS_LSC)
     lsc_batch_size: int = _flag(
         LSC_BATCH, "LSC's batches hold at least so many slices", low=1, needs=(*TRAINS_LSC, SMALLER_BATCHES)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data.batch import Batch
+from data.batch import Batch, Pairs
 from models import losses
 from models.adversarial_options import Weights
 from models.chance import normal, uniform
 from models.gan_stage import ByDomain, GANStage
 from models.generator_pair import GeneratorPair
 from models.lsc_model import LSC, LSCStage
+from models.matching import even_pairs
+from models.passes import full
 from models.pta_options import PTAOptions
 from models.refinement import with_refinement
 from models.sgp_model import SGP, SGPStage
@@ -45,6 +45,8 @@ class PTAStage(GANStage):
         super().__init__(model, weights)
         self.sgp, self.lsc = sgp, lsc
         self.chooses_partners = self.options.sgp_match == "bank"
+        if self.options.has_syn:
+            self.places = "batch" if self.options.sgp_match == "batch" else "pair"
 
     def judged(self, domain: str, image: Tensor, keys: Tensor, by: str) -> list[Tensor]:
         """`concat`: x and R(C(x)) as (N, 2, H, W); `separate`: both, one by one, as released; `none`, and for A: x.
@@ -69,7 +71,7 @@ class PTAStage(GANStage):
             return losses.syn_l1_loss(fake, partner)
         noise = (SYN_NOISE * normal(keys, "noise of L_syn", *fake.shape[1:])).to(fake.device, non_blocking=True)
         corners = uniform(keys, "crop of L_syn", 2)
-        u, v = (self.sgp.network(x + noise, domain, corners) for x in (fake, partner))
+        u, v = (full(self.sgp.network(x + noise, domain, corners)) for x in (fake, partner))
         return losses.syn_cos_loss(u, v)
 
     def partners(self, batch: Batch, context: StepContext) -> ByDomain:
@@ -81,12 +83,12 @@ class PTAStage(GANStage):
         every_A, every_B = (torch.cat(context.processes.gather_rows(x, counts)) for x in (batch.A, batch.B))
         return {"A": every_B[order[mine]], "B": every_A[order.argsort()[mine]]}
 
-    def partner_table(
+    def partners_from(
         self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], processes: Processes
-    ) -> NDArray[np.int64]:
-        """`--sgp_match bank`: the k nearest b of every a by SGP's embeddings."""
+    ) -> Pairs:
+        """`--sgp_match bank`: pairs of slices that are near each other by SGP's embeddings."""
         assert self.sgp is not None
-        return self.sgp.nearest(low, high, self.options.sgp_bank_k, totals, processes)
+        return even_pairs(*self.sgp.nearest(low, high, self.options.sgp_bank_k, totals, processes))
 
 
 class PTAModel(GeneratorPair):

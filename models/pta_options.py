@@ -45,11 +45,17 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
         None, "weight of L_seg; none: the preset's", group="loss", low=0, needs=chosen(netG=("hybrid",))
     )
     sgp_match: str = flag(
-        "bank", "partner b*: k nearest in all of B, Hungarian in the batch, or level p alone", group="SGP",
+        "bank",
+        "partner b*: near in all of B, each equally often; Hungarian in the batch; or level p alone",
+        group="SGP",
         choices=("bank", "batch", "none"),
-    )  # fmt: skip
+    )
     sgp_bank_k: int = flag(
-        8, "nearest slices that --sgp_match bank draws from", group="SGP", low=1, needs=chosen(sgp_match=("bank",))
+        16,
+        "--sgp_match bank pairs every slice with so many nearest ones of the other field",
+        group="SGP",
+        low=1,
+        needs=chosen(sgp_match=("bank",)),
     )
     syn_form: str = flag(
         "l1",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from models.stage import Stage
 from models.update import StepContext, Update
 from util.processes import ALONE, Processes
 
-SIMILARITY_BYTES = 256 << 20  # most memory of the similarity matrix between a part of A and all of B
+SIMILARITY_BYTES = 256 << 20  # most memory of the similarities between some slices of one field and all of the other
 
 
 class SGP(nn.Module):
@@ -69,17 +69,28 @@ class SGP(nn.Module):
         k: int,
         totals: tuple[int, int] = (0, 0),
         processes: Processes = ALONE,
-    ) -> NDArray[np.int64]:
-        """Positions of the k high-field slices with the nearest embeddings, for each low-field slice: (len low, k).
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The k nearest slices of the other field for each slice: (len low, k) and (len high, k).
 
-        Each of several processes embeds and looks up its part of the `totals` slices; all get the whole table.
+        Near is what is similar and not similar to everybody: from the cosine of two embeddings each one's mean cosine
+        with its own k nearest is taken off (CSLS, Conneau et al. 2018). Without that a few slices are near all others.
+
+        Each of several processes embeds and looks up its part of the `totals` slices; all get the whole tables.
         """
-        n_low, n_high = ([len(range(n)[processes.part(n, rank)]) for rank in range(processes.size)] for n in totals)
-        u = self._embedded(low, "A")
-        v = torch.cat(processes.gather_rows(self._embedded(high, "B"), n_high))
-        k = min(k, len(v))
-        nearest = torch.cat([(part @ v.T).topk(k, dim=1).indices for part in u.split(_queries_at_once(len(v)))])
-        return torch.cat(processes.gather_rows(nearest, n_low)).cpu().numpy().astype(np.int64)
+        counts = [[len(range(n)[processes.part(n, rank)]) for rank in range(processes.size)] for n in totals]
+
+        def whole(parts: Iterable[Tensor]) -> list[Tensor]:
+            return [torch.cat(processes.gather_rows(x, n)) for x, n in zip(parts, counts, strict=True)]
+
+        mine = self._embedded(low, "A"), self._embedded(high, "B")
+        every = whole(mine)
+        crowds = whole(_most_similar(x, others, k)[0].mean(1) for x, others in zip(mine, every[::-1], strict=True))
+        near = (
+            _most_similar(x, others, k, crowd)[1]
+            for x, others, crowd in zip(mine, every[::-1], crowds[::-1], strict=True)
+        )
+        of_low, of_high = (table.cpu().numpy().astype(np.int64) for table in whole(near))
+        return of_low, of_high
 
     def _embedded(self, slices: Iterator[Tensor], domain: str) -> Tensor:
         like = self.network.log_scale
@@ -131,10 +142,10 @@ class SGPStage(Stage):
         update.note("temperature", (-self.sgp.network.log_scale).exp())
         return update.terms
 
-    def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
+    def validate(self, unseen: Iterator[Batch], seen: Iterator[Batch], context: StepContext) -> dict[str, float]:
         """Mean |p_A - p_B| between low-field slices and their nearest high-field slices in a batch, unseen subjects."""
         errors = []
-        for batch in batches:
+        for batch in unseen:
             batch = batch.to(context.device)
             chosen = (self.sgp.embed(batch.A, "A") @ self.sgp.embed(batch.B, "B").T).argmax(1)
             errors.append((batch.p_A - batch.p_B[chosen]).abs().mean().item())
@@ -170,6 +181,16 @@ def warm_half_cosine(steps: int | None) -> Callable[[int], float]:
     return rate
 
 
-def _queries_at_once(n_high: int) -> int:
-    """How many low-field slices are compared with `n_high` high-field ones at once."""
-    return max(1, SIMILARITY_BYTES // (4 * n_high))
+def _most_similar(queries: Tensor, others: Tensor, k: int, crowd: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k of `others` (M, D) that are most similar to each of `queries` (n, D).
+
+    Args: crowd: (M,) mean similarity of each of `others` to those nearest to it, to be taken off.
+    Returns: (n, k) cosines, or with a crowd twice the cosines less the crowd; and (n, k) positions.
+    """
+    at_once, k = max(1, SIMILARITY_BYTES // (4 * len(others))), min(k, len(others))
+    found = []
+    for part in queries.split(at_once):
+        similarity = part @ others.T if crowd is None else 2 * part @ others.T - crowd
+        found.append(similarity.topk(k, dim=1))
+    values, positions = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return values, positions

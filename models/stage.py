@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data.batch import Batch
+from data.batch import Batch, Pairs
 from models.training_state import load_optimiser
 from models.update import StepContext, Update
 from util.processes import Processes
@@ -25,9 +23,11 @@ class Stage:
     Attributes:
         name: in `loss_log.csv`, reports and checkpoints. It also seeds the order of slices, so it must never change.
         sampling: `shuffled`, or `levels`: every batch holds slices of distinct levels.
+        places: what shares a random crop and flip: `own`, nothing; `pair`, a and b of an item, because a loss compares
+            them; `batch`, all slices of a batch, because a loss compares any two of them.
         least_batch: minimum batch size; --batch_size counts if it is larger.
         splits: whether a step may be computed in micro-batches.
-        chooses_partners: whether `partner_table` decides which b is paired with which a.
+        chooses_partners: whether `partners_from` decides which b is paired with which a.
         smaller: options that reduce the memory of a step, the most harmless first.
         networks: the networks that the stage trains; only these are in training mode and get gradients.
         epochs, steps: the stage ends after whichever comes first. steps None: no limit.
@@ -37,6 +37,7 @@ class Stage:
 
     name: ClassVar[str]
     sampling = "shuffled"
+    places = "own"
     least_batch = 1
     splits = False
     chooses_partners = False
@@ -86,8 +87,8 @@ class Stage:
         update.apply()
         return update.terms
 
-    def validate(self, batches: Iterator[Batch], context: StepContext) -> dict[str, float]:
-        """Figures at the end of an epoch; none by default.
+    def validate(self, unseen: Iterator[Batch], seen: Iterator[Batch], context: StepContext) -> dict[str, float]:
+        """Figures at the end of an epoch, from batches of unseen and of training slices; none by default.
 
         Plain names: `psnr` is measured on unseen slices, `train_psnr` on training slices; the log adds `val_` to all.
         """
@@ -97,10 +98,10 @@ class Stage:
         """The reason to end the stage early; empty if there is none."""
         return ""
 
-    def partner_table(
+    def partners_from(
         self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], processes: Processes
-    ) -> NDArray[np.int64]:
-        """Positions of the possible high-field partners of every low-field slice: (totals[0], k).
+    ) -> Pairs:
+        """The pairs of slices that the stage's items are drawn from.
 
         Args: low, high: this process' part of the slices; `totals`: the numbers of slices in A and B.
         """

@@ -12,6 +12,8 @@ import torch
 
 from models import MODELS
 from models.base_model import BaseModel
+from models.older_runs import BEFORE, with_younger_options
+from models.refinement import RefineStage
 from util.checkpoint import LATEST, checkpoint_path, read_checkpoint, read_newest
 from util.errors import UserError, warn
 from util.reading import read_json
@@ -48,7 +50,8 @@ def read_options(run_dir: Path) -> tuple[dict[str, Any], Any, tuple[int, int]]:
     try:
         saved = build(SavedOptions, {field.name: run[field.name] for field in fields(SavedOptions)})
         # the checkpoint holds the pretext weights; the files that they were loaded from may be gone
-        options: Any = build(MODELS[saved.model].Options, {**run, "sgp_weights": None, "lsc_weights": None})
+        taken = {**with_younger_options(run, BEFORE), "sgp_weights": None, "lsc_weights": None}
+        options: Any = build(MODELS[saved.model].Options, taken)
         height, width = run["image_size"]
         if not all(type(side) is int and 1 <= side <= MOST_PIXELS for side in (height, width)):
             raise UserError(
@@ -90,8 +93,16 @@ def load_trained(run_dir: Path, epoch: str = LATEST, device: torch.device | None
         raise UserError(f"{path}: not weights of the model that {run_dir / OPTIONS_NAME} describes")
     model = make()
     model.load_state_dict(found)
-    model.run, model.checkpoint = run, path
+    model.run, model.checkpoint, model.title = run, path, _title(run["model"], model, content.get("position"))
     return model.to(device or torch.device("cpu")).eval().requires_grad_(False)
+
+
+def _title(name: str, model: BaseModel, position: Any) -> str:
+    """The name of the model, with "+ refinement" if a checkpoint of that training position has steps of it."""
+    index, steps = (position.get(part) for part in ("stage", "step")) if isinstance(position, dict) else (None, 0)
+    if type(index) is not int or index not in range(len(model.stages)) or not steps:
+        return name
+    return f"{name} + refinement" if isinstance(model.stages[index], RefineStage) else name
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:

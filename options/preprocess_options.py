@@ -8,13 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from data.folder.manifest import SPLITS
-from preprocessing.nifti import SLICE_AXES
-from preprocessing.slicing import DEFAULT_PERCENTILES
-from simulation.atrophy import MAX_SULCI_MM, MAX_VENTRICLES
-from simulation.deformation import MAX_AMOUNT
+from preprocessing.choices import DEFAULT_PERCENTILES, SLICE_AXES
 from simulation.extent import FOV_MM
-from simulation.faults import FAULTS
-from simulation.lesions import KINDS, MAX_COUNT
+from simulation.lesion_kinds import KINDS
+from simulation.limits import FAULTS, MAX_AMOUNT, MAX_COUNT, MAX_SULCI_MM, MAX_VENTRICLES
 from simulation.people import Roles, chosen_people
 from simulation.presets import PRESETS, PROTOCOLS, Preset, find_preset, with_acquisition, with_timings
 from util.errors import UserError
@@ -313,6 +310,7 @@ def _check_together(options: PreprocessOptions) -> None:
     if not options.output.out:
         raise UserError("--out is missing: name the data folder to write")
     if options.simulate is not None:
+        _ = options.benchmark.preset(options.simulate), options.benchmark.fault_names  # either may refuse
         return
     if not volumes.input_A and not volumes.input_B:
         raise UserError("nothing to do: give --input_A and --input_B, or --simulate")

@@ -57,8 +57,9 @@ PRESETS: dict[str, Preset] = {
             "n_epochs_decay": 1,
             "n_epochs_refine": 4,
             "lr": 6e-4,
-            "lf_noise": 0.1,
-            "lf_bias": 0.1,
+            "lf_noise": "auto",
+            "lf_band": "auto",
+            "lf_bias": "auto",
         },
     ),
     # the command of the published code, and the sizes and rates that it leaves to defaults
@@ -140,8 +141,9 @@ PRESETS: dict[str, Preset] = {
             "n_epochs_decay": 5,
             "n_epochs_refine": 10,
             "lr": 4e-4,
-            "lf_noise": 0.1,
-            "lf_bias": 0.1,
+            "lf_noise": "auto",
+            "lf_band": "auto",
+            "lf_bias": "auto",
         },
     ),
 }

@@ -48,6 +48,12 @@ class TestOptions:
         needs=SYNTHESIS,
     )
     gpu_ids: str = flag("auto", "auto: CUDA if there is any; -1: the CPU; 0, 1, …: that GPU", group="computing")
+    cpu_threads: int | None = flag(
+        None,
+        "threads that compute on the CPU; none: OMP_NUM_THREADS, else the usable processors",
+        group="computing",
+        low=1,
+    )
     seed: int = flag(0, "seed of bootstrap, draws and corruption", group="measures", low=0, high=2**31 - 1)
     eval_encoder: str | None = flag(
         None,
@@ -57,7 +63,7 @@ class TestOptions:
     )
     inception_weights: str | None = flag(
         None,
-        "the standard FID network (pt_inception-2015-12-05-6726825d.pth), for FID and IS",
+        "the standard FID network (pt_inception-2015-12-05-6726825d.pth), for FID, KID and IS",
         group="measures",
         needs=SYNTHESIS,
     )

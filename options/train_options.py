@@ -12,6 +12,7 @@ from data.cache.place import cache_folder, check_name
 from data.registry import DATASETS
 from data.unaligned_options import UnalignedOptions
 from models import MODELS
+from models.older_runs import with_younger_options
 from options.display_options import DisplayOptions
 from options.presets import PRESETS, Preset
 from util.errors import UserError
@@ -66,6 +67,9 @@ class TrainOptions:
         "keep less of the generators' forward pass and compute it again: less memory, more time",
         group="run",
         needs=GENERATORS,
+    )
+    cpu_threads: int | None = flag(
+        None, "threads that compute on the CPU; none: OMP_NUM_THREADS, else the usable processors", group="run", low=1
     )
     num_threads: int = flag(0, "processes that load slices; 0: the training process itself", group="run", low=0)
     continue_train: bool = flag(False, "go on from latest.pt", group="run")
@@ -219,7 +223,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """
     declared = [field for model in MODELS.values() for field in dataclasses.fields(model.Options)]
     renamed = {alias: field.name for field in declared for alias in field.metadata["alias"]}
-    old = {renamed.get(name, name): value for name, value in old.items()}
+    old = with_younger_options({renamed.get(name, name): value for name, value in old.items()}, new)
     free = FREE_ON_RESUME | _without_effect(old, {field.name for field in declared})
     names = sorted((old.keys() | new.keys()) - free)
     return [f"--{name}: {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]

@@ -12,6 +12,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from preprocessing.choices import SLICE_AXES
 from preprocessing.geometry import Matrix, SourceGeometry, is_singular, spacing_mm, to_ras
 from preprocessing.nifti_file import NiftiFile, open_nifti, read_voxels
 from preprocessing.other_formats import no_volumes
@@ -19,7 +20,6 @@ from util.errors import UserError
 from util.problems import Problem
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
-SLICE_AXES = {"R": 0, "A": 1, "S": 2}
 SAME_SPACING = 1.01  # voxel sides within 1 % count as equal
 FEW_SLICES = 4  # with isotropic voxels, an axis this many times shorter than both others is the slice axis
 SIDE_MM = (0.002, 100.0)  # range of voxel sides; others mean another unit or a damaged header

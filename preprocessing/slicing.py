@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from data.folder.manifest import GridEntry, SliceEntry, VolumeEntry
 from data.folder.masks import head_mask_volume
 from data.folder.slices import clean_subject, slice_name, to_image, write_image, write_mask, write_pixels
+from preprocessing.choices import DEFAULT_PERCENTILES
 from preprocessing.geometry import SourceGeometry, spacing_mm
 from preprocessing.grid import Grid, mask_to_grid, own_grid, place_grid, to_grid
 from preprocessing.layout import Layout
 from util.errors import UserError
 
-DEFAULT_PERCENTILES = (0.5, 99.5)  # of the intensities inside the head, mapped to 0 and 1
 MIN_FOREGROUND = 0.02  # a slice is kept if its mask has at least this fraction of the largest mask's pixels
 MIN_PIXELS = 16  # and at least this number of pixels
 SLAB = 16  # slices that are copied to contiguous memory at once

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,23 +26,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.compute import Case, infer_case, train_case
-from benchmarks.data import load_case, preprocess_case, simulate_case
-from benchmarks.start import start_case
+from benchmarks.case import Case
 from models import MODELS
 from options.train_options import AMP
 from util.errors import UserError, run_cli
+from util.lazy import Lazy
 from util.schema import CommandLine
+from util.threads import sleep_while_waiting
 
-Measure = Callable[[Case], dict[str, Any]]
+Measure = Lazy[dict[str, Any]]  # a function of a `Case`, imported by the process that it runs in
 
 CASES: dict[str, Measure] = {
-    "train": train_case,
-    "infer": infer_case,
-    "load": load_case,
-    "preprocess": preprocess_case,
-    "simulate": simulate_case,
-    "start": start_case,
+    "train": Lazy("benchmarks.compute.train_case"),
+    "infer": Lazy("benchmarks.compute.infer_case"),
+    "load": Lazy("benchmarks.data.load_case"),
+    "preprocess": Lazy("benchmarks.data.preprocess_case"),
+    "simulate": Lazy("benchmarks.data.simulate_case"),
+    "start": Lazy("benchmarks.start.start_case"),
 }
 GROWTH = "growth"
 SIDES = (128, 256, 384, 512)  # pixels
@@ -81,6 +81,7 @@ def main(argv: Sequence[str]) -> None:
         options.model, options.size, options.batch, options.amp, options.gpu_ids, options.seconds,
         tuple(options.train_args), options.slices, options.profile,
     )  # fmt: skip
+    sleep_while_waiting()  # as in training, whose speed this is: the processes of the cases inherit it
     for name in names:
         for measure, one in parts(name, case):
             with get_context("spawn").Pool(1) as pool:
@@ -97,8 +98,8 @@ def parts(name: str, case: Case) -> list[tuple[Measure, Case]]:
         return [(CASES[name], case)]
     counts = [LEAST_SLICES * 10**power for power in range(10) if LEAST_SLICES * 10**power <= case.slices]
     return [
-        *((start_case, replace(case, slices=count)) for count in counts),
-        *((train_case, replace(case, size=side)) for side in SIDES),
+        *((CASES["start"], replace(case, slices=count)) for count in counts),
+        *((CASES["train"], replace(case, size=side)) for side in SIDES),
     ]
 
 

@@ -199,7 +199,7 @@ def draw(path: Path, real: dict[str, Measured], simulated: dict[str, Measured]) 
         for column, (name, found) in enumerate(volumes.items()):
             for side, part in enumerate((0.1, 0.65)):
                 axis = figure.add_subplot(grid[row, 2 * column + side])
-                plane, across = found.flat[:, :, int(part * found.flat.shape[2])], found.head.any(2)
+                plane, across = found.flat[:, :, int(part * found.flat.shape[2])], np.asarray(found.head.any(2))
                 plane = plane[across.any(1)][:, across.any(0)]
                 axis.imshow(
                     plane.T[::-1], cmap="gray", vmin=0.4, vmax=2.2, aspect=found.pixel_mm[1] / found.pixel_mm[0]

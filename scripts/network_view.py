@@ -27,7 +27,9 @@ def middle_slices(folder: SliceFolder, count: int) -> list[int]:
     subjects = sorted(set(folder.subjects))
     chosen = [subjects[i] for i in np.linspace(0, len(subjects) - 1, min(count, len(subjects))).round().astype(int)]
     of = np.array(folder.subjects)
-    return [min(np.flatnonzero(of == subject).tolist(), key=lambda i: abs(float(folder.p[i]) - 0.55)) for subject in chosen]
+    return [
+        min(np.flatnonzero(of == subject).tolist(), key=lambda i: abs(float(folder.p[i]) - 0.55)) for subject in chosen
+    ]
 
 
 def draw(dataroot: Path, split: str, preprocess: str, load_size: int, out: Path) -> None:

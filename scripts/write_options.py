@@ -194,7 +194,8 @@ def _allowed(meta: Any) -> str:
         return _choices(meta["choices"])
     if meta["low"] is None:
         return ""
-    return f"from {meta['low']:g}" + (f" to {meta['high']:.10g}" if meta["high"] is not None else "")
+    to = f" to {meta['high']:.10g}" if meta["high"] is not None else ""
+    return f"from {meta['low']:g}{to}" + ", or `auto`" * meta["auto"]
 
 
 def _choices(choices: Iterable[Any]) -> str:

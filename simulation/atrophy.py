@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from simulation.anatomy import Anatomy
+from simulation.limits import MAX_SULCI_MM, MAX_VENTRICLES
 from util.errors import UserError
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-MAX_VENTRICLES = 4.0  # volume ratio, about the range between young and old healthy adults [M]
-MAX_SULCI_MM = 1.0  # from each bank: removes a quarter of the grey matter, more than ageing does [M]
 DEPTH_MM = 22.0  # CSF this deep in the cranium is ventricle, not sulcus
 MIDLINE_MM = 2.0  # no lateral ventricle this close to the midplane: septum, third ventricle and fissure lie there
 WALL_MM = 3.0  # Gaussian (std) that averages the tissue around a CSF component

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from simulation.limits import MAX_AMOUNT
 from util.errors import UserError
 
 CONTROL_MM = 40.0  # spacing of control points, wide enough to keep outlines smooth
 REACH_MM = 200.0  # fields are defined within this distance of the centre and constant beyond
 DISPLACEMENT_MM = 1.8  # standard deviation at the control points
 SCALE_STD, SHEAR_STD = 0.05, 0.03
-MAX_AMOUNT = 2.0  # sides up to 20 % longer or shorter; beyond that outlines dent and leave the field of view
 
 Points = NDArray[np.float64]
 

@@ -23,10 +23,10 @@ from scipy import ndimage
 
 from simulation.deformation import draw_field
 from simulation.geometry import COARSE_MM, FOV_MM, Pose, interpolate
+from simulation.limits import FAULTS
 from simulation.scanner import Sampling, band_limit, noise, to_image
 from util.errors import UserError
 
-FAULTS = ("noise", "zipper", "positioning", "banding", "motion", "contrast", "distortion")  # LISA's labels [V2]
 GRADE_2_FROM = 0.5  # LISA grades 0, 1, 2 [V2]; smallest severity of grade 2 [I]
 
 # Noise added at severity 1, relative to the scan's own. White matter's SNR of 11 at 64 mT falls to 3.5 [C], just below

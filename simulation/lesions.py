@@ -18,45 +18,17 @@ from simulation.anatomy import FURTHER, LESIONS, TISSUES, Anatomy
 from simulation.atrophy import midplane_distance_mm
 from simulation.deformation import SmoothField, rotation
 from simulation.hyperintensities import Hyperintensity, draw_hyperintensity
+from simulation.lesion_kinds import KINDS, Layer
+from simulation.limits import MAX_COUNT
 from util.errors import UserError
 
 Volume = NDArray[np.float32]
 
-MAX_COUNT = 100
 BUMP_STD = 0.18  # of the outline's relative radius: lobed, but still one piece
 BUMP_SPACING = 1.5  # of the bumps' control points, in mean radii
 LARGEST = 1.8  # radii within which outlines end
 LATERAL_MM = 18.0  # smallest distance of an infarct's centre from the midplane: an artery supplies one side
 SOLID = 0.9  # smallest fraction of brain around a tumour's centre
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One tissue of a lesion: up to `extent` radii, in place of the tissues `replaces`, with an edge of `edge_mm`."""
-
-    tissue: str
-    extent: float
-    replaces: tuple[str, ...]
-    edge_mm: float
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Range of the semi-axes in mm (None: real shapes, with a soft edge of their own), and layers, innermost first."""
-
-    radius_mm: tuple[float, float] | None
-    layers: tuple[Layer, ...]
-
-
-# Typical sizes in radiology (docs/facts.md section 7) [M]: gliomas of 2 to 4 cm with oedema that spares the cortex,
-# infarcts of a small branch's territory. Edges [I].
-KINDS = {
-    "wmh": Kind(None, (Layer("wmh", 1.0, ("wm",), 0.0),)),
-    "tumour": Kind(
-        (9.0, 18.0), (Layer("tumour", 1.0, ("gm", "wm", "dgm", "csf"), 1.5), Layer("oedema", 1.6, ("wm",), 4.0))
-    ),
-    "infarct": Kind((7.0, 16.0), (Layer("infarct", 1.0, ("gm", "wm", "dgm"), 2.0),)),
-}
 
 
 @dataclass(frozen=True, eq=False)

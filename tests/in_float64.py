@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-import train
 import training.loader
 import training.loop
 from data.batch import Batch
 from options.train_options import parse
+from programs.training import make_trainer
 from training.signals import Stopped, StopRequest
 from util.processes import join_processes
 
@@ -43,7 +43,7 @@ def train_in_float64(state: Path, stage: str, steps: int, argv: list[str]) -> No
     training.loop.load = in_float64(training.loader.load)  # type: ignore[assignment]
     training.loader.load = training.loop.load
     with ExitStack() as held:
-        trainer = train.make_trainer(parse(argv), argv, held, held.enter_context(join_processes()))
+        trainer = make_trainer(parse(argv), argv, held, held.enter_context(join_processes()))
         trainer.model.double()
         trainer.stop = After(trainer, stage, steps)  # type: ignore[assignment]
         with suppress(Stopped):

@@ -39,7 +39,11 @@ MAINS: dict[str, Callable[[Sequence[str]], int]] = {
     "preprocessing_images.py": preprocessing_images.main,
 }
 # what a program imports before its first step; torch's optimisers import its compiler, which takes longest
-PRELOADED = ["running", "conftest", "torch._dynamo", "torchvision.models", "torchvision.utils", "matplotlib.figure"]
+PRELOADED = [
+    *("running", "conftest", "torch._dynamo", "torchvision.models", "torchvision.utils", "matplotlib.figure"),
+    *("programs.training", "programs.testing", "models.pta_model", "models.cycle_gan_model", "data.unaligned_dataset"),
+    *("preprocessing.checking", "preprocessing.volumes", "simulation.benchmark"),
+]
 SECONDS = 240.0  # that a program of a test may take at most
 
 

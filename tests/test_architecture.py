@@ -22,6 +22,7 @@ OURS = {
     "train",
     "test",
     "preprocessing_images",
+    "programs",
 }
 ALLOWED = {
     "util": {"util"},
@@ -34,7 +35,8 @@ ALLOWED = {
     "evaluation": {"evaluation", "models", "data", "preprocessing", "util"},
     "benchmarks": {"benchmarks", "training", "options", "models", "data", "preprocessing", "simulation", "util"},
 }
-ENTRY_POINTS = ("train.py", "test.py", "preprocessing_images.py")
+# programs/ holds what the programs import once their command line stands
+ENTRY_POINTS = ("train.py", "test.py", "preprocessing_images.py", "programs/training.py", "programs/testing.py")
 
 
 def imported(path: Path) -> set[str]:

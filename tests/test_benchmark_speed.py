@@ -15,14 +15,15 @@ import torch
 from conftest import SMALL_LSC, SMALL_NETWORKS, SMALL_SGP
 from torch import nn
 
-from benchmarks.compute import Bench, Case, flop, flop_by_term, head_batch, infer_case, train_case
+from benchmarks.case import Case
+from benchmarks.compute import Bench, flop, flop_by_term, head_batch, infer_case, train_case
 from benchmarks.machine import conv_rate
 from benchmarks.operations import MOST, operations
-from benchmarks.start import make_data, measure, start_case
+from benchmarks.start import make_data, measure
 from data.cache.slice_cache import SliceCache
 from data.folder.slice_folder import SliceFolder
 from scripts import benchmark_speed
-from scripts.benchmark_speed import key_of, parts
+from scripts.benchmark_speed import CASES, key_of, parts
 from util.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,8 +112,8 @@ def test_every_case_reports_its_figures(tmp_path: Path) -> None:
 
 def test_growth_goes_from_a_thousand_slices_to_the_most_and_over_image_sizes() -> None:
     grown = parts("growth", replace(LITTLE, slices=123_456))
-    assert [case.slices for measure, case in grown if measure is start_case] == [1000, 10_000, 100_000]
-    assert [case.size for measure, case in grown if measure is train_case] == [128, 256, 384, 512]
+    assert [case.slices for measure, case in grown if measure == CASES["start"]] == [1000, 10_000, 100_000]
+    assert [case.size for measure, case in grown if measure == CASES["train"]] == [128, 256, 384, 512]
     rows = [{"case": "growth", "slices": 1000}, {"case": "growth", "size": 128}, {"case": "growth", "size": 256}]
     assert len({key_of(row) for row in rows}) == 3
 

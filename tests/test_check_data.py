@@ -24,6 +24,7 @@ from data.folder.manifest import MANIFEST_NAME, read_manifest
 from data.folder.slice_folder import SliceFolder
 from data.folder.slices import write_image, write_mask
 from options.train_options import parse
+from training.data import open_data
 from util.errors import UserError
 from util.problems import BAD_FILES_NAME
 
@@ -219,7 +220,7 @@ def test_training_goes_on_without_bad_files(phantom: Path, tmp_path: Path, capsy
     ]
     assert len(said) == 1 and skipped[0]["path"] in said[0]
     capsys.readouterr()
-    train_part, val_part, _ = train.open_data(parse(arguments))
+    train_part, val_part, _ = open_data(parse(arguments))
     assert [train_part.A.name(i) for i in range(3)] == ["trainA0_000.png", "trainA0_004.png", "trainA0_005.png"]
     assert not {"trainB1_004.png", "trainB1_005.png"} & set(names(train_part.B))
     assert val_part is not None and not any(name.startswith("valA0_000") for name in names(val_part.A))

@@ -271,6 +271,37 @@ def test_keep_last(tmp_path: Path, keep: int) -> None:
     assert read_checkpoint(tmp_path / "previous.pt")["epoch"] == 15
 
 
+def test_what_is_always_kept_counts_beside_the_last(tmp_path: Path) -> None:
+    checkpoints = RunCheckpoints(tmp_path, 1, always=[10])
+    for epoch in (5, 10, 15, 100):
+        checkpoints.save((str(epoch), "latest"), {"epoch": epoch}, {})
+    assert {path.stem for path in tmp_path.glob("*.pt")} == {"10", "100", "latest", "previous"}
+
+
+def test_the_generator_before_its_refinement_stays(tmp_path: Path) -> None:
+    """As an epoch of its own, also if the refinement is added later; it is what the finished run had been."""
+    write_phantom(tmp_path / "phantom")
+    options = ("--pool_size=3", "--save_epoch_freq=100", "--keep_last=1")
+
+    def go(name: str, *more: str) -> Path:
+        argv = [f"--name={name}", *options, *more]
+        train.main(train_arguments(tmp_path / "phantom", tmp_path / "runs", "cycle_gan", *argv))
+        return tmp_path / "runs" / name
+
+    before = load_trained(go("later"))
+    assert not (tmp_path / "runs" / "later" / "2.pt").exists() and before.title == "cycle_gan"
+    refined = [
+        go("later", "--n_epochs_refine=2", "--continue_train"),
+        go("at_once", "--n_epochs_refine=2", "--save_epoch_freq=1"),
+    ]
+    for run_dir, kept in zip(refined, ({"2"}, {"2", "4"}), strict=True):
+        assert {path.stem for path in run_dir.glob("*.pt")} == {*kept, "latest", "previous"}
+        unrefined, whole = load_trained(run_dir, "2"), load_trained(run_dir)
+        assert (unrefined.title, whole.title) == ("cycle_gan", "cycle_gan + refinement")
+        same = [torch.equal(value, unrefined.state_dict()[name]) for name, value in before.state_dict().items()]
+        assert all(same) and not torch.equal(next(whole.ema_G_AB.parameters()), next(before.ema_G_AB.parameters()))
+
+
 def test_a_fresh_start_leaves_nothing_of_the_earlier_run(root: Path) -> None:
     run_dir = root / "runs" / "run"
     (run_dir / "latest.pt.damaged").touch()

@@ -23,8 +23,8 @@ from conftest import train_arguments
 from running import ROOT, Finished, as_typed, run, start
 from torch import nn
 
-import train
 from training.checkpoints import RunCheckpoints
+from training.log.run_log import RunLog
 from util.checkpoint import read_newest
 from util.errors import UserError
 from util.files import PART
@@ -237,15 +237,15 @@ def test_a_disk_that_fills_up(small_disk: Callable[..., Finished]) -> None:
 
 def train_until_it_is_full(disk: Path, data: Path) -> None:
     """Train there; from the first step on the disk has no byte left."""
-    step = train.RunLog.advance
+    step = RunLog.advance
 
-    def fill(log: train.RunLog, n_images: int) -> None:
+    def fill(log: RunLog, n_images: int) -> None:
         step(log, n_images)
         with (disk / "ballast").open("ab", buffering=0) as file, suppress(OSError):
             while file.write(bytes(4096)):
                 pass
 
-    train.RunLog.advance = fill  # type: ignore[method-assign]
+    RunLog.advance = fill  # type: ignore[method-assign]
     small = ("--name=run", "--html", "--lsc_steps=100", "--print_freq=1", "--update_html_freq=1")
     as_typed("train.py", train_arguments(data, disk, "lsc", *small))
 
@@ -292,14 +292,14 @@ def test_a_file_that_may_not_grow(saved: Path, tmp_path: Path, most: int) -> Non
 
 def train_until_killed(step: int, argv: list[str]) -> None:
     """SIGKILL to the training and its workers as this step ends."""
-    advance, steps = train.RunLog.advance, iter(range(1, step + 1))
+    advance, steps = RunLog.advance, iter(range(1, step + 1))
 
-    def die(log: train.RunLog, n_images: int) -> None:
+    def die(log: RunLog, n_images: int) -> None:
         advance(log, n_images)
         if next(steps) == step:
             os.killpg(0, signal.SIGKILL)
 
-    train.RunLog.advance = die  # type: ignore[method-assign]
+    RunLog.advance = die  # type: ignore[method-assign]
     as_typed("train.py", argv)
 
 

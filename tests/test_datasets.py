@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from data import sampling
+from data.batch import Pairs
 from data.cache.slice_cache import SliceCache
 from data.folder.check import find_problems, refuse_or_exclude
 from data.folder.slice_folder import SliceFolder
 from data.folder.slices import write_image, write_mask
 from data.registry import DATASETS
-from data.transforms import to_native, to_network
+from data.transforms import TrainTransform, to_native, to_network
 from data.unaligned_dataset import UnalignedMaskDataset
 from data.unaligned_options import UnalignedOptions
 from util.errors import UserError
@@ -135,11 +136,74 @@ def test_batches_are_cut_as_lists_are(phantom: Path) -> None:
         batches[::2]
 
 
-def test_bank_partners_replace_levels(phantom: Path) -> None:
-    data = dataset(phantom)
-    table = np.stack([np.full(12, 5), np.full(12, 9)], 1)
-    data.set_partners(table)
-    assert set(data.batches("gan", "shuffled", 0, 4).draws.b.tolist()) == {5, 9}
+def ring(n_a: int, n_b: int, k: int) -> Pairs:
+    """Every b beside the k slices of A around its place."""
+    b = np.repeat(np.arange(n_b), k)
+    a = (b * n_a // n_b + np.tile(np.arange(k), n_b) - k // 2) % n_a
+    return Pairs(a, b, np.full(len(b), 1 / len(b)))
+
+
+def test_the_banks_pairs_replace_levels(phantom: Path) -> None:
+    data, pairs = dataset(phantom), ring(12, 14, 3)
+    data.set_partners(pairs)
+    draws = data.batches("gan", "shuffled", 0, 4).draws
+    assert len(draws) == 14
+    assert set(zip(draws.a.tolist(), draws.b.tolist(), strict=True)) <= set(
+        zip(pairs.a.tolist(), pairs.b.tolist(), strict=True)
+    )
+    assert (draws.p_a == data.A.p[draws.a]).all() and (draws.p_b == data.B.p[draws.b]).all()
+    again, other = (data.batches("gan", "shuffled", epoch, 4).draws for epoch in (0, 1))
+    assert again.a.tolist() == draws.a.tolist() and again.b.tolist() == draws.b.tolist()
+    assert other.b.tolist() != draws.b.tolist()
+    in_turn = dataset(phantom, serial_batches=True)
+    in_turn.set_partners(pairs)
+    assert (np.diff(in_turn.batches("gan", "shuffled", 0, 4).draws.a) >= 0).all()
+
+
+@pytest.mark.parametrize(("n_a", "n_b"), [(500, 500), (700, 500), (500, 700), (40, 400)])
+def test_every_b_is_drawn_equally_often_and_nearly_every_a_at_all(n_a: int, n_b: int) -> None:
+    pairs, length = ring(n_a, n_b, 4), max(n_a, n_b)
+    a, b = sampling.paired_evenly(pairs, n_a, length, np.random.default_rng(0))
+    of_a, of_b = np.bincount(a, minlength=n_a), np.bincount(b, minlength=n_b)
+    assert of_b.min() >= length // n_b and of_b.max() <= -(-length // n_b)
+    assert (of_a == 0).mean() < 0.06  # chance alone would leave out a third
+    assert set(zip(a.tolist(), b.tolist(), strict=True)) <= set(zip(pairs.a.tolist(), pairs.b.tolist(), strict=True))
+
+
+def test_pairs_are_drawn_by_their_shares() -> None:
+    pairs = Pairs(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), np.array([0.4, 0.1, 0.1, 0.4]))
+    drawn = [sampling.paired_evenly(pairs, 2, 40, np.random.default_rng(seed)) for seed in range(50)]
+    a, b = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    assert (a == b).mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_what_a_loss_compares_is_cropped_and_flipped_alike(phantom: Path) -> None:
+    """A mark at the same place of every slice comes back at one place where crops are shared, else at several."""
+    for domain in "AB":
+        for path in (phantom / f"train{domain}").iterdir():
+            image = np.full((32, 32), 0.1, np.float32)
+            image[12, 9] = 1
+            write_image(path, image, 8)
+            write_mask(phantom / f"train{domain}_mask" / path.name, np.ones((32, 32), bool))
+    data = dataset(phantom, preprocess="crop", crop_size=24, flip=True)
+
+    def places(kind: str) -> list[tuple[list[int], list[int]]]:
+        batches = data.batches("gan", "shuffled", 0, 7, places=kind)
+        loaded = [data.__getitems__(batches[i]) for i in range(2)]
+        return [tuple(x.flatten(1).argmax(1).tolist() for x in (batch.A, batch.B)) for batch in loaded]
+
+    for a, b in places("own"):
+        assert sum(x == y for x, y in zip(a, b, strict=True)) < 3
+    for a, b in places("pair"):
+        assert a == b and len(set(a)) > 4
+    first, second = places("batch")
+    assert len({*first[0], *first[1]}) == len({*second[0], *second[1]}) == 1 and first != second
+
+
+def test_slices_of_two_sizes_share_the_part_of_the_room() -> None:
+    transform = TrainTransform(preprocess="crop", load_size=0, crop_size=16, flip=False)
+    small, large = (transform.draw_crops(np.arange(500), (side, side)) for side in (25, 115))
+    assert (small[:, :2] == large[:, :2] // 10).all()
 
 
 def test_level_batches_hold_distinct_levels_from_the_same_place(phantom: Path) -> None:

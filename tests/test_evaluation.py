@@ -12,6 +12,7 @@ import pytest
 import torch
 from made_up_heads import N_SLICES, SHAPE, write_domain, write_heads
 from msgspec import structs
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from data.folder.manifest import Manifest, write_manifest
@@ -67,7 +68,7 @@ class Restorer:
     def corrupt(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return LSC(LSCTraining(lsc_blocks=8)).corrupt(x, generator)
 
-    def restore(self, corrupted: Tensor) -> Tensor:
+    def restore(self, corrupted: Tensor, masked: Tensor) -> Tensor:
         answers, self.answers = self.answers[: len(corrupted)], self.answers[len(corrupted) :]
         return (corrupted + answers) / 2
 
@@ -197,7 +198,12 @@ def test_every_person_stands_apart_and_the_verdict_counts_them() -> None:
     assert found["people"]["bob"]["psnr"]["fake_B - classical"] == -1
     assert record.tree["verdict"] == (
         "fake_B beats every baseline in psnr_fit and psnr; ssim could not be measured. Of 2 people it is better than "
-        "the strongest baseline for 1 in psnr_fit (classical) and 1 in psnr (classical)."
+        "classical, the strongest baseline, for 1 in psnr_fit and 1 in psnr."
+    )
+    record.put("paired", "identity", "psnr", "mean", value=30.0)
+    put_verdict(record)
+    assert record.tree["verdict"].endswith(
+        "than the strongest baseline for 1 in psnr_fit (classical) and 2 in psnr (identity)."
     )
     nobody = Record()
     put_people(nobody, {}, {})
@@ -393,7 +399,7 @@ def test_inception_measures_of_all_rows() -> None:
     for i in range(4):
         real = rng.random((8, 12, 12)).astype(np.float32)
         for row, slices in (("real_B", real), ("fake_B", 0.9 * real), ("identity", 0.5 * real)):
-            table.add(row, f"s{i}", slices, None)
+            table.add(row, f"s{i}", slices, np.ones(slices.shape, dtype=bool), None)
     names = {f"s{i}": f"s{i}" for i in range(4)}
     table.summarise(record, dict.fromkeys(unpaired.ROWS, names), seed=0)
     rows = record.tree["unpaired"]
@@ -405,6 +411,33 @@ def test_inception_measures_of_all_rows() -> None:
     assert "176" in record.why_null()["ms_ssim_neighbours"]
 
 
+def test_the_distance_of_textures_tells_blur_and_noise_from_what_is_real() -> None:
+    """Real slices of other people are nearest, then a faint blur; a stronger one and noise are further away."""
+    rng = np.random.default_rng(0)
+    table, record = unpaired.UnpairedTable(None, {row: {} for row in unpaired.ROWS}), Record()
+    y, x = np.mgrid[:64, :64] - 32
+    found = {}
+    for name, change in {
+        "sharp": lambda real: real,
+        "soft": lambda real: gaussian_filter(real, (0, 0.5, 0.5)),
+        "softer": lambda real: gaussian_filter(real, (0, 0.8, 0.8)),
+        "noisy": lambda real: real + rng.normal(0, 0.1, real.shape),
+    }.items():
+        for i in range(6):
+            mask = np.broadcast_to((y / rng.uniform(0.8, 1.2)) ** 2 + x**2 < 26**2, (8, 64, 64))
+            real = 0.5 + 0.15 * gaussian_filter(rng.normal(size=(2, 8, 64, 64)), (0, 0, 1, 1)) * 3.5
+            table.add("real_B", f"s{i}", (real[0] * mask).astype(np.float32), mask, None)
+            for row in ("fake_B", "identity"):
+                table.add(row, f"s{i}", (change(real[1]) * mask).astype(np.float32), mask, None)
+        names = {f"s{i}": f"s{i}" for i in range(6)}
+        table.summarise(record, dict.fromkeys(unpaired.ROWS, names), seed=0)
+        found[name] = record.tree["unpaired"]["fake_B"]["kd_texture"]
+        spread = record.tree["unpaired"]["real_B"]["kd_texture_sd"]
+    assert abs(found["sharp"]) < 5 * spread < found["soft"] < found["softer"]
+    assert found["noisy"] > found["soft"]
+    assert record.reason("unpaired", "fake_B", "kd_slice") == unpaired.NO_ENCODER
+
+
 def few_slices(*counts: int) -> Record:
     """The record of a test whose subjects have so many slices, with an Inception network and embeddings."""
     rng = np.random.default_rng(0)
@@ -412,7 +445,8 @@ def few_slices(*counts: int) -> Record:
     for i, count in enumerate(counts):
         slices = rng.random((count, 12, 12)).astype(np.float32)
         for row in unpaired.ROWS:
-            table.add(row, f"s{i}", slices, embedding=rng.random((count, 4)).astype(np.float32))
+            embedding = rng.random((count, 4)).astype(np.float32)
+            table.add(row, f"s{i}", slices, np.ones(slices.shape, dtype=bool), embedding)
     names = {f"s{i}": f"s{i}" for i in range(len(counts))}
     table.summarise(record, dict.fromkeys(unpaired.ROWS, names), seed=0)
     return record

@@ -88,7 +88,8 @@ def test_slices_of_several_sizes_keep_their_order(tmp_path: Path) -> None:
     data = UnalignedMaskDataset(SliceCache(tmp_path / "data", tmp_path / "cache"), UnalignedOptions(load_size=16))
     order = np.array([5, 0, 3, 1, 4, 2, 2])
     p = np.zeros(7, np.float32)
-    batch = data.__getitems__(Draws(order, order[::-1].copy(), p, p, np.arange(7)))
+    keys = np.arange(7)
+    batch = data.__getitems__(Draws(order, order[::-1].copy(), p, p, keys, keys, keys))
     np.testing.assert_allclose(batch.A.mean((1, 2, 3)), order / 5 - 1, atol=1e-5)
     np.testing.assert_allclose(batch.B.mean((1, 2, 3)), order[::-1] / 5 - 1, atol=1e-5)
     seen = torch.cat(list(data.slices("A", 4)))
@@ -99,7 +100,8 @@ def test_slices_are_those_of_test_time(phantom: Path) -> None:
     data = UnalignedMaskDataset(SliceCache(phantom, phantom.parent / "cache"), UnalignedOptions(load_size=40))
     parts = list(data.slices("B", 5))
     assert [len(part) for part in parts] == [5, 5, 4] and parts[0].shape == (5, 1, 40, 40)
-    draws = Draws(np.zeros(14, int), np.arange(14), np.zeros(14, np.float32), data.B.p, np.zeros(14, int))
+    nothing = np.zeros(14, int)
+    draws = Draws(nothing, np.arange(14), np.zeros(14, np.float32), data.B.p, nothing, nothing, nothing)
     torch.testing.assert_close(torch.cat(parts), data.__getitems__(draws).B, rtol=0, atol=1e-6)
 
 

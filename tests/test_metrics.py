@@ -16,7 +16,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 from torchvision.models.inception import Inception3
 
-from evaluation.metrics import features, image, inception, inception_file
+from evaluation.metrics import features, image, inception, inception_file, texture
 from evaluation.metrics.intervals import mean_interval95
 from util.errors import UserError
 
@@ -178,6 +178,27 @@ def test_kernel_distance_against_its_definition() -> None:
     within_y = np.mean([k(y[i], y[j]) for i in range(4) for j in range(4) if i != j])
     across = np.mean([k(u, v) for u in x for v in y])
     assert features.kernel_distance(x, y) == pytest.approx(within_x + within_y - 2 * across)
+
+
+def test_texture_and_its_kernel_by_hand() -> None:
+    """A ramp has one gradient and no detail; a slice without a head has none; the kernel against its definition."""
+    y, x = np.mgrid[:40, :40]
+    ramp = np.stack([0.01 * x, 0.01 * x]).astype(np.float64)
+    masks = np.stack([(y - 20) ** 2 + (x - 20) ** 2 < 14**2, y < 0])
+    found = texture.texture(ramp, masks)
+    assert found.shape == (2, texture.DIMENSIONS) and np.isnan(found[1]).all()
+    np.testing.assert_allclose(found[0, -6:], np.log(0.01 + texture.EDGE_FLOOR), atol=5e-3)
+    np.testing.assert_allclose(found[0, :10], np.log(texture.DETAIL_FLOOR), atol=1e-2)
+    rng = np.random.default_rng(0)
+    u, v = rng.normal(size=(5, 3)), rng.normal(size=(4, 3))
+
+    def k(a: np.ndarray, b: np.ndarray) -> float:
+        return np.exp(-((a - b) ** 2).sum() / (2 * 1.5**2 * 3))
+
+    within_u = np.mean([k(u[i], u[j]) for i in range(5) for j in range(5) if i != j])
+    within_v = np.mean([k(v[i], v[j]) for i in range(4) for j in range(4) if i != j])
+    across = np.mean([k(a, b) for a in u for b in v])
+    assert texture.gaussian_kernel_distance(u, v) == pytest.approx(within_u + within_v - 2 * across)
 
 
 def test_kernel_distance_is_unbiased_and_sees_a_shift() -> None:

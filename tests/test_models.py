@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import (
@@ -24,17 +25,23 @@ from tiny_models import (
     snapshot,
 )
 
+from models.chance import uniform
 from models.cycle_gan_model import CycleGANModel
 from models.cycle_gan_options import CycleGANOptions
+from models.image_pool import ImagePool
+from models.losses import clip_loss
 from models.low_field import LowFieldScan, disturbed, noise, receive_field
 from models.low_field_options import LowFieldOptions
-from models.lsc_model import MEMORISED_DB, LSCModel, MemoryWatch
-from models.lsc_options import LSCOptions
+from models.lsc_model import LSC, LSCModel
+from models.lsc_options import LSCOptions, LSCTraining
+from models.matching import even_pairs
+from models.networks.inpainting import filled
 from models.pta_model import PTAModel
 from models.pta_options import LOSS_PRESETS, PTAOptions
 from models.refinement import RefineStage
 from models.sgp_model import SGPModel
 from models.sgp_options import SGPOptions
+from models.weights import load_weights
 from util.errors import UserError
 
 
@@ -154,10 +161,81 @@ def test_assignment_is_the_best_permutation() -> None:
 def test_bank_finds_the_nearest_high_field_slices() -> None:
     model = SGPModel(SGPOptions(**SMALL_SGP), (SIDE, SIDE))
     low, high = smooth_images(5, 1), smooth_images(9, 2)
-    table = model.sgp.nearest(iter(low.split(2)), iter(high.split(4)), 3)
-    similarity = model.sgp.embed(low, "A") @ model.sgp.embed(high, "B").T
-    assert table.shape == (5, 3)
-    assert table.tolist() == similarity.argsort(1, descending=True)[:, :3].tolist()
+    of_low, of_high = model.sgp.nearest(iter(low.split(2)), iter(high.split(4)), 3)
+    cosine = (model.sgp.embed(low, "A") @ model.sgp.embed(high, "B").T).numpy()
+    crowd_low, crowd_high = (np.sort(x, 1)[:, -3:].mean(1) for x in (cosine, cosine.T))
+    near = 2 * cosine - crowd_low[:, None] - crowd_high
+    assert of_low.shape == (5, 3) and of_high.shape == (9, 3)
+    assert of_low.tolist() == (-near).argsort(1)[:, :3].tolist()
+    assert of_high.tolist() == (-near.T).argsort(1)[:, :3].tolist()
+
+
+def test_the_bank_shows_all_high_field_slices_equally_often() -> None:
+    """Although most low-field slices prefer the same few of them."""
+    rng = np.random.default_rng(0)
+    popular = np.linspace(0, 1, 60) ** 3
+    score = rng.random((50, 60)) + 2 * popular
+    of_low, of_high = score.argsort(1)[:, -4:], score.T.argsort(1)[:, -4:]
+    assert len(set(of_low.ravel().tolist())) < 30
+    pairs = even_pairs(of_low, of_high)
+    assert (np.diff(pairs.b) >= 0).all() and (pairs.share > 0).all()
+    assert len(set(zip(pairs.a.tolist(), pairs.b.tolist(), strict=True))) == len(pairs.a)
+    np.testing.assert_allclose(np.bincount(pairs.b, pairs.share), 1 / 60, rtol=1e-9)
+    assert set(pairs.a.tolist()) == set(range(50))
+    near = {(low, high) for low, row in enumerate(of_low.tolist()) for high in row}
+    near |= {(low, high) for high, row in enumerate(of_high.tolist()) for low in row}
+    assert set(zip(pairs.a.tolist(), pairs.b.tolist(), strict=True)) == near
+
+
+def test_a_high_field_that_ends_sooner_gets_no_foreign_anatomy() -> None:
+    """Levels 0 to 99 of A, of B the upper half twice: nothing of A's lower half is paired with more than its edge."""
+    low, high = np.arange(100), np.repeat(np.arange(50, 100), 2)
+    distance = np.abs(low[:, None] - high[None]) + np.random.default_rng(0).random((100, 100)) / 10
+    pairs = even_pairs(distance.argsort(1)[:, :4], distance.T.argsort(1)[:, :4])
+    inside = pairs.a >= 50
+    error = np.abs(low[pairs.a] - high[pairs.b])
+    assert np.average(error[inside], weights=pairs.share[inside]) < 3
+    shown = np.bincount(pairs.a, pairs.share, 100)
+    assert shown[55:].min() > 0.5 / 100
+
+
+@pytest.mark.parametrize(
+    ("options", "places"),
+    [
+        ({}, "pair"),
+        ({"sgp_match": "none"}, "pair"),
+        ({"sgp_match": "batch"}, "batch"),
+        ({"syn_form": "cos"}, "pair"),
+        ({"loss_preset": "released"}, "own"),
+        ({"loss_preset": "released", "lambda_syn_A": 1.0}, "pair"),
+    ],
+)
+def test_slices_that_L_syn_compares_share_their_crop(options: dict[str, object], places: str) -> None:
+    model = pta(**options)
+    assert gan_stage(model).places == places
+    assert {stage.places for stage in model.stages if stage is not gan_stage(model)} <= {"own"}
+    assert gan_stage(cycle_gan()).places == "own"
+
+
+def test_the_pool_takes_its_chance_from_the_keys_of_the_run() -> None:
+    """Not from a seed of its own: another --seed gives other keys."""
+    images, swapped = torch.arange(40.0).view(40, 1, 1, 1), []
+    for key in (0, 0, 1000):
+        pool = ImagePool(10)
+        returned = pool.query(images, uniform(torch.arange(40) + key, "pool", 2))
+        assert returned[:10].tolist() == images[:10].tolist()
+        swapped.append(returned.flatten().tolist())
+        older = [value < place for place, value in enumerate(swapped[-1])]
+        assert 5 < sum(older) < 25 and len(pool.images) == 10
+    assert swapped[0] == swapped[1] != swapped[2]
+
+
+def test_the_logits_of_SGP_are_exact_in_mixed_precision() -> None:
+    u, v = (torch.nn.functional.normalize(smooth_images(6, seed).flatten(1), dim=1) for seed in (1, 2))
+    t = torch.tensor(100.0).log()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = clip_loss(u, v, t)
+    assert mixed.item() == clip_loss(u, v, t).item()
 
 
 def test_low_field_noise_is_in_the_head_of_fake_A_and_repeats_with_the_key() -> None:
@@ -322,20 +400,49 @@ def test_sgp_learns_to_match_levels() -> None:
     assert (matched == torch.arange(4)).sum() >= 3  # two of the four look alike once they are shifted
 
 
-def test_lsc_learns_from_high_field_only_and_watches_for_memorising() -> None:
+def test_lsc_learns_from_high_field_only() -> None:
     torch.manual_seed(0)
-    model = LSCModel(LSCOptions(lsc_blocks=8, lsc_steps=40), (SIDE, SIDE))
+    model = LSCModel(LSCOptions(lsc_blocks=8, lsc_steps=40, lsc_fill=False), (SIDE, SIDE))
     data = batch(4)
     stage, where = model.stages[0], context()
     spoiled = dataclasses.replace(data, A=torch.full_like(data.A, torch.nan))
     losses = [stage.step(spoiled, where)["lsc"].item() for _ in range(40)]
     assert losses[-1] < losses[0] / 2
-    watch = MemoryWatch()
-    watch.seen = [torch.tensor([3e-4, 3.0])]
-    figures = watch.figures(model.lsc, iter([batch(2)]), where)
-    assert figures["train_psnr"] == pytest.approx(40, abs=1e-3)
-    assert figures["train_psnr"] - figures["psnr"] > MEMORISED_DB
-    assert "unseen" in watch.verdict
+
+
+def test_R_is_asked_about_training_and_unseen_slices_at_the_same_time() -> None:
+    """So a short stage shows memory too: the errors of its own steps are those of weights that knew less."""
+    torch.manual_seed(0)
+    model = LSCModel(LSCOptions(lsc_blocks=8, mask_ratio=0.0, rotate_ratio=0.0), (SIDE, SIDE))
+    stage, where, known, strange = model.stages[0], context(), batch(2), batch(3)
+    assert stage.ended_early() == ""
+    model.lsc.restore = lambda corrupted, masked: corrupted + (0.02 if len(corrupted) == 2 else 0.2)
+    figures = stage.validate(iter([strange]), iter([known]), where)
+    assert figures == pytest.approx({"psnr": 20, "train_psnr": 40}, abs=0.01)  # errors of 0.1 and 0.01 of the range
+    assert "20.00 dB better than unseen ones" in stage.ended_early()
+    stage.verdict = ""
+    stage.validate(iter([known]), iter([strange]), where)
+    assert stage.ended_early() == ""
+    assert stage.validate(iter([]), iter([known]), where) == {}
+
+
+def test_R_starts_as_good_as_what_needs_no_training() -> None:
+    torch.manual_seed(0)
+    lsc, x = LSC(LSCTraining(lsc_blocks=8)), batch(4).B
+    corrupted, masked = lsc.corrupt(x, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = filled(lsc.network.unrotation(corrupted, 4), masked, 4)
+    assert torch.equal(lsc.restore(corrupted, masked), expected.clamp(-1, 1))
+
+
+def test_weights_of_an_R_that_fills_and_of_one_that_does_not_are_told_apart(tmp_path: Path) -> None:
+    fills, plain = (LSC(LSCTraining(lsc_blocks=8, lsc_fill=fill)).network for fill in (True, False))
+    assert fills.state_dict().keys() - plain.state_dict().keys() == {"fills"}
+    for network, other in ((fills, plain), (plain, fills)):
+        torch.save(network.state_dict(), tmp_path / "R.pth")
+        load_weights(network, str(tmp_path / "R.pth"), "LSC")
+        with pytest.raises(UserError, match="not weights of this LSC network"):
+            load_weights(other, str(tmp_path / "R.pth"), "LSC")
 
 
 def test_unusable_sizes_are_refused_before_training() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from skimage.restoration import inpaint_biharmonic
 from torchvision.transforms.v2.functional import gaussian_blur as torchvision_blur
 
 from models.chance import uniform
@@ -14,6 +15,7 @@ from models.networks import GENERATORS, DiscriminatorOptions, GeneratorOptions, 
 from models.networks.blur import gaussian_blur
 from models.networks.hybrid import SOFTER, HybridGenerator, softened
 from models.networks.hybrid_options import HybridOptions
+from models.networks.inpainting import filled
 from models.networks.layers import count_parameters, ema_update, frozen_copy, norm_layer
 from models.networks.lsc import LSCNetwork, block_side, corrupt, draw_corruption
 from models.networks.sgp import VIEW_DRAWS, SGPNetwork, random_views
@@ -194,8 +196,37 @@ def test_corruption_lets_gradients_through_everywhere_but_masks() -> None:
 
 @pytest.mark.parametrize("size", [(48, 48), (37, 50)])
 def test_restoration_network_keeps_any_size(size: tuple[int, int]) -> None:
-    x = torch.rand(2, 1, *size) * 2 - 1
-    assert LSCNetwork()(x).shape == x.shape
+    x, masked = torch.rand(2, 1, *size) * 2 - 1, torch.rand(2, 1, *size) < 0.2
+    assert LSCNetwork()(x).shape == LSCNetwork(fill=True)(x, masked).shape == x.shape
+
+
+def test_filling_bends_as_little_as_biharmonic_inpainting() -> None:
+    """Against scikit-image, which solves the equations exactly; and masked pixels' own values play no part."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 48), torch.linspace(-1, 1, 40), indexing="ij")
+    image = (0.5 * torch.sin(4 * x + y) * torch.cos(3 * y))[None, None]
+    masked = torch.zeros(1, 1, 12, 10, dtype=torch.bool)
+    masked[0, 0, [2, 5, 5, 8, 9], [3, 4, 5, 2, 7]] = True
+    masked = masked.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    found = filled(torch.where(masked, -1.0, image), masked, 4)
+    exact = inpaint_biharmonic(image[0, 0].double().numpy(), masked[0, 0].numpy())
+    assert torch.equal(found[~masked], image[~masked])
+    worst = (found[0, 0].double() - torch.from_numpy(exact)).abs().max()
+    assert worst < 0.03 < (torch.where(masked, image.mean(), image) - image).abs().max() / 5
+    assert torch.equal(found, filled(torch.where(masked, 1.0, image), masked, 4))
+    rough = image.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(filled(rough, masked, 4), filled(rough.float(), masked, 4))
+    nothing = torch.zeros_like(masked)
+    assert torch.equal(filled(image, nothing, 4), image)
+
+
+def test_gradients_pass_a_filling() -> None:
+    x = (torch.rand(2, 1, 16, 20, dtype=torch.float64) * 2 - 1).requires_grad_()
+    masked = torch.zeros(2, 1, 16, 20, dtype=torch.bool)
+    masked[:1, :, 4:8, 8:16] = True
+    assert torch.autograd.gradcheck(lambda x: filled(x, masked, 4), (x,))
+    (gradient,) = torch.autograd.grad(filled(x, masked, 4).sum(), x)
+    assert (gradient[masked] == 0).all() and (gradient[1] == 1).all()
 
 
 def test_sgp_embeddings_are_unit_vectors_of_separate_encoders() -> None:

@@ -18,6 +18,7 @@ from models.losses import LABELLED_LOSSES
 from models.networks import DISCRIMINATORS, GENERATORS
 from models.networks.layers import INITS, NORMS
 from models.pta_options import LOSS_PRESETS
+from models.trained import read_options
 from options import preprocess_options, test_options
 from options.presets import PRESETS
 from options.train_options import FREE_ON_RESUME, differences, parse, schemas
@@ -78,7 +79,8 @@ IDLE_IN_TRAINING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     ("--sgp_batch_size=8", [], ["--batch_size=4"]),
     *((option, [NO_LSC], []) for option in (
         "--lsc_blocks=8", "--rotate_ratio=0.1", "--mask_ratio=0.1", "--lsc_features=8", "--lsc_steps=9",
-        "--lsc_batch_size=32", "--lsc_lr=0.01", "--lsc_weights=L")),
+        "--lsc_batch_size=32", "--lsc_lr=0.01", "--lsc_weights=L", "--no_lsc_fill")),
+    ("--no_lsc_fill", ["--mask_ratio=0"], ["--mask_ratio=0.1"]),
     *((option, TRAINED[1:], []) for option in ("--lsc_steps=9", "--lsc_batch_size=32", "--lsc_lr=0.01")),
     ("--lsc_batch_size=4", [], ["--batch_size=4"]),
     ("--load_size=96", ["--preprocess=none"], ["--preprocess=crop"]),
@@ -112,8 +114,10 @@ IDLE_IN_PREPROCESSING: list[tuple[str, Sequence[str], Sequence[str]]] = [
         "--n_train=2", "--n_val=2", "--n_test=2", "--people=P", "--matrix=64", "--protocol_A=0.3T-T1w",
         "--protocol_B=3T-T1w", "--nifti", "--anatomy=N", "--deformation=0.5", "--ventricles=2.0", "--sulci_mm=0.5",
         "--lesions=wmh", "--faults=noise",
-        *(f"--{name}_{domain}=1.0" for domain in "AB"
-          for name in ("tr", "te", "ti", "flip", "thickness", "partial_fourier", "snr")))),
+        *(f"--{name}_{domain}={value}" for domain in "AB"
+          for name, value in {
+              "tr": 9000.0, "te": 100.0, "ti": 1.0, "flip": 1.0, "thickness": 1.0, "partial_fourier": 1.0,
+              "snr": 1.0}.items()))),
     *((option, (*VOLUMES, "--all_test"), VOLUMES) for option in ("--val_fraction=0.3", "--test_fraction=0.3")),
     ("--seed=3", (*VOLUMES, "--all_test"), VOLUMES),
     ("--seed=3", (*VOLUMES, "--val_fraction=0", "--test_fraction=0"), (*VOLUMES, "--val_fraction=0")),
@@ -281,6 +285,18 @@ def test_a_pretext_run_of_before_goes_on(model: str) -> None:
     assert differences({**saved, "unheard_of": 1}, parse(argv).flat()) == ["--unheard_of: 1 -> None"]
 
 
+def test_an_R_of_before_there_was_a_filling_has_none(tmp_path: Path) -> None:
+    argv = ["--dataroot=D", "--model=lsc"]
+    saved = as_saved_before([*argv, "--no_lsc_fill"], image_size=[32, 32])
+    del saved["lsc_fill"]
+    (tmp_path / "options.json").write_text(json.dumps(saved))
+    assert read_options(tmp_path)[1].lsc_fill is False
+    assert differences(saved, parse([*argv, "--no_lsc_fill"]).flat()) == ["--image_size: [32, 32] -> None"]
+    assert "--lsc_fill: False -> True" in differences(saved, parse(argv).flat())
+    of_cycle_gan = as_saved_before(["--dataroot=D", "--model=cycle_gan"])
+    assert differences(of_cycle_gan, parse(["--dataroot=D", "--model=cycle_gan"]).flat()) == []
+
+
 @pytest.mark.parametrize("spoiled", [{"model": ["sgp"]}, {"model": "x"}, {"dataset_mode": "x"}, {"lf_noise": "much"}])
 def test_a_damaged_record_of_options_is_compared_as_it_is(spoiled: dict[str, Any]) -> None:
     run = parse(["--dataroot=D", RESNET]).flat()
@@ -303,7 +319,8 @@ DEMO = shlex.split(
     """
     --model pta_hybrid --sgp_steps 1000 --lsc_features 8 --lsc_lr 3e-3 --lsc_steps 300
     --hybrid_width 128 --hybrid_depth 2 --hybrid_heads 4 --hybrid_mlp 256 --hybrid_features 8 --ndf 16
-    --flip --batch_size 2 --n_epochs 1 --n_epochs_decay 1 --n_epochs_refine 4 --lr 6e-4 --lf_noise 0.1 --lf_bias 0.1
+    --flip --batch_size 2 --n_epochs 1 --n_epochs_decay 1 --n_epochs_refine 4 --lr 6e-4
+    --lf_noise auto --lf_band auto --lf_bias auto
     """
 )
 

@@ -17,7 +17,7 @@ from running import run
 import train
 from models import MODELS
 from models.gan_stage import GANStage
-from models.lsc_model import MemoryWatch
+from models.lsc_model import LSCStage
 from models.sgp_options import SGP_STEPS
 from models.trained import load_trained
 from options.train_options import for_device, parse
@@ -123,7 +123,7 @@ def test_the_last_step_of_every_stage_is_logged_once_and_sampled(phantom: Path, 
 def test_a_stage_that_ends_early_is_logged_to_its_last_step(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MemoryWatch, "figures", lambda watch, *_: setattr(watch, "verdict", "memorised") or {})
+    monkeypatch.setattr(LSCStage, "validate", lambda stage, *_: setattr(stage, "verdict", "memorised") or {})
     argv = train_arguments(phantom, tmp_path, "lsc", "--html", "--name=run", "--lsc_steps=99", "--val_epoch_freq=1")
     train.main([*argv, "--n_epochs=5"])
     for found in last_steps(tmp_path / "run"):

@@ -14,8 +14,9 @@ import torch
 from conftest import train_arguments, write_phantom
 
 import train
-from models.lsc_model import MemoryWatch
+from models.lsc_model import LSCModel, LSCOptions
 from options.train_options import parse
+from programs.training import make_trainer
 from util.checkpoint import checkpoint_path, read_checkpoint, unseal, write_checkpoint
 from util.errors import UserError
 
@@ -131,19 +132,20 @@ def test_settings_of_the_machine_are_this_machines(trained: Path, tmp_path: Path
     write_checkpoint(path, content)
     argv = train_arguments(trained / "phantom", runs, "cycle_gan", *OPTIONS, "--continue_train", "--n_epochs=2")
     with ExitStack() as held:
-        trainer = train.make_trainer(parse(argv), argv, held)
+        trainer = make_trainer(parse(argv), argv, held)
         trainer.fit()
     found = trainer.model.optimisers["G"].param_groups[0]
     assert (found["fused"], found["foreach"], found["amsgrad"]) == (True, None, False)
     assert "not known here" not in found
 
 
-@pytest.mark.parametrize("seen", [3, "none", torch.zeros(2), torch.zeros(2, 2).long()])
-def test_what_the_early_stop_has_seen(seen: Any) -> None:
-    with pytest.raises(ValueError, match="'seen'"):
-        MemoryWatch().load_state_dict({"seen": seen, "verdict": ""})
+@pytest.mark.parametrize("verdict", [1, None, ["memorised"]])
+def test_the_verdict_of_the_early_stop_is_text(verdict: Any) -> None:
+    (stage,) = LSCModel(LSCOptions(lsc_features=2), (32, 32)).stages
+    stage.load_state({"watch": {"verdict": "memorised", "seen": torch.zeros(3, 2)}})  # of an earlier version
+    assert stage.ended_early() == "memorised"
     with pytest.raises(ValueError, match="'verdict'"):
-        MemoryWatch().load_state_dict({"seen": torch.zeros(3, 2), "verdict": 1})
+        stage.load_state({"watch": {"verdict": verdict}})
 
 
 def test_other_slices_are_told(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from training.log.loss_log import LOSS_LOG_NAME
 from training.log.training_report import REPORT_NAME
 from training.run_info import device_name
 from util.checkpoint import LATEST, checkpoint_path
+from util.threads import how_they_wait
 
 FORMATS = {None: "float32", torch.bfloat16: "bfloat16 mixed precision", torch.float16: "float16 mixed precision"}
 
@@ -24,9 +25,10 @@ def first_lines(
     amp_dtype: torch.dtype | None,
     n_processes: int,
 ) -> list[str]:
-    """Device and number format, images, run folder, and where to watch the run."""
+    """Device and number format, images, run folder, where to watch the run, and what the presets have beyond it."""
     count = torch.get_num_threads()
-    threads = f", {count} thread{'s' * (count > 1)}" if device.type == "cpu" else ""
+    several = f"s {how_they_wait()}" if count > 1 else ""
+    threads = f", {count} thread{several}" if device.type == "cpu" else ""
     processes = f", {n_processes} processes" if n_processes > 1 else ""
     validation = "none" if unseen is None else f"{len(unseen.A)} of A, {len(unseen.B)} of B"
     return [
@@ -34,6 +36,7 @@ def first_lines(
         f"images: {len(dataset.A)} of A, {len(dataset.B)} of B in {run.train.dataroot}; validation: {validation}",
         f"run folder: {run.run_dir}",
         f"watch it: {' and '.join(_places(run))}",
+        *_not_used(run),
     ]
 
 
@@ -44,6 +47,21 @@ def last_lines(run: RunOptions) -> list[str]:
     command = shlex.join(["python", "test.py", *folders, run.train.checkpoints_dir, *device])
     report = run.run_dir / (REPORT_NAME if run.display.html else LOSS_LOG_NAME)
     return [f"report: {report}", f"checkpoint: {checkpoint_path(run.run_dir, LATEST)}", f"next: {command}"]
+
+
+def _not_used(run: RunOptions) -> list[str]:
+    """What the presets for own data have and this run has not, if it trains generators."""
+    network = run.network
+    has = {
+        "--flip": run.data.flip,
+        "--lf_noise auto": getattr(network, "lf_noise", True),
+        "--lf_bias auto": getattr(network, "lf_bias", True),
+        "--n_epochs_refine 4": getattr(network, "n_epochs_refine", True),
+    }
+    missing = [option for option, used in has.items() if not used]
+    if not hasattr(network, "n_epochs_refine") or not missing:
+        return []
+    return [f"tip: this run goes without {', '.join(missing)}, which --preset demo and small have and gained from"]
 
 
 def _places(run: RunOptions) -> list[str]:

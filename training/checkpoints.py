@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ class RunCheckpoints:
 
     Args:
         keep_last: how many of the newest EPOCH.pt are kept; 0: all.
+        always: epochs that are kept beside these.
     """
 
-    def __init__(self, run_dir: Path, keep_last: int = 0) -> None:
-        self.run_dir, self.keep_last = run_dir, keep_last
+    def __init__(self, run_dir: Path, keep_last: int = 0, always: Collection[int] = ()) -> None:
+        self.run_dir, self.keep_last, self.always = run_dir, keep_last, frozenset(always)
 
     def save(self, epochs: tuple[str, ...], content: dict[str, Any], networks: Mapping[str, nn.Module]) -> None:
         """Write `EPOCH.pt` and the networks' weights for each of `epochs` (`latest` or a number), all or none.
@@ -67,7 +68,8 @@ class RunCheckpoints:
 
     def _prune(self) -> None:
         """Remove all but the newest `keep_last` epochs. latest.pt, which was just written, always stays."""
-        for number in map(str, saved_epochs(self.run_dir)[: -self.keep_last] if self.keep_last else ()):
+        passing = [number for number in saved_epochs(self.run_dir) if number not in self.always]
+        for number in map(str, passing[: -self.keep_last] if self.keep_last else ()):
             weights = [path for suffix in SUFFIXES for path in self.run_dir.glob(weights_name(number, "*", suffix))]
             for path in (*weights, checkpoint_path(self.run_dir, number)):
                 try:

@@ -25,7 +25,7 @@ from training.loader import explain_worker_deaths, load
 from training.log.run_log import RunLog
 from training.log.silent_log import SilentLog
 from training.memory import fitting_micro_batch
-from training.position import position_in, start_of
+from training.position import ends_of_stages, position_in, start_of
 from training.random_state import random_state, set_random_state
 from training.signals import Stopped, StopRequest
 from util.checkpoint import LATEST, NewestCheckpoint
@@ -68,7 +68,7 @@ class Trainer:
         self.model, self.dataset, self.unseen, self.options = model, dataset, unseen, options
         self.log, self.stop, self.processes = log, stop or StopRequest(), processes
         self.activations = activations
-        self.checkpoints = RunCheckpoints(run_dir, options.keep_last)
+        self.checkpoints = RunCheckpoints(run_dir, options.keep_last, ends_of_stages(model.stages))
         self.context = StepContext(device, options.batch_size, amp_dtype, self.processes)
         self.position = start_of(0)
         self.saved_images = 0
@@ -87,6 +87,7 @@ class Trainer:
             with explain_worker_deaths(self.options.num_threads, self.options.batch_size):
                 self._run_stage(stages[index])
             if index + 1 < len(stages):
+                self._keep_end_of(stages[index])
                 self.position = start_of(index + 1)
             self.save()
         self.log.report()
@@ -113,6 +114,13 @@ class Trainer:
         if reason := self._ended_early(stage):
             self.log.note(f"{stage.name}: stopped after epoch {self.position['epoch']}: {reason}")
 
+    def _keep_end_of(self, stage: Stage) -> None:
+        """Save EPOCH.pt where another stage goes on with the networks, unless the stage has just done so."""
+        if stage.epochs_before is not None:
+            number = stage.epochs_before + self.position["epoch"]
+            if number % self.options.save_epoch_freq:
+                self.save(str(number))
+
     def _prepare(self, stage: Stage) -> int:
         """Set up networks, partners and micro-batch before a stage's first step. Returns its number of steps."""
         stage.begin(self.model)
@@ -125,7 +133,7 @@ class Trainer:
                 self.dataset.slices(domain, PARTNER_CHUNK, part=self.processes.part(total))
                 for domain, total in zip("AB", totals, strict=True)
             )
-            partners = stage.partner_table(low, high, totals, self.processes)
+            partners = stage.partners_from(low, high, totals, self.processes)
         self.dataset.set_partners(partners)
         first = self._batches(stage, 0)
         self.context.images_seen = self.saved_images = self.position["images"]
@@ -142,7 +150,7 @@ class Trainer:
 
     def _batches(self, stage: Stage, epoch: int) -> Batches:
         size = max(self.options.batch_size, stage.least_batch)
-        return self.dataset.batches(stage.name, stage.sampling, epoch, size)
+        return self.dataset.batches(stage.name, stage.sampling, epoch, size, places=stage.places)
 
     def _run_epoch(self, stage: Stage, n_steps: int) -> None:
         epoch, done = self.position["epoch"], self.position["batch"]
@@ -196,9 +204,11 @@ class Trainer:
         if self.unseen is None:
             return
         size = max(self.options.batch_size, stage.least_batch)
-        batches = self.unseen.batches("val", stage.sampling, 0, size)
-        loaded = self._loaded(self.unseen, batches[:VALIDATION_BATCHES])
-        figures = stage.validate(loaded, self.context)
+        unseen, seen = (
+            self._loaded(dataset, dataset.batches("val", stage.sampling, 0, size)[:VALIDATION_BATCHES])
+            for dataset in (self.unseen, self.dataset)
+        )
+        figures = stage.validate(unseen, seen, self.context)
         if figures:
             self.log.validation(self.position["epoch"], self.position["step"], figures)
 

@@ -64,8 +64,10 @@ def preflight(
 def middle(dataset: UnalignedMaskDataset, n: int) -> Batch:
     """A batch with n copies of each domain's slice nearest the middle, where heads are largest."""
     a, b = (int(np.abs(folder.p - 0.5).argmin()) for folder in (dataset.A, dataset.B))
-    positions = np.full(n, a), np.full(n, b)
-    return dataset.__getitems__(Draws(*positions, dataset.A.p[positions[0]], dataset.B.p[positions[1]], np.arange(n)))
+    positions, keys = (np.full(n, a), np.full(n, b)), np.arange(n)
+    return dataset.__getitems__(
+        Draws(*positions, dataset.A.p[positions[0]], dataset.B.p[positions[1]], keys, keys, keys)
+    )
 
 
 def _measured(model: BaseModel, stage: Stage, dataset: UnalignedMaskDataset, context: StepContext) -> Activations:

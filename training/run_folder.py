@@ -179,8 +179,11 @@ def describe_run(
     *,
     resumed: bool,
     skipped: Sequence[Problem],
+    more: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write run.json. Returns a warning if the slices are not those that the run began with, else an empty text.
+    """Write run.json, with `more` entries.
+
+    Returns a warning if the slices are not those that the run began with, else an empty text.
 
     Raises:
         UserError: it cannot be written.
@@ -195,7 +198,7 @@ def describe_run(
             data_fingerprint=current,
             device=device,
             resumed=resumed,
-            extra={"skipped": as_rows(skipped), "slices": as_json(scales(known, "train"))},
+            extra={"skipped": as_rows(skipped), "slices": as_json(scales(known, "train")), **(more or {})},
         )
     if info.get("data_fingerprint") == current:
         return ""

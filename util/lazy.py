@@ -1,4 +1,4 @@
-"""Classes that are imported when they are needed: importing torch takes seconds, and `--help` needs none of it."""
+"""Classes and functions that are imported when they are needed: torch takes seconds, and `--help` needs none of it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Lazy(Generic[T]):
-    """A class by its dotted path, for example `Lazy("models.sgp_model.SGPModel", SGPOptions)`; a call makes an object.
+    """A class or function by its dotted path; it is imported when it is first called.
 
-    options: the class's `Options`, declared in a module without torch. None: they are looked up in the class itself,
-        which is imported for that.
+        "sgp": Lazy("models.sgp_model.SGPModel", SGPOptions)
+
+    options: a class's `Options`, declared in a module without torch, for the command line. None: they are looked up in
+        the class itself, which is imported for that.
     """
 
     path: str
@@ -26,7 +28,7 @@ class Lazy(Generic[T]):
         return self.options or self.load().Options  # type: ignore[attr-defined]
 
     def load(self) -> type[T]:
-        """The class itself."""
+        """The class or function itself."""
         module, _, name = self.path.rpartition(".")
         return getattr(import_module(module), name)
 

@@ -35,8 +35,8 @@ class Need:
 
 
 def positive(name: str) -> Need:
-    """The number `--NAME` is above 0."""
-    return Need(f"--{name} above 0", lambda o: getattr(o, name) > 0)
+    """The number `--NAME` is above 0, or the word `auto`, whose number is not known yet."""
+    return Need(f"--{name} above 0", lambda o: getattr(o, name) == "auto" or getattr(o, name) > 0)
 
 
 def given(name: str) -> Need:

@@ -1,6 +1,7 @@
 """Communication between the processes that torchrun starts for one program.
 
-A single process is a group of size 1: nothing is sent, and every call returns its own argument.
+A single process is a group of size 1: nothing is sent, and every call returns its own argument. It does without torch,
+which takes seconds to import: a wrong command line is refused before.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
+from typing import TYPE_CHECKING, TypeVar
 
 from util.errors import USER_ERROR_STATUS, UserError
+from util.threads import COUNTS, usable_processors
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -58,9 +59,8 @@ class Processes:
 
     @property
     def processors(self) -> int:
-        """Number of this machine's processors per process."""
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, usable // self.local_size)
+        """Number of this machine's processors per process, of those that may be used."""
+        return max(1, usable_processors() // self.local_size)
 
     def part(self, count: int, rank: int | None = None) -> slice:
         """This process' range (or that of `rank`) of `count` items; ranges differ by at most one item in length."""
@@ -71,6 +71,8 @@ class Processes:
         """The values of all processes in the order of ranks, in every process (all-gather)."""
         if self.size == 1:
             return [value]
+        import torch.distributed as dist
+
         values: list[T | None] = [None] * self.size
         with self.talking():
             dist.all_gather_object(values, value, group=self.messages)
@@ -80,6 +82,8 @@ class Processes:
         """The values of all processes in the order of ranks, in the first process; an empty list in the others."""
         if self.size == 1:
             return [value]
+        import torch.distributed as dist
+
         values: list[T | None] | None = [None] * self.size if self.first else None
         with self.talking():
             dist.gather_object(value, values, dst=0, group=self.messages)
@@ -89,6 +93,8 @@ class Processes:
         """The first process' value, in every process (broadcast)."""
         if self.size == 1:
             return value
+        import torch.distributed as dist
+
         values = [value if self.first else None]
         with self.talking():
             dist.broadcast_object_list(values, src=0, group=self.messages)
@@ -98,6 +104,9 @@ class Processes:
         """The largest value of all processes, in every process."""
         if self.size == 1:
             return value
+        import torch
+        import torch.distributed as dist
+
         found = torch.tensor([value])
         with self.talking():
             dist.all_reduce(found, dist.ReduceOp.MAX, group=self.messages)
@@ -107,6 +116,9 @@ class Processes:
         """The tensors (n, ...) of all processes, n = `counts` of each rank, on the tensor's device; detached."""
         if self.size == 1:
             return [mine.detach()]
+        import torch
+        import torch.distributed as dist
+
         padded = torch.zeros(max(counts), *mine.shape[1:], dtype=mine.dtype, device=mine.device)
         padded[: len(mine)] = mine.detach()
         gathered = [torch.empty_like(padded) for _ in counts]
@@ -118,6 +130,8 @@ class Processes:
         """The sum of all processes' tensors of one shape, in every process, on the tensor's device (all-reduce)."""
         if self.size == 1:
             return tensor
+        import torch.distributed as dist
+
         total = tensor.clone()
         with self.talking():
             dist.all_reduce(total)
@@ -239,12 +253,17 @@ class Processes:
 ALONE = Processes()
 
 
-def limit_threads(processes: Processes) -> None:
-    """Let torch use this process' part of the machine's processors instead of torchrun's default of one thread.
+def set_threads(processes: Processes, asked: int | None) -> None:
+    """Let torch compute with `asked` threads, --cpu_threads; None: as many as this process' part of the processors.
 
-    A value of OMP_NUM_THREADS other than this default is respected.
+    OMP_NUM_THREADS is respected, but for the 1 that torchrun sets where a machine has several processes.
     """
-    if processes.local_size > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+    import torch
+
+    given = next((os.environ[name] for name in COUNTS if name in os.environ), None)
+    if asked is not None:
+        torch.set_num_threads(asked)
+    elif given is None or (given == "1" and processes.local_size > 1):
         torch.set_num_threads(processes.processors)
 
 
@@ -273,6 +292,10 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Proc
     if size == 1:
         yield Processes()
         return
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
     local_size = int(environment.get("LOCAL_WORLD_SIZE", "1"))
     if local_size == size and sys.platform == "linux":  # no other machine needs to connect
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

@@ -25,6 +25,8 @@ from util.version import ShowVersions
 
 T = TypeVar("T")
 
+AUTO = "auto"  # stands for a number that the program finds out itself
+
 
 def flag(
     default: Any,
@@ -36,6 +38,7 @@ def flag(
     high: float | None = None,
     alias: tuple[str, ...] = (),
     needs: Need | tuple[Need, ...] = (),
+    auto: bool = False,
 ) -> Any:
     """Declare one option of a dataclass: its only default, its help text and what values are allowed.
 
@@ -48,6 +51,7 @@ def flag(
         low, high: inclusive range of a number. NaN is outside every range.
         alias: further spellings, without dashes, of the flag and of its value in an `options.json`.
         needs: what it takes for the option to do anything; of several all.
+        auto: whether the word `auto` is allowed beside numbers.
     """
     metadata = {
         "help": help,
@@ -57,6 +61,7 @@ def flag(
         "high": high,
         "alias": alias,
         "needs": (needs,) if isinstance(needs, Need) else needs,
+        "auto": auto,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -65,16 +70,20 @@ def _plain_type(annotation: Any) -> tuple[type, bool]:
     """The type a flag is parsed with, and whether `none` is allowed: `float | None` gives (float, True)."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         members = [member for member in typing.get_args(annotation) if member is not type(None)]
-        return members[0], True
+        return members[0], type(None) in typing.get_args(annotation)
     return annotation, False
 
 
-def _parse(text: str, kind: type, optional: bool) -> Any:
+def _parse(text: str, kind: type, optional: bool, auto: bool = False) -> Any:
     if optional and text.lower() == "none":
         return None
+    if auto and text.lower() == AUTO:
+        return AUTO
     try:
         return kind(text)
     except ValueError as error:
+        if auto:
+            raise argparse.ArgumentTypeError(f"'{text}' is neither {KINDS[kind]} nor {AUTO}") from error
         raise argparse.ArgumentTypeError(f"'{text}' is not {'an' if kind is int else 'a'} {kind.__name__}") from error
 
 
@@ -106,10 +115,10 @@ def add_flags(parser: argparse.ArgumentParser, schema: type) -> None:
         group.add_argument(
             *names,
             dest=field.name,
-            type=partial(_parse, kind=kind, optional=optional),
+            type=partial(_parse, kind=kind, optional=optional, auto=meta["auto"]),
             choices=None if meta["choices"] is None else tuple(meta["choices"]),
             default=argparse.SUPPRESS,
-            metavar=kind.__name__.upper() if meta["choices"] is None else None,
+            metavar=kind.__name__.upper() + "|auto" * meta["auto"] if meta["choices"] is None else None,
             help=text,
         )
 
@@ -129,9 +138,12 @@ def check(options: Any) -> None:
     annotations = typing.get_type_hints(type(options))
     for field in dataclasses.fields(options):
         value, meta = getattr(options, field.name), field.metadata
+        if meta.get("auto") and value == AUTO:
+            continue
         kind, optional = _plain_type(annotations[field.name])
         if kind in KINDS and not _fits(value, kind, optional):
-            raise UserError(f"--{field.name} is {str(value)[:80]!r}, it must be {KINDS[kind]}")
+            other = f" or {AUTO}" if meta.get("auto") else ""
+            raise UserError(f"--{field.name} is {str(value)[:80]!r}, it must be {KINDS[kind]}{other}")
         if value is None or not meta:
             continue
         if meta["choices"] is not None and value not in meta["choices"]:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.networks.inpainting import filled
 from models.networks.layers import ResidualUnit
 from models.networks.unrotation import BACKGROUND, Unrotation, from_blocks, to_blocks
 
@@ -56,17 +57,21 @@ def corrupt(
 
 
 class LSCNetwork(nn.Module):
-    """R: turns rotated blocks back, then a residual U-Net with two residual units per scale adds a correction.
+    """R: turns rotated blocks back and fills masked ones, then a residual U-Net adds a correction.
 
-    (N, 1, H, W) -> (N, 1, H, W), any H and W (padded with background to a multiple of 16 inside). As published, the
+    (N, 1, H, W) -> (N, 1, H, W), any H and W (padded with background to a multiple of 16 inside). Two residual units a
+    scale. As published, the
     first scale is at half resolution already; the skip at full resolution is the input itself. Group normalisation
     keeps every image independent of its batch and, unlike instance normalisation, keeps its brightness.
-    With `rotate_ratio` 0 nothing was rotated, and R is the published U-Net alone.
+    With `fill` masked blocks are filled smoothly before the U-Net, and its correction starts at zero: R starts as good
+    as what needs no training. With `rotate_ratio` 0 and without `fill`, R is the published U-Net alone.
     """
 
-    def __init__(self, features: int = 16, *, n_blocks: int = 24, rotate_ratio: float = 0.5) -> None:
+    def __init__(
+        self, features: int = 16, *, n_blocks: int = 24, rotate_ratio: float = 0.5, fill: bool = False
+    ) -> None:
         super().__init__()
-        self.n_blocks = n_blocks
+        self.n_blocks, self.fill = n_blocks, fill
         self.unrotation = Unrotation(rotate_ratio) if rotate_ratio > 0 else None
         channels = 1 if self.unrotation is None else 2  # the image with its blocks turned back, and the input itself
         widths = tuple(features * 2**scale for scale in range(SCALES))
@@ -92,13 +97,20 @@ class LSCNetwork(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Conv2d(widths[0] // 2, 1, 3, padding=1),
         )
+        if fill:
+            # with it weights say that they belong to filled blocks: those that do not are refused, not used wrongly
+            self.register_buffer("fills", torch.tensor(True))
+            for parameter in self.output[-1].parameters():
+                nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:
+        """Restore x = C(b). `masked`: (N, 1, H, W) bool, the blocks that C masked; only `fill` looks at it."""
         height, width = x.shape[-2:]
-        first, shown = x, x
-        if self.unrotation is not None:
-            first = self.unrotation(x, block_side((height, width), self.n_blocks))
-            shown = torch.cat([first, x], 1)
+        side = block_side((height, width), self.n_blocks)
+        first = x if self.unrotation is None else self.unrotation(x, side)
+        if self.fill and masked is not None:
+            first = filled(first, masked, side)
+        shown = x if self.unrotation is None else torch.cat([first, x], 1)
         padded = F.pad(shown, (0, -width % self.multiple, 0, -height % self.multiple), value=BACKGROUND)
         y, skips = padded, []
         for down in self.down:

@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BACKGROUND = -1.0
+# what lies closer to the background says nothing of a block's rotation. Air of real slices is exactly background, that
+# of synthesised ones only nearly; without a margin the one would be silent and the other not, and D_B could see it
+AIR = 0.1
 STATES = 4  # turned back by 0, 90, 180 or 270 degrees
 SEAM_SIGMA = 0.2  # initial scale of the intensity step across a seam, image range [-1, 1]
 EXTRAPOLATION = 0.5  # initial distance of the extrapolation from a block's edge pixel, in pixels: the seam's middle
@@ -39,7 +42,7 @@ class Unrotation(nn.Module):
     """The expected image, given an image whose square blocks may be rotated and how well each rotation fits.
 
     (N, 1, H, W) in [-1, 1] and the block side in pixels -> the same shape. Blocks that are all background send no
-    information to their neighbours and stay as they are.
+    information to their neighbours and stay as they are. So do blocks within `AIR` of the background.
     """
 
     def __init__(self, rotate_ratio: float) -> None:
@@ -53,7 +56,7 @@ class Unrotation(nn.Module):
     def forward(self, x: Tensor, side: int) -> Tensor:
         blocks = to_blocks(x, side)  # (N, 1, rows, columns, side, side)
         states = torch.cat([torch.rot90(blocks, -quarter, (-2, -1)) for quarter in range(STATES)], 1)
-        informative = (blocks.detach().amax((-2, -1)) > BACKGROUND).squeeze(1)  # (N, rows, columns)
+        informative = (blocks.detach().amax((-2, -1)) > BACKGROUND + AIR).squeeze(1)  # (N, rows, columns)
         belief = self.beliefs(states, informative)
         return from_blocks((belief.exp()[..., None, None] * states).sum(1, keepdim=True), (x.shape[-2], x.shape[-1]))
 

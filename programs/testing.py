@@ -1,0 +1,69 @@
+"""What test.py opens and checks before any work, once its command line is parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from data.cache.slice_cache import SliceCache
+from data.scale import check_like_training
+from evaluation.encoder import grid_of, load_encoder
+from evaluation.evaluate import Evaluation
+from evaluation.folders import open_test_data
+from evaluation.metrics.inception_file import open_inception
+from evaluation.predict import Device
+from evaluation.results import begin_results, claim_results
+from models.trained import load_trained
+from options.test_options import TestOptions
+from util.device import choose_device
+from util.processes import Processes
+from util.shared_folder import require_shared
+
+
+def make_evaluation(options: TestOptions, argv: Sequence[str], processes: Processes) -> Evaluation:
+    """Open and check everything before any work."""
+    opened = processes.together(partial(open_networks, options, processes))
+    source_domain = opened["model"].run["direction"][0]
+    like = partial(check_like_training, options.run_dir, Path(options.dataroot), options.phase, source_domain)
+    processes.alone(like)
+    results, run = (options.results, options.overwrite), (options.run_dir, options.epoch)
+    provenance = processes.alone(partial(claim_results, *results, opened["model"], *run, options.dataroot, argv))
+    again = options.revalidate and processes.first  # one process is enough
+    cache = SliceCache(Path(options.dataroot), options.cache, skip_bad=options.skip_bad, revalidate=again)
+    data = open_test_data(
+        Path(options.dataroot),
+        options.phase,
+        table_in=options.results,
+        direction=opened["model"].run["direction"],
+        limit=options.num_test,
+        skip_bad=options.skip_bad,
+        cache=cache,
+        processes=processes,
+    )
+    provenance = processes.alone(partial(begin_results, *results, provenance, data))
+    require_shared(options.results, "--results_dir", processes)
+    return Evaluation(
+        **opened,
+        data=data,
+        results=options.results,
+        provenance=provenance,
+        seed=options.seed,
+        with_baselines=options.baselines,
+        average_mirrored=options.average_mirrored,
+    )
+
+
+def open_networks(options: TestOptions, processes: Processes) -> dict[str, Any]:
+    """The run's model, the evaluation networks and their device, as arguments of `Evaluation`."""
+    device = choose_device(options.gpu_ids, processes.local_rank)
+    model = load_trained(options.run_dir, options.epoch, device)
+    given = options.eval_encoder
+    return {
+        "model": model,
+        "grid": grid_of(model),
+        "on": Device(device, options.batch_size),
+        "encoder": None if given is None else load_encoder(Path(given), model, device),
+        "inception": open_inception(options.inception_weights, device),
+    }

@@ -1,0 +1,109 @@
+"""Puts numbers in the place of `--lf_noise auto`, `--lf_band auto` and `--lf_bias auto`, once for a run.
+
+A run that is continued keeps the numbers that it began with, whatever its slices are now: run.json has them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.cache.packed_slices import PackedSlices
+from data.unaligned_dataset import UnalignedMaskDataset
+from options.train_options import RunOptions
+from training.low_field.field import STRONGEST, estimate_field
+from training.low_field.noise import estimate_noise
+from training.run_info import RUN_INFO_NAME
+from util.errors import UserError
+from util.reading import read_json
+from util.schema import AUTO
+
+ENTRY = "low_field"  # in run.json
+MOST_SLICES = 160
+MOST_PIXELS = 1 << 23  # of all slices that are looked at
+# taken where slices are too small or too few to measure them; usual at 0.05 to 0.064 T (docs/low_field.md)
+TYPICAL = {"lf_noise": 0.1, "lf_band": 1.0, "lf_bias": 0.1}
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class LowField:
+    """The numbers that stand for `auto`, by option, and the lines that tell where they come from."""
+
+    numbers: Mapping[str, float]
+    lines: tuple[str, ...] = ()
+
+    def put_into(self, options: Options) -> Options:
+        """The model's options with numbers for `auto`."""
+        return dataclasses.replace(options, **self.numbers) if self.numbers else options  # type: ignore[type-var]
+
+    def recorded(self) -> dict[str, Any]:
+        """The entry of run.json; empty if nothing was `auto`."""
+        return {ENTRY: dict(self.numbers)} if self.numbers else {}
+
+
+def low_field(run: RunOptions, dataset: UnalignedMaskDataset) -> LowField:
+    """The numbers of the run's `auto` options: those it began with if it is continued, else estimated from its A."""
+    wanted = [name for name in TYPICAL if getattr(run.network, name, None) == AUTO]
+    if not wanted:
+        return LowField({})
+    begun = _begun_with(run, wanted) if run.train.continue_train else None
+    if begun is not None:
+        return LowField(begun, (f"{_told(begun)}, as the run began",))
+    images, masks, volumes = some_slices(dataset.A)
+    found: dict[str, float | None] = dict.fromkeys(wanted)
+    if "lf_noise" in wanted or "lf_band" in wanted:
+        noise = estimate_noise(images, masks, preprocess=run.data.preprocess, load_size=run.data.load_size)
+        if noise is not None:
+            found |= {"lf_noise": noise.deviation, "lf_band": noise.band}
+    if "lf_bias" in wanted:
+        found["lf_bias"] = estimate_field(images, masks, volumes)
+    measured = {name: round(min(found[name] or 0.0, 1.0), 3) for name in wanted if found[name] is not None}
+    usual = {name: TYPICAL[name] for name in wanted if name not in measured}
+    lines = _sources(measured, usual, f"{len(images)} slices of {dataset.A.folder}")
+    if run.train.continue_train:
+        lines.append(f"{run.run_dir / RUN_INFO_NAME} does not say which numbers the run began with: estimated anew")
+    return LowField(measured | usual, tuple(lines))
+
+
+def some_slices(folder: PackedSlices) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
+    """Slices of the size that most have, from all over the folder: images and masks (N, H, W), volumes (N,)."""
+    sizes, counts = np.unique(folder.shapes, axis=0, return_counts=True)
+    size = sizes[counts.argmax()]
+    alike = np.flatnonzero((folder.shapes == size).all(1))
+    count = max(1, min(MOST_SLICES, MOST_PIXELS // int(size.prod()), len(alike)))
+    chosen = alike[np.linspace(0, len(alike) - 1, count).round().astype(int)]
+    images, masks = np.stack([folder.image(int(i)) for i in chosen]), np.stack([folder.mask(int(i)) for i in chosen])
+    return images, masks, folder.volume[chosen]
+
+
+def _begun_with(run: RunOptions, wanted: list[str]) -> dict[str, float] | None:
+    """The numbers in run.json; None if it does not have all of them, which are numbers in the allowed range."""
+    try:
+        entry = read_json(run.run_dir / RUN_INFO_NAME)[ENTRY]
+        numbers = {name: entry[name] for name in wanted}
+    except (UserError, LookupError, TypeError):
+        return None
+    fit = all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers.values())
+    return numbers if fit and numbers.get("lf_band", 1) >= 0.1 else None
+
+
+def _sources(measured: Mapping[str, float], usual: Mapping[str, float], slices: str) -> list[str]:
+    """Lines that tell the numbers and where they come from."""
+    lines = []
+    if measured:
+        most = f"; {STRONGEST} is the largest --lf_bias taken" * (measured.get("lf_bias") == STRONGEST)
+        lines.append(f"{_told(measured)}, estimated from {slices}{most}")
+    if usual:
+        lines.append(f"{_told(usual)}, a usual value: the heads in {slices} are too small or too few to measure it")
+    return lines
+
+
+def _told(numbers: Mapping[str, float]) -> str:
+    return "low field: " + ", ".join(f"--{name} {AUTO} is {number:g}" for name, number in numbers.items())
