@@ -31,10 +31,9 @@ def _phantom(matrix: int) -> Scanner:
     affine[:3, 3] = HEAD_CENTRE_MM - [120, 120, 60]
     head = draw_head(0, 0)
     still = replace(head.shape, matrix=np.eye(3), displacement=SmoothField(np.zeros((3, 11, 11, 11)), 40.0))
-    flat = replace(head.variation, coefficients=np.zeros_like(head.variation.coefficients))
     geometry = ScanGeometry(Pose(np.zeros(3), np.zeros(3)), matrix, 5.0, np.array([-5.0, 0.0]), (0.0, 0.0))
     anatomy = Anatomy(fractions, affine, known_centre_mm=HEAD_CENTRE_MM)
-    return Scanner(replace(head, shape=still, variation=flat), geometry, anatomy)
+    return Scanner(replace(head, shape=still, texture=replace(head.texture, strength=0.0)), geometry, anatomy)
 
 
 def _edge_mm(scanner: Scanner, protocol: Protocol, *, along_phase: bool) -> float:
