@@ -11,7 +11,7 @@ from data.folder.manifest import SPLITS
 from preprocessing.choices import DEFAULT_PERCENTILES, SLICE_AXES
 from simulation.extent import FOV_MM
 from simulation.lesion_kinds import KINDS
-from simulation.limits import FAULTS, MAX_AMOUNT, MAX_COUNT, MAX_SULCI_MM, MAX_VENTRICLES
+from simulation.limits import FAULTS, MAX_AMOUNT, MAX_COUNT, MAX_SULCI_MM, MAX_VENTRICLES, OLDEST, YOUNGEST
 from simulation.people import Roles, chosen_people
 from simulation.presets import PRESETS, PROTOCOLS, Preset, find_preset, with_acquisition, with_timings
 from util.errors import UserError
@@ -179,6 +179,13 @@ class BenchmarkOptions:
         low=0,
         high=MAX_SULCI_MM,
     )
+    age: float | None = _simulation(
+        None,
+        "age of every subject in years, which changes contrast and, from 45 on, gives hyperintensities; none: drawn to "
+        "fit the head's ventricles",
+        low=YOUNGEST,
+        high=OLDEST,
+    )
     lesions: str | None = _simulation(
         None, "kind of lesions, the same in both fields", choices=tuple(KINDS), needs=(SIMULATED, LESIONED)
     )
@@ -268,6 +275,7 @@ class PreprocessOptions:
             deformation=chosen.deformation,
             ventricles=chosen.ventricles,
             sulci_mm=chosen.sulci_mm,
+            age=chosen.age,
             lesions=chosen.lesions,
             n_lesions=chosen.n_lesions,
             lesions_in=chosen.lesions_in,

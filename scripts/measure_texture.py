@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from data.folder.masks import head_mask_volume
-from simulation.anatomy import Anatomy, load_anatomy
 from simulation.geometry import draw_geometry
+from simulation.heads import load_person
 from simulation.presets import HIGH_T2W, Protocol
 from simulation.subject import Scanner, draw_head
 from util.errors import UserError, run_cli
@@ -40,7 +40,8 @@ Mask = NDArray[np.bool_]
 Pixel = tuple[float, float]
 
 CLINICAL = replace(HIGH_T2W, thickness_mm=4.0, resolution_mm=0.6, phase_mm=0.8, snr_wm=18.0)
-SEED, SUBJECTS, MATRIX = 0, (1, 2, 3), 400
+SEED, MATRIX = 0, 400
+SIMULATED = ("colin27", "head_05", "head_09")  # three people with ventricles of different size
 SLICES = (0.56, 0.77)  # of a real volume, counted from below: from the ventricles' bodies to above them
 LEVELS_MM = (16.0, 44.0)  # the same in the template
 SCALP_MM, ERODED_MM, LEAST_MM2 = 16.0, 1.5, 100.0
@@ -72,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     mpl.use("Agg")
     real = dict(real_volumes(Path(options.real)))
-    simulated = dict(simulated_volumes(CLINICAL, load_anatomy()))
+    simulated = dict(simulated_volumes(CLINICAL))
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     table = {name: figures(found) for name, found in (real | simulated).items()}
@@ -103,17 +104,18 @@ def real_volumes(folder: Path) -> Iterator[tuple[str, Measured]]:
         yield file.name.split("_")[0], measure(volume[:, :, first:last], (float(x), float(y)))
 
 
-def simulated_volumes(protocol: Protocol, anatomy: Anatomy) -> Iterator[tuple[str, Measured]]:
-    """Three subjects, measured in the same part of the head."""
-    for subject in SUBJECTS:
-        head, rng = draw_head(SEED, subject, anatomy.tissues), np.random.default_rng(SEED)
+def simulated_volumes(protocol: Protocol) -> Iterator[tuple[str, Measured]]:
+    """Three people, measured in the same part of the head."""
+    for subject, person in enumerate(SIMULATED):
+        anatomy = load_person(person)
+        head, rng = draw_head(SEED, subject), np.random.default_rng(SEED)
         geometry = draw_geometry(rng, anatomy, head.shape, matrix=48, thickness_mm=protocol.thickness_mm)
         level_mm = Scanner(head, geometry, anatomy).sliced.level_mm
         kept = (level_mm > LEVELS_MM[0]) & (level_mm < LEVELS_MM[1])
         scanner = Scanner(head, replace(geometry, matrix=MATRIX, z_mm=geometry.z_mm[kept]), anatomy)
         image, _ = scanner.image(protocol, rng)
         pixel = scanner.geometry.pixel_mm
-        yield f"simulated {subject}", measure(np.ascontiguousarray(image.transpose(2, 1, 0)), (pixel, pixel))
+        yield person, measure(np.ascontiguousarray(image.transpose(2, 1, 0)), (pixel, pixel))
 
 
 def measure(volume: Volume, pixel_mm: Pixel) -> Measured:
@@ -193,13 +195,13 @@ def noise_density(flat: Volume, mask: Mask, pixel_mm: Pixel) -> float:
 
 def draw(path: Path, real: dict[str, Measured], simulated: dict[str, Measured]) -> None:
     """Two slices of every volume, real above simulated; histograms of the head and spectra of white matter below."""
-    figure = plt.figure(figsize=(13, 10))
-    grid = figure.add_gridspec(3, 6, height_ratios=(1, 1, 1.1))
+    figure = plt.figure(figsize=(13, 10.5))
+    grid = figure.add_gridspec(3, 6, height_ratios=(1, 1, 1.2))
     for row, volumes in enumerate((real, simulated)):
         for column, (name, found) in enumerate(volumes.items()):
             for side, part in enumerate((0.1, 0.65)):
                 axis = figure.add_subplot(grid[row, 2 * column + side])
-                plane, across = found.flat[:, :, int(part * found.flat.shape[2])], np.asarray(found.head.any(2))
+                plane, across = found.flat[:, :, int(part * found.flat.shape[2])], np.any(found.head, axis=2)
                 plane = plane[across.any(1)][:, across.any(0)]
                 axis.imshow(
                     plane.T[::-1], cmap="gray", vmin=0.4, vmax=2.2, aspect=found.pixel_mm[1] / found.pixel_mm[0]
@@ -219,7 +221,7 @@ def draw(path: Path, real: dict[str, Measured], simulated: dict[str, Measured]) 
     histogram.legend(fontsize=8)
     curve.set_xlabel("cycles per mm")
     curve.set_ylabel("power in white matter, mm$^2$")
-    figure.tight_layout(pad=0.3)
+    figure.subplots_adjust(left=0.05, right=0.995, top=0.97, bottom=0.06, wspace=0.05, hspace=0.13)
     figure.savefig(path, dpi=80)
     plt.close(figure)
 

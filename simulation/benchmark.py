@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ from preprocessing.folder import NIFTI_FOLDER, fresh_folder
 from preprocessing.geometry import SourceGeometry
 from preprocessing.parallel import run_jobs
 from preprocessing.slicing import Companions, write_volume
+from simulation.ageing import draw_age, hyperintensities_of_age
 from simulation.anatomy import Anatomy
 from simulation.atrophy import with_atrophy
 from simulation.extent import FOV_MM
 from simulation.heads import load_person
+from simulation.hyperintensities import Hyperintensity
 from simulation.label_maps import read_anatomy
-from simulation.lesions import draw_lesions, with_lesions
+from simulation.lesions import Lesion, draw_lesions, with_lesions
 from simulation.people import ROLES, Roles, require_people
 from simulation.presets import Preset, Protocol
 from simulation.subject import Scan, generator, simulate_scan
@@ -51,8 +53,8 @@ class Benchmark:
     """What to simulate: the task, the number of subjects, their people, file format, lesions, and faults in domain A.
 
     `people` are the heads of every group. `anatomy`, a file for `read_anatomy`, is the head of all subjects instead.
-    `lesions` is a kind of `lesions.KINDS`: each subject of the split `lesions_in` (or of `all`) has `n_lesions` of
-    them, the same in A and B.
+    `age` in years is that of all subjects (None: drawn to fit the head). `lesions` is a kind of `lesions.KINDS`: each
+    subject of the split `lesions_in` (or of `all`) has `n_lesions` of them, the same in A and B.
     """
 
     preset: Preset
@@ -68,6 +70,7 @@ class Benchmark:
     deformation: float = 1.0
     ventricles: float = 1.0
     sulci_mm: float = 0.0
+    age: float | None = None
     lesions: str | None = None
     n_lesions: int = 3
     lesions_in: str = "test"
@@ -189,9 +192,13 @@ def write_scan(job: ScanJob) -> Written:
         torch.set_num_threads(1)  # there is one worker per processor
     b, low = job.benchmark, job.domain == "A"
     anatomy = template(job.person, b.anatomy, b.ventricles, b.sulci_mm)
-    if b.lesions and b.lesions_in in ("all", job.split):
-        drawn = draw_lesions(generator(b.seed, job.subject, "lesions"), anatomy, b.lesions, b.n_lesions)
-        anatomy = with_lesions(anatomy, drawn)
+    age_rng = generator(b.seed, job.subject, "age")
+    age = draw_age(age_rng, anatomy) if b.age is None else b.age
+    lesions: list[Lesion | Hyperintensity] = [*hyperintensities_of_age(age_rng, anatomy, age)]
+    asked = bool(b.lesions and b.n_lesions and b.lesions_in in ("all", job.split))
+    if b.lesions and asked:
+        lesions += draw_lesions(generator(b.seed, job.subject, "lesions"), anatomy, b.lesions, b.n_lesions)
+    anatomy = with_lesions(anatomy, lesions) if lesions else anatomy
     scan = simulate_scan(
         b.preset,
         b.seed,
@@ -201,9 +208,12 @@ def write_scan(job: ScanJob) -> Written:
         with_truth=low,
         anatomy=anatomy,
         deformation=b.deformation,
+        age=age,
         faults=b.faults if low else (),
         fault_probability=b.fault_probability,
     )
+    if not asked:  # a folder of masks is complete or not there, and age gives lesions to some only
+        scan = replace(scan, lesions=None)
     if b.nifti:
         write_nifti(job, scan)
     shape = (scan.image.shape[0], scan.image.shape[1], scan.image.shape[2])

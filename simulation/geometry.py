@@ -222,15 +222,15 @@ def slice_head(anatomy: Anatomy, shape: HeadShape, scan: ScanGeometry) -> Sliced
             averaged += weight * sampled[:, k : k + stride * len(slices) : stride]
         fractions[:, slices[0] : slices[-1] + 1, rows, columns] = averaged
     at_slices = interpolate(template, scan.z_mm, nodes, axis=1)
-    level_mm = _levels(fractions, _height(anatomy, at_slices), coarse, fine)
+    level_mm = _levels(fractions, to_embedded(anatomy, at_slices)[2], coarse, fine)
     return SlicedHead(fractions, (rows, columns), at_slices, coarse, level_mm)
 
 
-def _height(anatomy: Anatomy, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Template z in mm (...) of points (3, ...) in the anatomy's mm; without a registration, centres are aligned."""
+def to_embedded(anatomy: Anatomy, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places (3, ...) in the embedded head, in mm, of points in the anatomy; unregistered, centres are aligned."""
     if anatomy.to_template is None:
-        return np.asarray(points_mm[2] + (HEAD_CENTRE_MM[2] - anatomy.centre_mm[2]))
-    return transform(anatomy.to_template[:3, :3], anatomy.to_template[:3, 3], points_mm)[2]
+        return transform(np.eye(3), HEAD_CENTRE_MM - anatomy.centre_mm, points_mm)
+    return transform(anatomy.to_template[:3, :3], anatomy.to_template[:3, 3], points_mm)
 
 
 def _window(

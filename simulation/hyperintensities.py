@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from simulation.anatomy import Anatomy
+from simulation.anatomy import HEAD_CENTRE_MM, Anatomy
 from simulation.atrophy import lateral_ventricles
 from simulation.deformation import rotation
 from util.errors import UserError
@@ -102,7 +102,7 @@ def load_shapes(path: Path = SHAPES) -> tuple[Shape, ...]:
     )
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def ventricle_distance(anatomy: Anatomy) -> tuple[Volume, NDArray[np.float64]]:
     """Distance (X, Y, Z) in mm to the lateral ventricles, on voxels of at most twice the side, and their affine.
 
@@ -133,7 +133,10 @@ def draw_hyperintensity(rng: np.random.Generator, anatomy: Anatomy, most_ml: flo
     shapes = [shape for shape in load_shapes() if shape.ml <= most_ml]
     shape, mirrored = shapes[int(rng.integers(len(shapes)))], bool(rng.integers(2))
     turn = rotation(rng.uniform(-TURN_DEG, TURN_DEG, 3) * (shape.ml < LARGE_ML))
-    wanted = anatomy.centre_mm + shape.place_mm * np.array([-1.0 if mirrored else 1.0, 1.0, 1.0])
+    place = HEAD_CENTRE_MM + shape.place_mm * np.array([-1.0 if mirrored else 1.0, 1.0, 1.0])
+    wanted = place - HEAD_CENTRE_MM + anatomy.centre_mm
+    if anatomy.to_template is not None:
+        wanted = np.linalg.solve(anatomy.to_template, [*place, 1.0])[:3]
     return Hyperintensity(shape, _placed(rng, anatomy, wanted, shape.distance_mm), turn, mirrored)
 
 

@@ -101,8 +101,11 @@ def with_lesions(anatomy: Anatomy, lesions: Sequence[Lesion | Hyperintensity]) -
     used = {layer.tissue for lesion in lesions for layer in KINDS[lesion.kind].layers} | set(anatomy.tissues)
     tissues = tuple(name for name in TISSUES + FURTHER + LESIONS if name in used or name in TISSUES)
     fractions = np.zeros((*anatomy.fractions.shape[:0:-1], len(tissues)), np.float32).transpose(3, 2, 1, 0)
-    for name in anatomy.tissues:
-        fractions[tissues.index(name)] = anatomy.fraction(name)
+    if tissues[: len(anatomy.tissues)] == anatomy.tissues:
+        fractions[: len(anatomy.tissues)] = anatomy.fractions  # at once, which is much faster than one by one
+    else:
+        for name in anatomy.tissues:
+            fractions[tissues.index(name)] = anatomy.fraction(name)
     for lesion in lesions:
         _insert(anatomy, lesion, fractions, tissues)
     return anatomy.changed(fractions, tissues)

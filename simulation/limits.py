@@ -7,3 +7,4 @@ MAX_VENTRICLES = 4.0  # volume ratio, about the range between young and old heal
 MAX_SULCI_MM = 1.0  # from each bank: removes a quarter of the grey matter, more than ageing does [M]
 MAX_AMOUNT = 2.0  # sides up to 20 % longer or shorter; beyond that outlines dent and leave the field of view
 MAX_COUNT = 100  # lesions of a subject
+YOUNGEST, OLDEST = 20.0, 80.0  # age in years

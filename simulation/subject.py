@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from simulation.anatomy import TISSUES, Anatomy, load_anatomy
+from simulation.ageing import aged
+from simulation.anatomy import Anatomy, load_anatomy
 from simulation.deformation import HeadShape, draw_shape
 from simulation.faults import (
     FAULTS,
@@ -34,6 +35,7 @@ from simulation.geometry import (
     fine_factor,
     interpolate,
     slice_head,
+    to_embedded,
 )
 from simulation.presets import Preset, Protocol
 from simulation.scanner import (
@@ -117,11 +119,15 @@ def upper_only(seed: int, subject: int) -> bool:
     return bool((subject + int(generator(seed, subject // 2, "coverage").integers(2))) % 2)
 
 
-def draw_head(seed: int, subject: int, tissues: Sequence[str] = TISSUES, deformation: float = 1.0) -> Head:
-    """The subject's head, a function of (seed, subject); `deformation` as for `draw_shape`."""
+def draw_head(seed: int, subject: int, deformation: float = 1.0, age: float | None = None) -> Head:
+    """The subject's head, a function of (seed, subject); `deformation` as for `draw_shape`.
+
+    `age` in years changes its tissues; None leaves them as they are in the middle of life.
+    """
     rng = generator(seed, subject, "head")
     shape, jitter = draw_shape(rng, deformation), draw_jitter(rng)
-    return Head(shape, jitter, draw_texture(generator(seed, subject, "texture")))
+    tissues = jitter if age is None else aged(jitter, age)
+    return Head(shape, tissues, draw_texture(generator(seed, subject, "texture")))
 
 
 def _to_volume(stack: NDArray[Any]) -> NDArray[Any]:
@@ -136,7 +142,8 @@ class Scanner:
         self.head, self.geometry, self.anatomy, self.faults = head, geometry, anatomy, faults
         self.sliced: SlicedHead = slice_head(anatomy, head.shape, geometry)
         from_centre = self.sliced.coarse_template - anatomy.centre_mm.reshape(3, 1, 1, 1)
-        self.smooth_maps = head.texture.smooth_at(from_centre).astype(np.float32)
+        in_template = to_embedded(anatomy, self.sliced.coarse_template)
+        self.smooth_maps = head.texture.smooth_at(from_centre, in_template).astype(np.float32)
         self.maps = self._random_maps(from_centre.astype(np.float32))
 
     def _random_maps(self, from_centre: Volume) -> Volume:
@@ -331,6 +338,7 @@ def simulate_scan(
     with_truth: bool,
     anatomy: Anatomy | None = None,
     deformation: float = 1.0,
+    age: float | None = None,
     faults: Sequence[str] = (),
     fault_probability: float = 0.0,
 ) -> Scan:
@@ -342,7 +350,7 @@ def simulate_scan(
     anatomy = anatomy or load_anatomy()
     preset = preset.on_grid(FOV_MM / matrix)
     protocol, coverage = (preset.low, preset.low_coverage) if domain == "A" else (preset.high, preset.high_coverage)
-    head = draw_head(seed, subject, anatomy.tissues, deformation)
+    head = draw_head(seed, subject, deformation, age)
     rng = generator(seed, subject, f"scan {domain}")
     geometry = draw_geometry(
         rng,
@@ -370,5 +378,5 @@ def simulate_scan(
         lesions=_to_volume(lesions) if anatomy.is_lesion.any() else None,
         level_mm=scanner.sliced.level_mm,
         affine=geometry.affine,
-        drawn=_record(scanner, protocol, {"subject": subject, "domain": domain, **drawn}),
+        drawn=_record(scanner, protocol, {"subject": subject, "domain": domain, "age": age, **drawn}),
     )

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import fft
 
+from simulation.anatomy import HEAD_CENTRE_MM
 from simulation.deformation import SmoothField, draw_field
 from simulation.sequences import Sequence
 from simulation.tissue import Tissue, tissues_at
@@ -54,8 +55,9 @@ T1_PER_T2 = {"white": 0.5, "cortex": 1.0}  # log T1 relative to log T2 in the ma
 # Front-to-back slope of log T2 per 100 mm, positive if longer in front. Cortex: frontal 76, occipital 68 ms at 3 T [V];
 # white matter: longer in the occipital lobe [M].
 SLOPE_PER_100_MM = {"white": -0.04, "cortex": 0.07}
-# x, y, z in mm from the head's centre (mirrored to both sides), radius (Gaussian's std) in mm, and change of log T2.
-# Cortex: heavily myelinated areas, T1 and T2 shorter. White: corticospinal tract longer, corpus callosum shorter [M].
+# x, y, z in mm from the embedded head's centre (mirrored to both sides), radius (Gaussian's std) in mm, change of
+# log T2. Cortex: heavily myelinated areas, T1 and T2 shorter. White: corticospinal tract longer, corpus callosum
+# shorter [M].
 BUMPS = {
     "white": (
         (25.0, 0.0, 0.0, 8.0, 0.07), (24.0, -5.0, 18.0, 9.0, 0.05), (32.0, -45.0, 0.0, 10.0, 0.04),
@@ -69,10 +71,14 @@ BUMPS = {
 
 @dataclass(frozen=True)
 class Texture:
-    """One person's random maps: the smooth field of `RANDOM` and white noise (2, TILE, TILE, TILE), in (z, y, x)."""
+    """One person's random maps: the smooth field of `RANDOM` and white noise (2, TILE, TILE, TILE), in (z, y, x).
+
+    `strength` multiplies all maps, those that people share too; 0: tissues without texture.
+    """
 
     smooth: SmoothField
     noise: Array
+    strength: float = 1.0
 
     def tile(self, thickness_mm: float) -> Array:
         """The fine part (2, TILE, TILE, TILE), averaged over slices of this thickness along z; periodic."""
@@ -88,15 +94,21 @@ class Texture:
         spectrum = fft.rfftn(self.noise, axes=(1, 2, 3)) * weight.astype(np.float32)
         return np.asarray(fft.irfftn(spectrum, s=self.noise.shape[1:], axes=(1, 2, 3)), np.float32)
 
-    def smooth_at(self, head_mm: Points) -> NDArray[np.float64]:
-        """The maps (4, ...) in the order of `MAPS` without their fine part, at (3, ...) mm from the head's centre."""
-        y = np.clip(head_mm[1] / 100, -1, 1)
-        shared = [SLOPE_PER_100_MM[name] * y + _bumps(name, head_mm) for name in MAPS[2:]]
-        return np.stack([*_mixed(self.smooth.at(head_mm)), *shared])
+    def smooth_at(self, head_mm: Points, template_mm: Points) -> NDArray[np.float64]:
+        """The maps (4, ...) in the order of `MAPS` without their fine part.
+
+        `head_mm`, `template_mm` (3, ...): the same points, from the head's centre and in the embedded head.
+        """
+        from_centre = template_mm - HEAD_CENTRE_MM.reshape(3, *[1] * (template_mm.ndim - 1))
+        y = np.clip(from_centre[1] / 100, -1, 1)
+        shared = [SLOPE_PER_100_MM[name] * y + _bumps(name, from_centre) for name in MAPS[2:]]
+        return self.strength * np.stack([*_mixed(self.smooth.at(head_mm)), *shared])
 
     def fine_sampler(self, thickness_mm: float) -> Callable[[Array], Array]:
         """A function from points (3, n, Y, X), mm from the head's centre, to the random maps' fine part (2, ...)."""
-        wrapped = np.pad(_mixed(self.tile(thickness_mm)), [(0, 0), *[(0, 1)] * 3], mode="wrap")
+        wrapped = np.pad(
+            np.float32(self.strength) * _mixed(self.tile(thickness_mm)), [(0, 0), *[(0, 1)] * 3], mode="wrap"
+        )
         tile = torch.from_numpy(np.ascontiguousarray(wrapped.transpose(1, 2, 3, 0))).permute(3, 0, 1, 2)[None]
 
         def sample(head_mm: Array) -> Array:

@@ -113,7 +113,7 @@ IDLE_IN_PREPROCESSING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     *((option, VOLUMES, SIMULATED) for option in (
         "--n_train=2", "--n_val=2", "--n_test=2", "--people=P", "--matrix=64", "--protocol_A=0.3T-T1w",
         "--protocol_B=3T-T1w", "--nifti", "--anatomy=N", "--deformation=0.5", "--ventricles=2.0", "--sulci_mm=0.5",
-        "--lesions=wmh", "--faults=noise",
+        "--age=70.0", "--lesions=wmh", "--faults=noise",
         *(f"--{name}_{domain}={value}" for domain in "AB"
           for name, value in {
               "tr": 9000.0, "te": 100.0, "ti": 1.0, "flip": 1.0, "thickness": 1.0, "partial_fourier": 1.0,

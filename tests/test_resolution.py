@@ -33,9 +33,7 @@ def _phantom(matrix: int) -> Scanner:
     still = replace(head.shape, matrix=np.eye(3), displacement=SmoothField(np.zeros((3, 11, 11, 11)), 40.0))
     geometry = ScanGeometry(Pose(np.zeros(3), np.zeros(3)), matrix, 5.0, np.array([-5.0, 0.0]), (0.0, 0.0))
     anatomy = Anatomy(fractions, affine, known_centre_mm=HEAD_CENTRE_MM)
-    scanner = Scanner(replace(head, shape=still), geometry, anatomy)
-    scanner.maps[:], scanner.smooth_maps[:] = 0, 0  # no texture: white matter is the same everywhere
-    return scanner
+    return Scanner(replace(head, shape=still, texture=replace(head.texture, strength=0.0)), geometry, anatomy)
 
 
 def _edge_mm(scanner: Scanner, protocol: Protocol, *, along_phase: bool) -> float:
