@@ -47,7 +47,7 @@ MAD_TO_SIGMA = 1.4826  # of a normal distribution
 RIM = 0.02  # of the longer side: how far beyond the foreground the result reaches, as noise hides the dim scalp
 SUBJECTS, SLICES_EACH = 16, 12  # training slices that the map and the filter are fitted to, at most, per domain
 BANDS = 256  # of one cycle per head each
-LARGEST_GAIN = 3.0
+LARGEST_GAIN = 1.3  # and its inverse the smallest: more would raise what the denoising left of the noise
 
 
 def _air(mask: Mask) -> Mask:
