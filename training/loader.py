@@ -94,16 +94,16 @@ def load(
         generator=torch.Generator(),  # otherwise it would draw from torch's global generator at every resume
         pin_memory=device.type == "cuda",
     )
-    for found in _loaded(loader):
+    for found in _loaded(loader, workers):
         if isinstance(found, UserError):
             raise found
         yield dataset.prepare(found.to(device)) if isinstance(found, RawBatch) else found
 
 
-def _loaded(loader: DataLoader[object]) -> Iterator[Any]:
+def _loaded(loader: DataLoader[object], workers: int = 0) -> Iterator[Any]:
     """The loader's items. Raises torch's RuntimeError also for a worker that died while it sent a batch."""
     with needs_shared_memory(WITHOUT_WORKERS):
-        rehearse(LOCKS * (loader.num_workers + 1) if loader.num_workers else 0)
+        rehearse(LOCKS * (workers + 1) if workers else 0)
         items = iter(loader)
     while True:
         try:
