@@ -100,10 +100,10 @@ def load(
         yield dataset.prepare(found.to(device)) if isinstance(found, RawBatch) else found
 
 
-def _loaded(loader: DataLoader[object], workers: int = 0) -> Iterator[Any]:
+def _loaded(loader: DataLoader[object], n_workers: int = 0) -> Iterator[Any]:
     """The loader's items. Raises torch's RuntimeError also for a worker that died while it sent a batch."""
     with needs_shared_memory(WITHOUT_WORKERS):
-        rehearse(LOCKS * (workers + 1) if workers else 0)
+        rehearse(LOCKS * (n_workers + 1) if n_workers else 0)
         items = iter(loader)
     while True:
         try:
