@@ -90,7 +90,7 @@ def write_report(
         _restoration(record)
         _explanations(record, definitions)
         tags.footer("For research only, not for diagnosis.")
-    path.write_text(page.render(), encoding="utf-8")
+    path.write_text(page.render(), encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
 
 
 def _facts(facts: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from util.processes import ALONE, Processes
+from util.shared_memory import needs_shared_memory
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -72,7 +73,8 @@ def _in_workers(
     workers: int,
 ) -> dict[int, Result]:
     # spawn, not fork: forked processes inherit the locks of numerical libraries' threads
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+    with needs_shared_memory("--workers 1"):
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
     running: dict[Future[Result], int] = {}
     results: dict[int, Result] = {}
     try:

@@ -103,7 +103,7 @@ def test_every_case_reports_its_figures(tmp_path: Path) -> None:
     assert found["train"]["s_per_step"] > found["infer"]["s_per_step"]
     assert found["load"]["slices_per_s_warm"] > found["load"]["slices_per_s_cold"] > 0
     assert found["simulate"]["slices"] > 200 and found["simulate"]["s_per_subject"] > 0
-    assert found["start"]["slices"] == 3000 and 0 < found["start"]["sampling_s"] < found["start"]["start_s"] < 60
+    assert found["start"]["slices"] == 3000 and 0 < found["start"]["sampling_s"] < found["start"]["start_s"]
     old = tmp_path / "old.jsonl"
     old.write_text(done.stdout, encoding="utf-8")
     again = run(*arguments, "--cases=infer", "--compare", str(old), "--", *SMALL)

@@ -31,10 +31,10 @@ def refusal(root: Path, text: str | bytes) -> str:
     """What reading this text as a manifest is refused with, after the file's name."""
     path = root / MANIFEST_NAME
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UserError) as caught:
         read_manifest(root)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 20  # of the processor, however busy the machine is
     message = str(caught.value)
     assert message.startswith(f"{path}: ") and "\n" not in message and len(message) < 400, message
     return message.removeprefix(f"{path}: ")

@@ -11,6 +11,7 @@ from multiprocessing import connection
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data.batch import Batch
@@ -20,8 +21,11 @@ from data.unaligned_dataset import UnalignedMaskDataset
 from training.signals import ignore_in_worker
 from util.errors import UserError
 from util.processes import ALONE, Processes
+from util.shared_memory import needs_shared_memory, no_shared_memory, rehearse
 
 DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?: is killed by signal: (\w[^.]*))?")
+WITHOUT_WORKERS = "--num_threads 0"
+LOCKS = 8  # of shared memory, at most, that a worker's queues and events take
 EXIT_S = 5.0  # longest wait for a worker whose connection broke to be seen as ended
 REASONS = {  # by signal: what probably ended a worker
     "SIGKILL": "the system most likely ran out of memory",
@@ -36,12 +40,14 @@ class _Requests(Dataset[object]):
     A UserError is returned as a value, because the DataLoader would bury its message in a traceback.
     """
 
-    def __init__(self, dataset: UnalignedMaskDataset, *, raw: bool) -> None:
+    def __init__(self, dataset: UnalignedMaskDataset, *, raw: bool, shared: bool) -> None:
         self.load = dataset.raw if raw else dataset.__getitems__
+        self.shared = shared  # whether another process gets the batch
 
     def __getitems__(self, draws: Draws) -> Batch | RawBatch | UserError:
         try:
-            return self.load(draws)
+            found = self.load(draws)
+            return found._map(_shared) if self.shared else found
         except UserError as error:
             return error
         except MemoryError:
@@ -80,7 +86,7 @@ def load(
     """
     raw = device.type != "cpu"
     loader = DataLoader(
-        _Requests(dataset, raw=raw),
+        _Requests(dataset, raw=raw, shared=workers > 0),
         batch_sampler=_Parts(batches, processes),  # type: ignore[arg-type]  # one request per batch: `__getitems__`
         collate_fn=_unchanged,
         num_workers=workers,
@@ -88,15 +94,17 @@ def load(
         generator=torch.Generator(),  # otherwise it would draw from torch's global generator at every resume
         pin_memory=device.type == "cuda",
     )
-    for found in _loaded(loader):
+    for found in _loaded(loader, workers):
         if isinstance(found, UserError):
             raise found
         yield dataset.prepare(found.to(device)) if isinstance(found, RawBatch) else found
 
 
-def _loaded(loader: DataLoader[object]) -> Iterator[Any]:
+def _loaded(loader: DataLoader[object], n_workers: int = 0) -> Iterator[Any]:
     """The loader's items. Raises torch's RuntimeError also for a worker that died while it sent a batch."""
-    items = iter(loader)
+    with needs_shared_memory(WITHOUT_WORKERS):
+        rehearse(LOCKS * (n_workers + 1) if n_workers else 0)
+        items = iter(loader)
     while True:
         try:
             yield next(items)
@@ -114,6 +122,14 @@ def _loaded(loader: DataLoader[object]) -> Iterator[Any]:
             cause = signal.strsignal(-dead.exitcode) if dead.exitcode < 0 else None
             how = f"is killed by signal: {cause}. " if cause else "exited unexpectedly"
             raise RuntimeError(f"DataLoader worker (pid {dead.pid}) {how}") from error
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    """The tensor in shared memory. A queue would put it there too, but if there is no room it loses the batch."""
+    try:
+        return tensor.share_memory_()
+    except RuntimeError as error:
+        raise no_shared_memory(str(error).rpartition(": ")[2], WITHOUT_WORKERS) from error
 
 
 def load_one(dataset: UnalignedMaskDataset, draws: Draws, device: torch.device) -> Batch:

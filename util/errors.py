@@ -11,6 +11,10 @@ from util.standard_streams import lossy_streams
 
 MOST_CHARACTERS = 1000  # of a message; longer ones are cut in the middle
 USER_ERROR_STATUS = 2  # argparse's own status for a bad command line
+ON_WINDOWS = (
+    "this needs Linux, or macOS, where it is untested; "
+    "on Windows use WSL 2 (`wsl --install`, then the same commands inside it)"
+)
 
 
 class UserError(ValueError):
@@ -36,10 +40,13 @@ def warn(text: str) -> None:
 def run_cli(main: Callable[[Sequence[str]], int | None], program: str) -> None:
     """Run `main(argv)` and exit with its status; a UserError becomes one line on stderr and status 2.
 
-    Ctrl-C ends the process by SIGINT, without a traceback, unless `main` handles it.
+    Ctrl-C ends the process by SIGINT, without a traceback, unless `main` handles it. On Windows it says what is
+    supported: file locks, signals and process groups work otherwise there.
     """
     with lossy_streams():
         try:
+            if sys.platform == "win32":
+                raise UserError(ON_WINDOWS)
             status = main(sys.argv[1:]) or 0
         except UserError as error:
             print(f"{program}: error: {error}", file=sys.stderr)

@@ -16,10 +16,13 @@ PART = ".part"  # suffix of files that are still being written
 
 @contextmanager
 def replace_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file (UTF-8, newlines as written) that replaces `path` if the block ends without an error."""
+    """Open a text file (UTF-8, newlines as written) that replaces `path` if the block ends without an error.
+
+    Bytes of file names that are not UTF-8, as Python reads them, are written as `\\udcff` and the like.
+    """
     text = io.StringIO(newline="")
     yield text
-    replace_files({path: lambda file: file.write(text.getvalue().encode("utf-8"))})
+    replace_files({path: lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace"))})
 
 
 def replace_files(writers: Mapping[Path, Writer], keep: Mapping[Path, Path] | None = None) -> None:

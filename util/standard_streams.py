@@ -1,4 +1,7 @@
-"""Standard output and error that never raise: with a full disk or a closed pipe, only their text is lost."""
+"""Standard output and error that never raise: with a full disk or a closed pipe, only their text is lost.
+
+What the terminal's encoding lacks, as a file name that is not UTF-8, is written as an escape.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,14 @@ class _Lossy:
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text)
+            try:
+                return self._stream.write(text)
+            except UnicodeEncodeError:
+                encoding = self._stream.encoding or "ascii"
+                self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         except OSError:
             self._discard()
-            return len(text)
+        return len(text)
 
     def flush(self) -> None:
         try:
