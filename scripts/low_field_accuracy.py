@@ -42,7 +42,7 @@ class Case:
     snr: float | None = None
     bias: float | None = None
     bits: int = 16
-    subjects: int = 4
+    subjects: int = 2
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,9 @@ CASES = [
     (Case("same-contrast", 96, snr=6.0), (96,)),
     (Case("same-contrast", 96, bias=0.0), (96,)),
     (Case("same-contrast", 96, bias=0.2), (96,)),
-    (Case("same-contrast", 128), (128, 96)),
+    (Case("same-contrast", 128), (128,)),
     (Case("same-contrast", 224), (224, 96)),
-    (Case("same-contrast", 224, snr=22.0), (224,)),
-    (Case("m4raw-to-3T", 256), (224, 96)),
-    (Case("same-contrast", 224, "0.064T-T1w"), (224,)),
-    (Case("same-contrast", 224, "0.055T-T2w"), (224,)),
+    (Case("m4raw-to-3T", 256), (224,)),
     (Case("same-contrast", 224, "0.055T-T1w"), (224,)),
 ]
 
@@ -148,11 +145,11 @@ def line(case: Case, load_size: int, row: Row) -> str:
     )
 
 
-def of_volume(path: Path, load_size: int = 224) -> str:
-    """A row for a volume of a scanner; in its air, noise of one channel is Rayleigh distributed."""
+def of_volume(path: Path) -> str:
+    """A row for a volume of a scanner, at its own size; in its air, noise of one channel is Rayleigh distributed."""
     volume = np.asarray(nibabel.load(path).dataobj, np.float32)  # type: ignore[attr-defined]
     images, masks, (bottom, top) = _slices(volume, 16)
-    noise = estimate_noise(images, masks, preprocess="pad_and_resize", load_size=load_size)
+    noise = estimate_noise(images, masks, preprocess="none", load_size=0)
     bias = estimate_field(images, masks, np.zeros(len(images), np.int64))
     air = volume[~find_head(volume, SLICE_AXIS, path.name).mask]
     in_air = "blank" if (air == 0).mean() > 0.1 else f"{2 * np.sqrt((air**2).mean() / 2) / (top - bottom):.3f}"

@@ -29,7 +29,7 @@ STEPS = {
     "pta_hybrid": ("gan", 3, ("--pool_size=0", "--batch_size=5", "--n_epochs_refine=1")),
     "refine": ("refine", 3, ("--pool_size=0", "--batch_size=5", "--n_epochs_refine=2")),
     "hungarian": ("gan", 3, ("--sgp_match=batch", "--syn_form=cos", "--pool_size=0")),
-    "wgangp": ("gan", 5, ("--gan_mode=wgangp", "--pool_size=0", "--lf_bias=.1", "--lf_noise=.1", "--batch_size=3")),
+    "wgangp": ("gan", 5, ("--gan_mode=wgangp", "--pool_size=0", "--lf_bias=.1", "--lf_noise=auto", "--batch_size=3")),
     "sgp": ("sgp", 3, ("--sgp_batch_size=5",)),
     "lsc": ("lsc", 3, ("--lsc_batch_size=5",)),
 }  # fmt: skip

@@ -6,8 +6,9 @@
 3. The spectrum of the quietest patches, less what they still hold of anatomy, which is extrapolated from somewhat less
    quiet ones. At low frequencies, where anatomy cannot be told from noise, noise is taken to be white.
 4. Noise of that spectrum is resized as slices are, which gives its level and band in the network's input.
+5. Where pixels are coarse, folds and texture look like noise even in quiet patches. If the air is real and has less
+   noise, that level is taken. Often it is not: windows cut it off, masks and scanners blank it.
 
-Air is not used: windows cut it off, masks and scanners blank it, and its noise has another distribution and spectrum.
 How close the estimates come: docs/low_field.md.
 """
 
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from data.transforms import to_network
 from models.low_field import FILLED
@@ -38,6 +40,15 @@ LOWEST_MEAN = 1 + (1 - LOWEST) * np.log(1 - LOWEST) / LOWEST  # of exponentially
 PLATEAU = (0.35, 0.6)  # radii between which noise is measured for the frequencies below
 CUT = 0.1  # beyond the measured k-space there is less power than this, relative to the least within
 INSIDE = 0.95  # part of a pixel that must be head after a resampling
+AIR = (0.7, 0.9, 0.97)  # quantiles of the air; the window cuts only lower ones off
+AIR_SPREAD = 0.58  # from the first to the second, in deviations of one channel: 0.59 for one coil, 0.57 for four
+AIR_TAIL = (
+    0.65,
+    1.1,
+)  # from the second to the third, in spreads: 0.85 for one coil, 0.82 for four; else it is not real
+AIR_MARGIN = 4  # pixels around the mask that are no air yet
+FEWEST_AIR = 1000  # pixels
+LEAST_AIR = 0.1  # air with less noise than this, relative to the head, has been filtered
 DRAWN = 8  # slices of noise that are drawn to see what resizing makes of it
 
 FloatArray = NDArray[np.floating]
@@ -72,6 +83,7 @@ def estimate_noise(
 
     Args: images: (N, H, W) in [0, 1], as stored; masks: (N, H, W). preprocess, load_size: as for `to_network`.
     """
+    in_air = _air_noise(images, masks)
     images = np.where(masks, 2 * images - 1, -1)
     first = _spectra(images, masks, FINE_PATCH if min(images.shape[1:]) >= FINE_SIDE else PATCH)
     if first is None:
@@ -84,7 +96,21 @@ def estimate_noise(
     density = _density(spectra)
     if not density.mean() > 0:
         return None
+    if in_air is not None and LEAST_AIR**2 < in_air**2 / density.mean() < 1:
+        density = density * (in_air**2 / density.mean())
     return _in_network(density, cut.shape[1:], images.shape[1:], preprocess, load_size)
+
+
+def _air_noise(images: FloatArray, masks: NDArray[np.bool_]) -> float | None:
+    """Deviation of one channel's noise in [-1, 1], from the air; None if it is blank, or not distributed like noise."""
+    air = ~ndimage.binary_dilation(masks, np.ones((1, 3, 3), bool), iterations=AIR_MARGIN)
+    air &= images.any(1, keepdims=True) & images.any(2, keepdims=True)  # padding is none
+    if air.sum() < FEWEST_AIR:
+        return None
+    low, middle, high = np.quantile(images[air], AIR)
+    if not 0 < low < middle or not AIR_TAIL[0] < (high - middle) / (middle - low) < AIR_TAIL[1]:
+        return None
+    return 2 * float(middle - low) / AIR_SPREAD
 
 
 def _spectra(images: FloatArray, masks: NDArray[np.bool_], side: int) -> _Spectra | None:
