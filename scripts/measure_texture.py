@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -41,7 +42,7 @@ Pixel = tuple[float, float]
 
 CLINICAL = replace(HIGH_T2W, thickness_mm=4.0, resolution_mm=0.6, phase_mm=0.8, snr_wm=18.0)
 SEED, MATRIX = 0, 400
-SIMULATED = ("colin27", "head_05", "head_09")  # three people with ventricles of different size
+SIMULATED = ("colin27", "head_06", "head_09")  # three people with ventricles of different size
 SLICES = (0.56, 0.77)  # of a real volume, counted from below: from the ventricles' bodies to above them
 LEVELS_MM = (16.0, 44.0)  # the same in the template
 SCALP_MM, ERODED_MM, LEAST_MM2 = 16.0, 1.5, 100.0
@@ -209,18 +210,19 @@ def draw(path: Path, real: dict[str, Measured], simulated: dict[str, Measured]) 
                 axis.set_axis_off()
                 axis.set_title(name, fontsize=9)
     histogram, curve = figure.add_subplot(grid[2, :3]), figure.add_subplot(grid[2, 3:])
+    dashes = dict(zip(simulated, ("-", "--", ":"), strict=True))
     for name, found in (real | simulated).items():
-        style = {"color": "black", "lw": 1.2} if name in simulated else {"lw": 1.2}
+        style: dict[str, Any] = {"color": "black", "ls": dashes[name]} if name in simulated else {}
         density, edges = np.histogram(found.flat[found.head], bins=120, range=(0, 3), density=True)
-        histogram.plot((edges[1:] + edges[:-1]) / 2, density, label=name, **style)
+        histogram.plot((edges[1:] + edges[:-1]) / 2, density, lw=1.2, label=name, **style)
         power, frequency, _ = spectrum(found.flat, found.mask, found.pixel_mm)
         ring = (frequency / 0.025).astype(int).ravel()
         radial = np.bincount(ring, power.ravel()) / np.maximum(np.bincount(ring), 1)
-        curve.loglog((np.arange(2, 30) + 0.5) * 0.025, radial[2:30], label=name, **style)
+        curve.loglog((np.arange(2, 30) + 0.5) * 0.025, radial[2:30], lw=1.2, label=name, **style)
     histogram.set_xlabel("intensity in the head, relative to white matter")
     histogram.legend(fontsize=8)
     curve.set_xlabel("cycles per mm")
-    curve.set_ylabel("power in white matter, mm$^2$")
+    curve.set_title("power in white matter, mm$^2$", fontsize=9, y=0.92)
     figure.subplots_adjust(left=0.05, right=0.995, top=0.97, bottom=0.06, wspace=0.05, hspace=0.13)
     figure.savefig(path, dpi=80)
     plt.close(figure)
