@@ -16,7 +16,10 @@ from simulation.hyperintensities import Hyperintensity, draw_hyperintensity, ven
 from simulation.limits import OLDEST, YOUNGEST
 from util.errors import UserError
 
-VENTRICLES_ML = (6.0, 75.0)  # of the smallest and largest of the shipped heads: those of the youngest and the oldest
+VENTRICLES_ML = (
+    6.0,
+    75.0,
+)  # of the youngest and the oldest, as `lateral_ventricles` finds them, without thin horns [I]
 SPREAD_YEARS = 10.0  # of the age about the one that the ventricles suggest (standard deviation) [I]
 # Relative change of a parameter over 30 years [M]: white matter's T1 and T2 grow, cortex's T1 shrinks, iron collects.
 MIDDLE, SPAN = 50.0, 30.0
