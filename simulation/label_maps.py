@@ -17,32 +17,44 @@ from scipy import ndimage
 from preprocessing.geometry import spacing_mm, to_ras
 from preprocessing.nifti import NIFTI_SUFFIXES, affine_of
 from preprocessing.nifti_file import open_nifti, read_voxels
-from simulation.anatomy import EMBEDDED, TISSUES, Anatomy, by_voxel, load_anatomy
+from simulation.anatomy import EMBEDDED, FURTHER, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
 from util.errors import UserError
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-# Numbers of FreeSurferColorLUT.txt [V2, docs/facts.md section 7], left and right together. Nuclei
-# and brain stem, which are mixtures in the embedded map, get its mean grey fraction there, to the nearest 0.05 [C];
-# vessels and choroid plexus count as the tissue that they resemble in T2w [I].
+# Numbers of FreeSurferColorLUT.txt [V2, docs/facts.md section 7], left and right together; from 502 on those of CHARM,
+# as in the training label maps of SynthSeg, where 136, 137, 163 and 164 are choroid plexus [I, by their neighbours].
+# Nuclei are mixtures by their iron as in `heads.py`; perivascular spaces and choroid plexus count as fluid [I].
 _FRACTIONS: dict[tuple[int, ...], dict[str, float]] = {
     (4, 5, 14, 15, 24, 43, 44, 72, 122, 257): {"csf": 1.0},  # ventricles, CSF
-    (30, 31, 62, 63): {"csf": 1.0},  # vessel (perivascular space), choroid plexus
-    (259,): {"csf": 1.0},  # eye fluid, number of samseg
+    (30, 31, 62, 63, 136, 137, 163, 164): {"csf": 1.0},  # vessel (perivascular space), choroid plexus
+    (259, 506): {"csf": 1.0},  # eye fluid of samseg, eye
     (3, 42, 8, 47, 172, 183, 184): {"gm": 1.0},  # cortex of cerebrum and cerebellum, vermis
-    (11, 17, 18, 26, 50, 53, 54, 58, 80, 81, 82): {"gm": 1.0},  # caudate, hippocampus, amygdala, accumbens, non-WM hypo
-    (9, 10, 48, 49, 12, 51): {"gm": 0.75, "wm": 0.25},  # thalamus, putamen
-    (13, 16, 28, 52, 60, 174, 267): {"gm": 0.2, "wm": 0.8},  # pallidum, brain stem, ventral DC, pons
+    (17, 18, 26, 53, 54, 58, 80, 81, 82): {"gm": 1.0},  # hippocampus, amygdala, accumbens, non-WM hypo
+    (11, 50): {"gm": 0.625, "dgm": 0.375},  # caudate
+    (12, 51): {"gm": 0.5, "dgm": 0.5},  # putamen
+    (13, 52): {"dgm": 0.875, "wm": 0.125},  # pallidum
+    (9, 10, 48, 49): {"gm": 0.625, "wm": 0.25, "dgm": 0.125},  # thalamus
+    (28, 60): {"gm": 0.125, "wm": 0.625, "dgm": 0.25},  # ventral DC
+    (16, 174, 267, 512): {"gm": 0.25, "wm": 0.75},  # brain stem, pons, spinal cord
     (2, 41, 7, 46, 34, 66, 85, 126, 192, 251, 252, 253, 254, 255): {"wm": 1.0},  # also chiasm, cord, corpus callosum
     (29, 61): {"gm": 0.5, "wm": 0.5},  # "undetermined", a few voxels
+    (25, 57): {"wmh": 1.0},  # lesion, left and right
     (77, 78, 79): {"wmh": 1.0},  # WM hypointensities in T1w; the number of WMH in WMH-SynthSeg too
-    (121, 129, 165, 915): {"bone": 1.0},
-    (916,): {"bone": 0.5, "fat": 0.5},  # cancellous bone
+    (502, 514): {"blood": 1.0},  # artery, vein
+    (530,): {"wm": 0.5, "csf": 0.5},  # optic nerve in its sheath
+    (121, 129, 165, 515, 915): {"bone": 1.0},
+    (516, 916): {"bone": 0.5, "fat": 0.5},  # cancellous bone
     (125, 131): {"fat": 1.0},
     (118, 119, 120, 123, 124, 127, 132, 258, 907, 908, 909, 911): {"soft": 1.0},  # skin, muscle, rest of the head
+    (507, 508, 511): {"soft": 1.0},  # muscle and fat, eye muscle, skin
+    (509,): {"soft": 0.625, "csf": 0.375},  # mucosa
     (130, 262): {},  # air, sinus
 }
+FLESH = 507  # muscle and fat in one: what lies close under the skin is fat
+SKIN_MM, FAT_MM = 2.0, 4.0  # thickness of the skin, and of the fat under it [I]
+BELOW_BRAIN_MM = 20.0  # a head ends this far below the grey matter, at the skull base: scans do not cover the neck
 _RANGES = {  # parcellations: first and last number, inclusive
     (1000, 1035): "gm",
     (2000, 2035): "gm",
@@ -77,7 +89,7 @@ def read_anatomy(path: Path) -> Anatomy:
 
     Three kinds of files: a fraction map of `save_anatomy` (.npz); a NIfTI of fractions (X, Y, Z, 6) in the order of
     `TISSUES`, each in [0, 1], the rest to 1 being air; a NIfTI of labels (X, Y, Z) from FreeSurfer, SynthSeg or
-    SynthSR, whose skull and scalp are grown if missing. Voxels of any size.
+    SynthSR, whose skull and scalp are grown if missing and whose neck is cut off. Voxels of any size.
 
     Returns: the anatomy with axes closest to RAS, in the mm coordinates of the file.
     Raises: UserError naming the file: unreadable, no orientation, wrong dimensions, NaN, fractions below 0 or with a
@@ -110,16 +122,51 @@ def from_labels(labels: NDArray, affine: NDArray[np.float64], source: str) -> An
     used = {name for mixture in mixtures.values() for name in mixture or {}}
     if not used & {"gm", "wm"}:
         raise UserError(f"{source}: no label of grey or white matter, need a brain")
-    tissues = (*TISSUES, "wmh") if "wmh" in used else TISSUES
+    tissues = tuple(name for name in TISSUES + FURTHER + LESIONS if name in used or name in TISSUES)
     columns = [mixture or {} for mixture in mixtures.values()]
     table = np.array([[column.get(name, 0.0) for column in columns] for name in tissues], np.float32)
-    fractions = table[:, where.reshape(labels.shape)]
+    codes = where.reshape(labels.shape)
+    if used & set(OUTSIDE):
+        grey = [number for number, column in enumerate(columns) if column.get("gm") == 1.0]
+        codes, affine = _without_neck(codes, affine, grey, [*mixtures].index(0) if 0 in mixtures else None)
+    fractions = table[:, codes]
     _checked(Anatomy(fractions, affine, tissues), source)
     if not used & set(OUTSIDE):
         fractions, affine = _with_head(fractions, affine)
+    elif FLESH in mixtures:
+        _add_fat(fractions, codes == [*mixtures].index(FLESH), np.array(spacing_mm(affine)))
     for fraction in fractions:
         ndimage.gaussian_filter(fraction, EDGE_VOXELS, output=fraction, mode="nearest")
     return Anatomy(by_voxel(fractions), affine, tissues)
+
+
+def _without_neck(
+    codes: NDArray, affine: NDArray[np.float64], grey: list[int], air: int | None
+) -> tuple[NDArray, NDArray[np.float64]]:
+    """Codes (X, Y, Z) and affine of the box around the head that ends at the skull base.
+
+    `grey` are the codes of pure grey matter, `air` that of air.
+    """
+    head = codes != air if air is not None else np.ones(codes.shape, bool)
+    ends = [np.flatnonzero(head.any(tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
+    low = np.array([max(int(first) - 2, 0) for first, _ in ends])
+    planes = np.flatnonzero(np.isin(codes, grey).any((0, 1)))
+    if len(planes):
+        low[2] = max(low[2], int(planes[0] - np.ceil(BELOW_BRAIN_MM / spacing_mm(affine)[2])), 0)
+    high = [int(last) + 3 for _, last in ends]
+    shifted = affine.copy()
+    shifted[:3, 3] += affine[:3, :3] @ low
+    return codes[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], shifted
+
+
+def _add_fat(fractions: Volume, flesh: Mask, spacing: NDArray[np.float64]) -> None:
+    """Turn flesh close under the skin into fat, in place."""
+    around = np.pad(fractions.sum(0) > 0, ((1, 1), (1, 1), (0, 1)))
+    around = np.pad(around, ((0, 0), (0, 0), (1, 0)), mode="edge")
+    depth = ndimage.distance_transform_edt(around, sampling=spacing)[1:-1, 1:-1, 1:-1]
+    fatty = flesh & (depth < SKIN_MM + FAT_MM) & (depth > SKIN_MM)
+    fractions[TISSUES.index("fat")][fatty] = 1
+    fractions[TISSUES.index("soft")][fatty] = 0
 
 
 def _mixture(label: int) -> dict[str, float] | None:

@@ -276,4 +276,35 @@ def test_atrophy_default_and_limits(coarse: Anatomy) -> None:
 
 
 def test_lesion_names_are_no_tissues() -> None:
-    assert not set(LESIONS) & set(TISSUES) and len(LABELS) == 1 + len(TISSUES) + len(LESIONS)
+    assert not set(LESIONS) & set(TISSUES) and len(set(LABELS.values())) == 1 + len(TISSUES) + len(LESIONS)
+
+
+def test_whole_heads_of_the_label_maps_that_the_people_come_from() -> None:
+    """Numbers of CHARM: a head of 2.5 mm voxels with a long neck, an artery, an optic nerve and a lesion."""
+    labels = np.zeros((90, 90, 120), np.int16)
+    spacing = (2.5, 2.5, 2.5)
+    centre = np.array([112.0, 112.0, 200.0])
+    for number, radius in ((511, 92), (507, 89), (515, 78), (516, 75), (515, 73), (24, 70), (CORTEX, 66), (WHITE, 60)):
+        labels[ball(labels.shape, spacing, centre, radius)] = number
+    neck = ball((90, 90, 1), spacing, np.array([112.0, 112.0, 0.0]), 40)
+    labels[:, :, :60] = np.where(neck & (labels[:, :, :60] == 0), 507, labels[:, :, :60])
+    for number, place in ((502, 30), (514, 32), (530, 34), (25, 36), (136, 38), (506, 40), (508, 42), (509, 44)):
+        labels[place : place + 2, 44:47, 79:82] = number
+    anatomy = from_labels(labels, np.diag([*spacing, 1.0]), "labels")
+    assert anatomy.tissues == (*TISSUES, "blood", "wmh")
+    assert anatomy.fraction("blood").sum() > 10 and anatomy.fraction("wmh").sum() > 5
+    assert anatomy.fractions.shape[3] < 90 and anatomy.affine[2, 3] > 80, "the neck is cut off"
+    brain_mm = anatomy.affine[2, 3] + 2.5 * np.flatnonzero((anatomy.brain > 0.5).any((0, 1)))[0]
+    assert brain_mm - anatomy.affine[2, 3] == pytest.approx(20, abs=6)
+    x = int((112 - anatomy.affine[0, 3]) / 2.5)
+    across = anatomy.fractions[:, x, :, int((200 - anatomy.affine[2, 3]) / 2.5)]
+    outermost = [int(np.flatnonzero(across[TISSUES.index(name)] > 0.4)[-1]) for name in ("gm", "bone", "fat", "soft")]
+    assert outermost == sorted(outermost) and len(set(outermost)) == 4, "skin over fat over bone over brain"
+
+
+def test_nuclei_of_label_maps_have_iron() -> None:
+    labels = brain_labels((40, 40, 40), (4.0, 4.0, 4.0))
+    labels[20:23, 20:23, 14:16] = 13
+    anatomy = from_labels(labels, np.diag([4.0, 4.0, 4.0, 1.0]), "labels")
+    assert anatomy.tissues == (*TISSUES, "dgm") and anatomy.fraction("dgm").max() > 0.5
+    assert anatomy.label_numbers[-1] == LABELS["gm"]
