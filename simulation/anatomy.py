@@ -1,12 +1,14 @@
-"""A head as tissue fractions per voxel, and the embedded head (Colin27, see NOTICE).
+"""A head as tissue fractions per voxel, and the files that hold one.
 
 `label_maps.py` reads other heads; `atrophy.py` and `lesions.py` modify any head.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+import lzma
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -26,8 +28,11 @@ LABELS = {
 }
 HEAD_CENTRE_MM = np.array([0.0, -17.0, 12.0])  # of the embedded head, in template mm
 CENTRE_ABOVE_BRAIN_MM = 4.0  # height of HEAD_CENTRE_MM above the centre of the embedded brain's bounding box
-EMBEDDED = Path(__file__).with_name("colin27.npz")
-STEPS = 24  # fractions are stored as multiples of 1/24: exact for halves and thirds, compresses well
+MAPS = Path(__file__).with_name("maps")  # of the people that are shipped, see `heads.py`
+EMBEDDED = MAPS / "colin27.npz"
+STEPS = 24  # a fraction map's fractions are multiples of 1/24: exact for halves and thirds, compresses well
+PACKED_STEPS = 4  # a shipped head's are multiples of 1/4
+PACKING = [{"id": lzma.FILTER_LZMA2, "preset": 6, "nice_len": 24, "mf": lzma.MF_BT4, "depth": 6, "lc": 4, "pb": 0}]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,23 +122,73 @@ def save_anatomy(path: Path, anatomy: Anatomy) -> None:
     np.savez_compressed(path, steps=steps.astype(np.uint8), levels=np.uint8(STEPS), affine=anatomy.affine)
 
 
-@cache
+@dataclass(frozen=True, eq=False)
+class HeadFile:
+    """What a shipped head's file holds: the number of every voxel's row (Z, Y, X) in `table`, and where the head lies.
+
+    `table` (rows, 8) has the fractions of `TISSUES + FURTHER` in units of 1 / `PACKED_STEPS`; `affine`, `to_template`,
+    `centre_mm` and `level_error_mm` are those of the `Anatomy`.
+    """
+
+    codes: NDArray[np.uint8]
+    table: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+    to_template: NDArray[np.float64]
+    centre_mm: NDArray[np.float64]
+    level_error_mm: float
+
+    def anatomy(self) -> Anatomy:
+        """The head.
+
+        Raises:
+            ValueError: the parts do not fit together.
+        """
+        tissues = TISSUES + FURTHER
+        if self.table.ndim != 2 or self.table.shape[1] != len(tissues):
+            raise ValueError(f"its table is {self.table.shape}")
+        if self.table.sum(1, dtype=int).max() > PACKED_STEPS or self.codes.max() >= len(self.table):
+            raise ValueError("its fractions sum to more than 1, or voxels have no row")
+        rows = np.divide(self.table, np.float32(PACKED_STEPS), dtype=np.float32)
+        fractions = rows[self.codes.ravel()].reshape(*self.codes.shape, len(tissues)).transpose(3, 2, 1, 0)
+        return Anatomy(fractions, self.affine, tissues, self.centre_mm, self.to_template, self.level_error_mm)
+
+
+def save_head(path: Path, head: HeadFile) -> None:
+    """Write a head; equal content gives equal bytes."""
+    packed = lzma.compress(np.ascontiguousarray(head.codes).tobytes(), filters=PACKING)
+    others = {field.name: getattr(head, field.name) for field in fields(head) if field.name != "codes"}
+    shape = np.array(head.codes.shape, np.int32)
+    np.savez(path, packed=np.frombuffer(packed, np.uint8), shape=shape, **others)
+
+
 def load_anatomy(path: Path = EMBEDDED) -> Anatomy:
-    """Read a fraction map; it is cached, so do not write to it.
+    """Read a shipped head or a fraction map; the last two are cached, so do not write to them.
 
     Raises:
         UserError: not a readable map, or fractions that sum to more than 1.
     """
+    return _loaded(path)
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: Path) -> Anatomy:
     try:
         with np.load(path, allow_pickle=False) as content:
+            if "packed" in content:
+                return _head_file(content).anatomy()
             steps, per_unit = content["steps"], int(content["levels"])
             affine = content["affine"].astype(np.float64)
-    except (OSError, EOFError, KeyError, ValueError, TypeError, BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, TypeError, BadZipFile, lzma.LZMAError) as error:
         raise UserError(f"{path}: not a tissue-fraction map ({error})") from error
     if steps.ndim != 4 or len(steps) != len(TISSUES) or steps.sum(0, dtype=np.uint16).max() > per_unit:
         raise UserError(f"{path}: expected {len(TISSUES)} tissue fractions (6, X, Y, Z) that sum to at most 1")
     by_voxel_steps = np.ascontiguousarray(steps.transpose(3, 2, 1, 0))
     fractions = np.divide(by_voxel_steps, np.float32(per_unit), dtype=np.float32).transpose(3, 2, 1, 0)
-    if path != EMBEDDED:
-        return Anatomy(fractions, affine)
-    return Anatomy(fractions, affine, known_centre_mm=HEAD_CENTRE_MM, to_template=np.eye(4), level_error_mm=0.0)
+    return Anatomy(fractions, affine)
+
+
+def _head_file(content: Mapping[str, NDArray]) -> HeadFile:
+    """The arrays of `save_head`."""
+    codes = np.frombuffer(lzma.decompress(content["packed"].tobytes()), np.uint8)
+    table, *places = (content[key] for key in ("table", "affine", "to_template", "centre_mm"))
+    return HeadFile(codes.reshape(content["shape"]), table, *places, float(content["level_error_mm"]))

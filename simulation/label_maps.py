@@ -17,7 +17,7 @@ from scipy import ndimage
 from preprocessing.geometry import spacing_mm, to_ras
 from preprocessing.nifti import NIFTI_SUFFIXES, affine_of
 from preprocessing.nifti_file import open_nifti, read_voxels
-from simulation.anatomy import EMBEDDED, FURTHER, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
+from simulation.anatomy import FURTHER, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
 from util.errors import UserError
 
 Volume = NDArray[np.float32]
@@ -87,9 +87,9 @@ MAX_VALUES = 2 * MAX_VOXELS  # of a map of fractions; bounds the memory
 def read_anatomy(path: Path) -> Anatomy:
     """Read a head for the simulator; it is cached, so do not write to it.
 
-    Three kinds of files: a fraction map of `save_anatomy` (.npz); a NIfTI of fractions (X, Y, Z, 6) in the order of
-    `TISSUES`, each in [0, 1], the rest to 1 being air; a NIfTI of labels (X, Y, Z) from FreeSurfer, SynthSeg or
-    SynthSR, whose skull and scalp are grown if missing and whose neck is cut off. Voxels of any size.
+    Three kinds of files: a fraction map of `save_anatomy` or a shipped head (.npz); a NIfTI of fractions (X, Y, Z, 6)
+    in the order of `TISSUES`, each in [0, 1], the rest to 1 being air; a NIfTI of labels (X, Y, Z) from FreeSurfer,
+    SynthSeg or SynthSR, whose skull and scalp are grown if missing and whose neck is cut off. Voxels of any size.
 
     Returns: the anatomy with axes closest to RAS, in the mm coordinates of the file.
     Raises: UserError naming the file: unreadable, no orientation, wrong dimensions, NaN, fractions below 0 or with a
@@ -97,7 +97,7 @@ def read_anatomy(path: Path) -> Anatomy:
     """
     name = path.name.lower()
     if name.endswith(".npz"):
-        return load_anatomy() if path.resolve() == EMBEDDED.resolve() else _checked(load_anatomy(path), str(path))
+        return _checked(load_anatomy(path), str(path))
     if not name.endswith(NIFTI_SUFFIXES):
         raise UserError(f"{path}: need a .npz, .nii or .nii.gz file")
     values, affine = _read(path)

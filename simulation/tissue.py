@@ -70,7 +70,7 @@ _T2_MS = {
     "fat": (85, 85, 85, 85, 60),
     "bone": (0.5, 0.5, 0.5, 0.5, 0.5),
     "soft": (47, 47, 47, 47, 40),
-    "dgm": (102, 90, 57, 38.8, 21),
+    "dgm": (102, 90, 60, 38.8, 21),
     "blood": (250, 250, 200, 100, 40),
 }
 # T2* in ms. gm: 90 exp(-0.142 B0), wm: 64 exp(-0.132 B0), Pohmann 2016 [V2; the 64 mT end is extrapolated, I]; csf
@@ -84,7 +84,7 @@ _T2STAR_MS = {
     "fat": (58, 58, 58, 58, 45),
     "bone": (0.4, 0.4, 0.4, 0.4, 0.4),
     "soft": (30, 30, 30, 30, 25),
-    "dgm": (87, 73, 42, 26.5, 13),
+    "dgm": (86, 73, 42, 26.5, 13),
     "blood": (125, 125, 100, 50, 20),
 }
 _BY_FIELD: dict[str, Mapping[str, Sequence[float]]] = {"t1_ms": _T1_MS, "t2_ms": _T2_MS, "t2star_ms": _T2STAR_MS}
@@ -92,7 +92,7 @@ _BY_FIELD: dict[str, Mapping[str, Sequence[float]]] = {"t1_ms": _T1_MS, "t2_ms":
 # wm and gm, blood 0.85 [I].
 _PD = {"csf": 1.0, "gm": 0.82, "wm": 0.70, "fat": 1.0, "bone": 0.05, "soft": 1.0, "dgm": 0.76, "blood": 0.85}
 # Share of blood that leaves a slice between pulses: nearly all of it in arteries and sinuses, less at their walls [I].
-_FLOW = {"blood": 0.85}
+_FLOW = {"blood": 0.9}
 
 # Lesions (docs/facts.md section 1.5).
 # A lesion is white matter with this fraction of free water in fast exchange: relaxation rates and proton density mix

@@ -24,10 +24,18 @@ Array = NDArray[np.float64]
 def coarse() -> Anatomy:
     """The embedded head at 2 mm, its origin moved: everything is quick, and nothing may rely on the embedded affine."""
     embedded = load_anatomy()
-    even = embedded.fractions[:, :180, :216, :180].reshape(len(TISSUES), 90, 2, 108, 2, 90, 2)
+    even = embedded.fractions[:, :180, :216, :180].reshape(len(embedded.tissues), 90, 2, 108, 2, 90, 2)
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
     affine[:3, 3] = embedded.affine[:3, 3] + 0.5 + [100, -50, 30]
-    return Anatomy(by_voxel(even.mean((2, 4, 6))), affine)
+    return Anatomy(by_voxel(even.mean((2, 4, 6))), affine, embedded.tissues)
+
+
+def six_fractions(anatomy: Anatomy) -> NDArray[np.float32]:
+    """Fractions (X, Y, Z, 6) for a NIfTI file: deep grey matter counts as grey, blood as soft tissue."""
+    six = anatomy.fractions[: len(TISSUES)].copy()
+    six[TISSUES.index("gm")] += anatomy.fraction("dgm")
+    six[TISSUES.index("soft")] += anatomy.fraction("blood")
+    return np.moveaxis(six, 0, -1)
 
 
 def ball(shape: tuple[int, int, int], spacing: tuple[float, float, float], centre_mm: Array, radius: float) -> Array:
@@ -154,16 +162,18 @@ def test_label_maps_that_are_none(tmp_path: Path) -> None:
 
 
 def test_fraction_maps_keep_their_fractions(tmp_path: Path, coarse: Anatomy) -> None:
-    values = np.moveaxis(coarse.fractions, 0, -1)
+    values = six_fractions(coarse)
     flipped = coarse.affine @ np.diag([-1.0, -1.0, 1.0, 1.0])
     flipped[:3, 3] = (coarse.affine @ [values.shape[0] - 1, values.shape[1] - 1, 0, 1])[:3]
     again = read_anatomy(save(tmp_path / "lps.nii.gz", values[::-1, ::-1], flipped))
-    assert np.allclose(again.affine, coarse.affine) and np.allclose(again.fractions, coarse.fractions, atol=1e-6)
+    assert np.allclose(again.affine, coarse.affine) and np.allclose(
+        np.moveaxis(again.fractions, 0, -1), values, atol=1e-6
+    )
     assert again.centre_mm == pytest.approx(coarse.centre_mm)
 
 
 def test_fraction_maps_that_are_none(tmp_path: Path, coarse: Anatomy) -> None:
-    values = np.moveaxis(coarse.fractions, 0, -1)[::2, ::2, ::2]
+    values = six_fractions(coarse)[::2, ::2, ::2]
     affine = coarse.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
     for name, wrong, match in (
         ("more", values * 1.5, "largest sum in a voxel 1.5"),
@@ -182,13 +192,15 @@ def test_fraction_maps_that_are_none(tmp_path: Path, coarse: Anatomy) -> None:
 def test_centre_of_the_embedded_head_is_the_rule_for_others(coarse: Anatomy) -> None:
     embedded = load_anatomy()
     assert np.array_equal(embedded.centre_mm, HEAD_CENTRE_MM)
-    assert Anatomy(embedded.fractions, embedded.affine).centre_mm == pytest.approx(HEAD_CENTRE_MM, abs=1.5)
+    assert Anatomy(embedded.fractions, embedded.affine, embedded.tissues).centre_mm == pytest.approx(
+        HEAD_CENTRE_MM, abs=1.5
+    )
     assert coarse.centre_mm == pytest.approx(HEAD_CENTRE_MM + np.array([100, -50, 30]), abs=2.5)
 
 
 def test_centre_needs_a_brain(coarse: Anatomy) -> None:
     with pytest.raises(UserError, match="centre of its head is unknown"):
-        _ = Anatomy(np.zeros_like(coarse.fractions), coarse.affine).centre_mm
+        _ = Anatomy(np.zeros_like(coarse.fractions), coarse.affine, coarse.tissues).centre_mm
 
 
 def test_any_anatomy_is_sliced_about_its_own_centre(coarse: Anatomy) -> None:
@@ -240,7 +252,7 @@ def test_lateral_ventricles_are_the_two_in_the_white_matter(coarse: Anatomy) -> 
     sides = (np.argwhere(found) * 2 + coarse.affine[:3, 3] - coarse.centre_mm)[:, 0]
     assert 0.3 < (sides > 0).mean() < 0.7
     with pytest.raises(UserError, match="no lateral ventricles"):
-        lateral_ventricles(coarse.changed(coarse.fractions * np.float32([0, 1, 1, 1, 1, 1]).reshape(6, 1, 1, 1)))
+        lateral_ventricles(coarse.changed(coarse.fractions * np.float32([0, 1, 1, 1, 1, 1, 1, 1]).reshape(8, 1, 1, 1)))
 
 
 def test_ventricles_grow_with_the_amount_and_the_skull_stays(coarse: Anatomy) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulation.anatomy import LABELS, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
+from simulation.anatomy import FURTHER, LABELS, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
 from simulation.deformation import draw_shape
 from simulation.geometry import draw_geometry, slice_head
 from simulation.hyperintensities import Hyperintensity, draw_hyperintensity, load_shapes, ventricle_distance
@@ -18,10 +18,10 @@ from util.errors import UserError
 def coarse() -> Anatomy:
     """The embedded head at 2 mm: quick."""
     embedded = load_anatomy()
-    even = embedded.fractions[:, :180, :216, :180].reshape(len(TISSUES), 90, 2, 108, 2, 90, 2)
+    even = embedded.fractions[:, :180, :216, :180].reshape(len(embedded.tissues), 90, 2, 108, 2, 90, 2)
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
     affine[:3, 3] = embedded.affine[:3, 3] + 0.5
-    return Anatomy(by_voxel(even.mean((2, 4, 6))), affine)
+    return Anatomy(by_voxel(even.mean((2, 4, 6))), affine, embedded.tissues)
 
 
 def drawn(coarse: Anatomy, kind: str, count: int, seed: int = 0) -> tuple[Lesion | Hyperintensity, ...]:
@@ -33,8 +33,8 @@ def drawn(coarse: Anatomy, kind: str, count: int, seed: int = 0) -> tuple[Lesion
 )
 def test_lesions_take_their_place_from_the_tissue_they_replace(coarse: Anatomy, kind: str, rows: list[str]) -> None:
     ill = with_lesions(coarse, drawn(coarse, kind, 20 if kind == "wmh" else 2))
-    assert ill.tissues == (*TISSUES, *rows)
-    assert ill.label_numbers.tolist() == [*range(7), *(LABELS[name] for name in rows)]
+    assert ill.tissues == (*TISSUES, *FURTHER, *rows)
+    assert ill.label_numbers.tolist() == [*range(7), 2, 6, *(LABELS[name] for name in rows)]
     assert ill.fractions.min() >= 0 and np.allclose(ill.fractions.sum(0), coarse.fractions.sum(0), atol=1e-5)
     assert np.array_equal(ill.centre_mm, coarse.centre_mm)
     assert np.allclose(ill.brain + ill.fraction("csf"), coarse.brain + coarse.fraction("csf"), atol=1e-5)
@@ -116,7 +116,7 @@ def test_lesions_follow_the_seed_and_add_up(coarse: Anatomy) -> None:
     assert np.array_equal(with_lesions(coarse, first).fractions, with_lesions(coarse, again).fractions)
     assert not np.array_equal(first[0].centre_mm, other[0].centre_mm)
     both = with_lesions(with_lesions(coarse, drawn(coarse, "wmh", 5)), first)
-    assert both.tissues == (*TISSUES, "wmh", "infarct")
+    assert both.tissues == (*TISSUES, *FURTHER, "wmh", "infarct")
     assert np.allclose(both.fractions.sum(0), coarse.fractions.sum(0), atol=1e-5)
     assert np.array_equal(with_lesions(coarse, ()).fractions, coarse.fractions)
     assert drawn(coarse, "wmh", 0) == ()
@@ -130,10 +130,12 @@ def test_lesions_come_through_slicing(coarse: Anatomy) -> None:
         scan = draw_geometry(np.random.default_rng(1), anatomy, shape, matrix=48, thickness_mm=5.0)
         seen.append(slice_head(anatomy, shape, scan).fractions)
     healthy, sliced = seen
-    assert len(sliced) == len(TISSUES) + 2 and sliced[6:].max() > 0.5
+    assert len(sliced) == len(healthy) + 2 and sliced[ill.is_lesion].max() > 0.5
     assert np.allclose(sliced.sum(0), healthy.sum(0), atol=1e-4)
     fine_ml = 5.0 * (240 / sliced.shape[-1]) ** 2 / 1e3
-    assert sliced[6].sum() * fine_ml == pytest.approx(ill.fraction("tumour").sum() * 8 / 1e3, rel=0.1)
+    assert sliced[ill.tissues.index("tumour")].sum() * fine_ml == pytest.approx(
+        ill.fraction("tumour").sum() * 8 / 1e3, rel=0.1
+    )
 
 
 def test_refusals(coarse: Anatomy) -> None:
@@ -142,7 +144,7 @@ def test_refusals(coarse: Anatomy) -> None:
     for count in (-1, 1000):
         with pytest.raises(UserError, match="must be between 0 and"):
             drawn(coarse, "wmh", count)
-    empty = coarse.changed(coarse.fractions * np.float32([1, 0, 1, 1, 1, 1]).reshape(6, 1, 1, 1))
+    empty = coarse.changed(coarse.fractions * np.float32([1, 0, 1, 1, 1, 1, 1, 1]).reshape(8, 1, 1, 1))
     with pytest.raises(UserError, match="no possible position"):
         drawn(empty, "infarct", 1)
 

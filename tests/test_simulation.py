@@ -17,7 +17,7 @@ from scipy import ndimage
 from skimage.morphology import convex_hull_image
 
 from data.folder.manifest import read_manifest
-from simulation.anatomy import LABELS, TISSUES, Anatomy, load_anatomy, save_anatomy
+from simulation.anatomy import FURTHER, LABELS, TISSUES, Anatomy, load_anatomy, save_anatomy
 from simulation.benchmark import Benchmark, plan_scans, template, write_benchmark, write_scan
 from simulation.deformation import draw_shape, rotation
 from simulation.extent import CROPPED
@@ -45,7 +45,7 @@ from util.errors import UserError
 
 MATRIX = 48
 SMALL = Benchmark(find_preset("paper"), n_train=1, n_val=1, n_test=0, seed=5, bits=16, matrix=32)
-CSF, GM, WM, FAT, BONE, SOFT = range(6)
+CSF, GM, WM, FAT, BONE, SOFT, DGM = range(7)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def scan() -> Scan:
 
 def test_fractions_are_partial_volumes(anatomy: Anatomy) -> None:
     fractions = anatomy.fractions
-    assert fractions.shape == (len(TISSUES), 181, 217, 181) and fractions.dtype == np.float32
+    assert fractions.shape == (len(TISSUES + FURTHER), 181, 217, 181) and fractions.dtype == np.float32
     assert fractions.min() >= 0 and fractions[:, ::2, ::2, ::2].sum(0).max() <= 1 + 1e-5
     grey, white, fluid = fractions[GM], fractions[WM], fractions[CSF]
     litres = {name: float(fractions[number].sum()) / 1e6 for number, name in enumerate(TISSUES)}
@@ -78,7 +78,7 @@ def test_ventricles_deep_grey_and_closed_skull(anatomy: Anatomy) -> None:
         return anatomy.fractions[:, i - 1 : i + 2, j - 1 : j + 2, k - 1 : k + 2].mean((1, 2, 3))
 
     assert at(-8, 15, 14)[CSF] > 0.8, "frontal horn of the lateral ventricle"
-    assert at(-24, 4, 2)[GM] > 0.5, "putamen"
+    assert at(-24, 4, 2)[GM] + at(-24, 4, 2)[DGM] > 0.5 and at(-24, 4, 2)[DGM] > 0.2, "putamen"
     assert at(-26, -20, 30)[WM] > 0.9, "corona radiata"
     open_space = anatomy.fractions[BONE, :, :, 95:150] < 0.35
     component, _ = ndimage.label(open_space)

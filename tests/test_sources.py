@@ -172,12 +172,12 @@ def table_after(document: str, heading: str) -> list[list[str]]:
     ("heading", "time"), [("### 1.1 T1", "t1_ms"), ("### 1.2 T2", "t2_ms"), ("### 1.3 T2*", "t2star_ms")]
 )
 def test_relaxation_times_are_those_of_the_simulator(heading: str, time: str) -> None:
-    tissues = ("white matter", "grey matter", "CSF", "fat", "muscle, skin", "bone")
-    names = dict(zip(tissues, ("wm", "gm", "csf", "fat", "soft", "bone"), strict=True))
+    tissues = ("white matter", "grey matter", "CSF", "fat", "muscle, skin", "bone", "pallidum", "blood")
+    names = dict(zip(tissues, ("wm", "gm", "csf", "fat", "soft", "bone", "dgm", "blood"), strict=True))
     rows = table_after("docs/facts.md", heading)
     assert [row[0] for row in rows] == list(tissues)
     for name, *values in rows:
-        used = [getattr(tissues_at(b0_t)[names[name]], time) for b0_t in FIELDS_T]
+        used = [getattr(tissues_at(b0_t, None, (names[name],))[names[name]], time) for b0_t in FIELDS_T]
         assert [float(value) for value in values] == pytest.approx(used), name
 
 

@@ -1,6 +1,4 @@
-"""Derive the embedded anatomy, a tissue-fraction map, from the Colin27 average head (run once; the result is shipped).
-
-    python scripts/derive_anatomy.py --head ch2.nii.gz --brain ch2bet.nii.gz --out simulation/colin27.npz
+"""Tissue fractions of the Colin27 average head, for `derive_heads.py`.
 
 Colin27 (Holmes et al., JCAT 1998;22:324) is the mean of 27 T1-weighted scans of one man at 1 mm, so its intensities
 show partial volume with hardly any noise. Fractions are piecewise linear between neighbouring class intensities: CSF,
@@ -9,21 +7,12 @@ GM, WM inside the cranium; bone, soft tissue, fat outside; bone and fat (marrow)
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_multiotsu
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from simulation.anatomy import TISSUES, Anatomy, save_anatomy
-from util.errors import UserError, run_cli
+from simulation.anatomy import TISSUES
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -187,23 +176,3 @@ def derive(head: Volume, brain: Volume) -> NDArray[np.float32]:
     for name in parts:
         parts[name] = parts[name] * (1 - eyes) + eyes * float(name == "csf")
     return np.stack([parts[name] for name in TISSUES]).astype(np.float32)
-
-
-def main(argv: Sequence[str]) -> None:
-    """Read the two volumes, derive the fractions and write them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--head", type=Path, required=True, help="Colin27 whole head, NIfTI, 1 mm, RAS")
-    parser.add_argument("--brain", type=Path, required=True, help="the same, brain only")
-    parser.add_argument("--out", type=Path, required=True, help="fraction map to write (.npz)")
-    options = parser.parse_args(argv)
-    for flag, path in (("--head", options.head), ("--brain", options.brain)):
-        if not path.is_file():
-            raise UserError(f"{flag} {path}: no such file")
-    image = nibabel.Nifti1Image.from_filename(options.head)
-    head = image.get_fdata(dtype=np.float32)
-    brain = nibabel.Nifti1Image.from_filename(options.brain).get_fdata(dtype=np.float32)
-    save_anatomy(options.out, Anatomy(derive(head, brain), np.asarray(image.affine)))
-
-
-if __name__ == "__main__":
-    run_cli(main, "derive_anatomy.py")
