@@ -167,7 +167,7 @@ def main(argv: Sequence[str]) -> None:
 def save(path: Path, fractions: Volume, affine: Matrix, to_template: Matrix, level_error_mm: float) -> None:
     """Pack fractions (8, X, Y, Z) and write them."""
     codes, table = quantised(fractions)
-    low = whole_from(table[codes].any(-1))
+    low = whole_from(np.asarray(table[codes].any(-1)))
     placed = affine.copy()
     placed[2, 3] += low
     save_head(path, HeadFile(codes[low:], table, placed, to_template, HEAD_CENTRE_MM, level_error_mm))
@@ -191,8 +191,8 @@ def read(path: Path, template: Volume, template_affine: Matrix) -> Source:
     for name, numbers in NUMBERS.items():
         table[list(numbers)] = NUMBER[name]
     classes = table[labels]
-    numbers = [[n for name in names for n in NUMBERS[name] if n != CORD] for names in (BRAIN, WHITE)]
-    tissues = np.stack([np.isin(labels, of_tissue) for of_tissue in numbers]).astype(np.float32)
+    of_tissue = [[n for name in names for n in NUMBERS[name] if n != CORD] for names in (BRAIN, WHITE)]
+    tissues = np.stack([np.isin(labels, chosen) for chosen in of_tissue]).astype(np.float32)
     to_template = register(tissues, affine, template, template_affine)
     middles = np.array(ndimage.center_of_mass(labels > 0, labels, STRUCTURES))
     native = np.column_stack([middles, np.ones(len(middles))]) @ (to_template @ affine).T

@@ -39,7 +39,7 @@ def register(maps: Volume, affine: Matrix, template: Volume, template_affine: Ma
             if best is None or stage > 0 or cost < best[0]:
                 best = cost, found
     assert best is not None
-    return np.linalg.inv(best[1])
+    return np.asarray(np.linalg.inv(best[1]), np.float64)
 
 
 def rigid_part(to_template: Matrix, centre_mm: Matrix) -> Matrix:

@@ -75,7 +75,7 @@ def surface_depth(head: Mask, eyes: Mask, axis: tuple[float, float], voxel_mm: f
     new = known * radii + (1 - known) * np.maximum(new, 0)
     new += _clearance(new, eyes, axis, voxel_mm)
     x, y = np.indices(solid.shape[:2])
-    ahead, aside = y - axis[1], x - axis[0]
+    ahead, aside = np.asarray(y - axis[1]), np.asarray(x - axis[0])
     reach = np.hypot(ahead, aside)
     column = _column(ahead, aside)
     inside = np.empty(solid.shape, np.float32)

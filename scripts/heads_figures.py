@@ -5,7 +5,7 @@ python -m scripts.heads_figures --out docs/simulator
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def surface(anatomy: Anatomy, view: str) -> Image:
     return np.nan_to_num(np.clip(shade / np.linalg.norm(LIGHT), 0, 1)).astype(np.float32)
 
 
-def draw(panels: dict[str, tuple[Image, ...]], titles: Sequence[str], path: Path, dpi: int) -> None:
+def draw(panels: Mapping[str, tuple[Image, ...]], titles: Sequence[str], path: Path, dpi: int) -> None:
     """A row of panels for every person, `ACROSS` people side by side."""
     per_person, rows = len(titles), -(-len(panels) // ACROSS)
     figure, axes = plt.subplots(rows, ACROSS * per_person, figsize=(1.55 * ACROSS * per_person, 1.95 * rows))

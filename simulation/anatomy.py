@@ -190,5 +190,6 @@ def _loaded(path: Path) -> Anatomy:
 def _head_file(content: Mapping[str, NDArray]) -> HeadFile:
     """The arrays of `save_head`."""
     codes = np.frombuffer(lzma.decompress(content["packed"].tobytes()), np.uint8)
-    table, *places = (content[key] for key in ("table", "affine", "to_template", "centre_mm"))
-    return HeadFile(codes.reshape(content["shape"]), table, *places, float(content["level_error_mm"]))
+    table, affine, to_template, centre = (content[key] for key in ("table", "affine", "to_template", "centre_mm"))
+    error_mm = float(content["level_error_mm"])
+    return HeadFile(codes.reshape(content["shape"]), table, affine, to_template, centre, error_mm)
