@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simulation.anatomy import HEAD_CENTRE_MM, LABELS, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
+from simulation.anatomy import FURTHER, HEAD_CENTRE_MM, LABELS, LESIONS, TISSUES, Anatomy, by_voxel, load_anatomy
 from simulation.atrophy import lateral_ventricles, with_atrophy
 from simulation.deformation import MAX_AMOUNT, draw_shape
 from simulation.geometry import draw_geometry, slice_head
@@ -288,7 +288,8 @@ def test_atrophy_default_and_limits(coarse: Anatomy) -> None:
 
 
 def test_lesion_names_are_no_tissues() -> None:
-    assert not set(LESIONS) & set(TISSUES) and len(set(LABELS.values())) == 1 + len(TISSUES) + len(LESIONS)
+    assert not set(LESIONS) & {*TISSUES, *FURTHER}
+    assert len(set(LABELS.values())) == 1 + len(TISSUES) + len(LESIONS)  # those of FURTHER have numbers of the six
 
 
 def test_whole_heads_of_the_label_maps_that_the_people_come_from() -> None:
