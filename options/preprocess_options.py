@@ -301,7 +301,7 @@ def parse(argv: Sequence[str]) -> PreprocessOptions:
         const=DEFAULT_PRESET,
         metavar="PRESET",
         choices=tuple(PRESETS),
-        help=f"write the embedded paired benchmark instead of reading volumes; PRESET is one of {', '.join(PRESETS)} "
+        help=f"write the simulated paired benchmark instead of reading volumes; PRESET is one of {', '.join(PRESETS)} "
         f"[default: {DEFAULT_PRESET}]",
     )
     add_flags(parser, BenchmarkOptions)
