@@ -26,11 +26,11 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    # what scripts/demo.sh trains: slices of 96 px and small networks keep a step below a second on two processors
+    # what scripts/demo.sh trains: slices of 128 px and small networks keep a step at a second on two processors
     "demo": Preset(
-        "what scripts/demo.sh trains on simulated slices of 96 px, in some ten minutes on two processors",
+        "what scripts/demo.sh trains on simulated slices of 128 px, in some ten minutes on two processors",
         values={
-            "load_size": 96,
+            "load_size": 128,
             "level_crop": 0.0,  # simulated heads all show the same part of the body
             "sgp_input": 48,
             "sgp_patch": 12,
@@ -53,9 +53,9 @@ PRESETS: dict[str, Preset] = {
             "ndf": 16,
             "flip": True,
             "batch_size": 2,
-            "n_epochs": 1,
+            "n_epochs": 0,
             "n_epochs_decay": 1,
-            "n_epochs_refine": 4,
+            "n_epochs_refine": 6,
             "lr": 6e-4,
             "lf_noise": "auto",
             "lf_band": "auto",

@@ -7,8 +7,8 @@ source "$(dirname "$0")/setup.sh" requirements.txt
 
 OUT=${1:-demo_output}
 DATA=$OUT/data
-# options/presets.py has the rest: slices of 96 px and small networks keep a training step below a second
-SIMULATED=(--simulate --matrix 96 --n_train 24 --n_val 2 --n_test 12)
+# options/presets.py has the rest: slices of 128 px and small networks keep a training step at a second
+SIMULATED=(--simulate --matrix 128 --n_train 24 --n_val 2 --n_test 12)
 TRAIN=(train.py --preset demo --dataroot "$DATA" --checkpoints_dir "$OUT/checkpoints" --overwrite)
 
 echo "== 1/4 simulated data: 0.064 T and 3 T T2w, truth known (after $((SECONDS - started)) s)"

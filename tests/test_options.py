@@ -311,7 +311,7 @@ def test_a_damaged_record_of_options_is_compared_as_it_is(spoiled: dict[str, Any
 PLACES = ["--dataroot=D", "--checkpoints_dir=O", "--overwrite"]
 DEMO_SIZES = shlex.split(
     """
-    --load_size 96 --level_crop 0 --sgp_input 48 --sgp_patch 12 --sgp_width 128 --sgp_depth 3 --sgp_embedding 128
+    --load_size 128 --level_crop 0 --sgp_input 48 --sgp_patch 12 --sgp_width 128 --sgp_depth 3 --sgp_embedding 128
     --sgp_batch_size 32 --sgp_lr 5e-4
     """
 )
@@ -319,7 +319,7 @@ DEMO = shlex.split(
     """
     --model pta_hybrid --sgp_steps 1000 --lsc_features 8 --lsc_lr 3e-3 --lsc_steps 300
     --hybrid_width 128 --hybrid_depth 2 --hybrid_heads 4 --hybrid_mlp 256 --hybrid_features 8 --ndf 16
-    --flip --batch_size 2 --n_epochs 1 --n_epochs_decay 1 --n_epochs_refine 4 --lr 6e-4
+    --flip --batch_size 2 --n_epochs 0 --n_epochs_decay 1 --n_epochs_refine 6 --lr 6e-4
     --lf_noise auto --lf_band auto --lf_bias auto
     """
 )
