@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from simulation.ageing import ONSET, aged, draw_age, hyperintensities_of_age, ventricles_ml
-from simulation.anatomy import LABELS, TISSUES, Anatomy, by_voxel, load_anatomy
+from simulation.anatomy import LABELS, Anatomy, by_voxel, load_anatomy
 from simulation.benchmark import Benchmark, plan_scans, write_benchmark, write_scan
 from simulation.presets import HIGH_T1W, find_preset
 from simulation.tissue import draw_jitter, tissues_at
@@ -23,10 +23,10 @@ SMALL = Benchmark(find_preset("same-contrast"), n_train=1, n_val=0, n_test=1, se
 def coarse() -> Anatomy:
     """The embedded head at 2 mm: quick."""
     embedded = load_anatomy()
-    even = embedded.fractions[:, :180, :216, :180].reshape(len(TISSUES), 90, 2, 108, 2, 90, 2)
+    even = embedded.fractions[:, :180, :216, :180].reshape(-1, 90, 2, 108, 2, 90, 2)
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
     affine[:3, 3] = embedded.affine[:3, 3] + 0.5
-    return Anatomy(by_voxel(even.mean((2, 4, 6))), affine)
+    return Anatomy(by_voxel(even.mean((2, 4, 6))), affine, embedded.tissues)
 
 
 def test_large_ventricles_make_old_subjects(coarse: Anatomy) -> None:
@@ -35,7 +35,9 @@ def test_large_ventricles_make_old_subjects(coarse: Anatomy) -> None:
     ages = [draw_age(np.random.default_rng(seed), coarse) for seed in range(200)]
     assert 40 < np.mean(ages) < 65 and 6 < np.std(ages) < 14 and 20 <= min(ages) <= max(ages) <= 80
     assert ages[3] == draw_age(np.random.default_rng(3), coarse)
-    solid = coarse.changed(coarse.fractions * np.array([0, 1, 1, 1, 1, 1], np.float32).reshape(6, 1, 1, 1))
+    solid = coarse.changed(
+        coarse.fractions * np.array([name != "csf" for name in coarse.tissues], np.float32)[:, None, None, None]
+    )
     assert ventricles_ml(solid) is None and 20 <= draw_age(np.random.default_rng(0), solid) <= 80
     assert hyperintensities_of_age(np.random.default_rng(0), solid, 80.0) == ()
 
