@@ -14,7 +14,7 @@ from running import run
 
 from util import threads
 from util.processes import ALONE, Processes, set_threads
-from util.threads import COUNTS, WAITING, how_they_wait, sleep_while_waiting, usable_processors
+from util.threads import COUNTS, SPINS, WAITING, how_they_wait, sleep_while_waiting, usable_processors
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,8 +23,8 @@ def test_threads_sleep_unless_the_user_says_otherwise() -> None:
     environment: dict[str, str] = {}
     assert how_they_wait(environment) == "which spin while they wait"
     sleep_while_waiting(environment)
-    assert environment == {"OMP_WAIT_POLICY": "PASSIVE"}
-    assert how_they_wait(environment) == "which sleep while they wait"
+    assert environment == {"GOMP_SPINCOUNT": SPINS}
+    assert how_they_wait(environment) == "which soon sleep while they wait"
     for name in WAITING:
         environment = {name: "of the user"}
         sleep_while_waiting(environment)
@@ -49,7 +49,7 @@ print([line for line in open("/proc/self/maps") if "libgomp" in line][:1])
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=True)
     if "libgomp" not in done.stdout:
         pytest.skip("this torch has another OpenMP library than GCC's")
-    assert "GOMP_SPINCOUNT = '0'" in done.stderr, done.stderr
+    assert f"GOMP_SPINCOUNT = '{SPINS}'" in done.stderr, done.stderr
 
 
 def test_a_quota_counts_as_well_as_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +107,6 @@ def test_the_first_line_of_a_run_says_what_was_chosen(phantom: Path, tmp_path: P
     options = ("--name=run", "--no_html", "--cpu_threads=2")
     done = run("train.py", *train_arguments(phantom, tmp_path / "runs", "lsc", *options))
     assert done.status == 0, done.err
-    assert f", 2 threads {how_they_wait({'OMP_WAIT_POLICY': 'PASSIVE'})}), number format" in done.out
+    assert f", 2 threads {how_they_wait({'GOMP_SPINCOUNT': SPINS})}), number format" in done.out
     done = run("train.py", "--dataroot=D", "--cpu_threads=0")
     assert done.status == 2 and done.err == "train.py: error: --cpu_threads is 0, it must be at least 1\n"

@@ -10,18 +10,19 @@ from pathlib import Path
 # What a user may have set: OpenMP's own variable, and those of GCC's and of LLVM's and Intel's library
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # torch takes the first of them that is set
+SPINS = "10000"  # turns of GCC's OpenMP before a thread sleeps
 CGROUPS = Path("/sys/fs/cgroup")
 
 
 def sleep_while_waiting(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let OpenMP's threads sleep while they wait for each other. It has to be called before torch is imported.
+    """Let OpenMP's threads sleep soon while they wait for each other. It has to be called before torch is imported.
 
-    By default they spin. Beside another program a thread that spins keeps the processor from the very thread that it
-    waits for, until the system takes it away: a step then takes many times as long (docs/benchmarks/speed.md). What
-    the user has set about it stays.
+    By default they spin for long. Beside another program a thread that spins keeps the processor from the very thread
+    that it waits for, until the system takes it away: a step then takes many times as long. Threads that sleep at once
+    lose a third of the speed where nothing else runs (docs/benchmarks/speed.md). What the user has set about it stays.
     """
     if not any(name in environment for name in WAITING):
-        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        environment["GOMP_SPINCOUNT"] = SPINS
 
 
 def how_they_wait(environment: Mapping[str, str] = os.environ) -> str:
@@ -29,7 +30,7 @@ def how_they_wait(environment: Mapping[str, str] = os.environ) -> str:
     found = [f"{name}={environment[name]}" for name in WAITING if name in environment]
     if not found:
         return "which spin while they wait"
-    return "which sleep while they wait" if found == ["OMP_WAIT_POLICY=PASSIVE"] else f"with {', '.join(found)}"
+    return "which soon sleep while they wait" if found == [f"GOMP_SPINCOUNT={SPINS}"] else f"with {', '.join(found)}"
 
 
 def usable_processors(groups: Path = CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
