@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_multiotsu
 
+from scripts.head_surface import largest
 from simulation.anatomy import TISSUES
 
 Volume = NDArray[np.float32]
@@ -46,14 +47,6 @@ def closing(mask: Mask, radius_mm: float) -> Mask:
     pad = int(radius_mm) + 2
     padded = np.pad(mask, pad)
     return shrink(grow(padded, radius_mm), radius_mm)[pad:-pad, pad:-pad, pad:-pad]
-
-
-def largest(mask: Mask) -> Mask:
-    """Largest connected component (6-neighbourhood)."""
-    label, _ = ndimage.label(mask)
-    sizes = np.bincount(label.ravel())
-    sizes[0] = 0
-    return np.asarray(label == sizes.argmax())
 
 
 def head_region(head: Volume) -> Mask:
