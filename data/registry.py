@@ -13,4 +13,6 @@ if TYPE_CHECKING:
 DATASETS: dict[str, Lazy[UnalignedMaskDataset]] = {
     "unaligned_mask": Lazy("data.unaligned_dataset.UnalignedMaskDataset", UnalignedOptions),
     "unaligned": Lazy("data.unaligned_dataset.UnalignedDataset", UnalignedOptions),
+    "aligned": Lazy("data.aligned_dataset.AlignedDataset", UnalignedOptions),
 }
+PAIRED = frozenset({"aligned"})  # those whose slices of B are the truth of A's

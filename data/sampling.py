@@ -125,6 +125,15 @@ def shuffled_epoch(
     return _draws(a, near_level(p_b, p_a[a], tolerance, rng), p_a, p_b, rng)
 
 
+def paired_epoch(p: Floats, *, rng: np.random.Generator, serial: bool = False) -> Draws:
+    """One epoch of pairs that are known: item i of A with item i of B, in random order, or in file order if `serial`.
+
+    Args: p: (N,) levels of both.
+    """
+    order = np.arange(len(p)) if serial else rng.permutation(len(p))
+    return _draws(order, order, p, p, rng)
+
+
 def paired_evenly(pairs: Pairs, n_a: int, length: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
     """`length` of the pairs, at least one for each b: every b equally often, up to one, and A as evenly as they allow.
 

@@ -117,7 +117,7 @@ def _apart(one: float, other: float) -> float:
 
 def unlike_domains(dataset: UnalignedMaskDataset, volumes: Sequence[Placement]) -> str:
     """A sentence on how A's and B's training slices differ in scale and shape; empty if they do not."""
-    known, found = scales(volumes, "train"), list[str]()
+    known, found = {} if dataset.paired else scales(volumes, "train"), list[str]()
     if len(known) == len(DOMAINS):
         found += differences(known["A"], known["B"], ("A", "B"))
     source, target = dataset.folders

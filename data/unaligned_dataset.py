@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -14,11 +14,13 @@ from data import sampling
 from data.batch import Batch, Pairs
 from data.cache.packed_slices import PackedSlices
 from data.cache.slice_cache import SliceCache
+from data.folder.manifest import DOMAINS
 from data.raw_batch import RawBatch, RawGroup
 from data.sampling import Batches, Draws
 from data.transforms import TrainTransform, to_network
 from data.unaligned_options import UnalignedOptions
 from util.errors import UserError
+from util.problems import Problem
 
 LEVELS = "levels"  # a stage's kind of sampling: batches of distinct levels; any other kind is the shuffled epoch
 
@@ -28,13 +30,12 @@ class UnalignedMaskDataset(Dataset[Batch]):
 
     Options = UnalignedOptions
     gives_masks = True
+    paired = False  # whether B's slices are the truth of A's
 
     def __init__(self, cache: SliceCache, options: UnalignedOptions, *, split: str = "train", seed: int = 0) -> None:
         self.options, self.seed = options, seed
         source, target = ("A", "B") if options.direction == "AtoB" else ("B", "A")
-        self.A, self.B = cache.open(split, source), cache.open(split, target)
-        for folder in self.folders:
-            folder.truncate(options.max_dataset_size)
+        self.A, self.B = self.opened(cache, split, source, target)
         self.partners: Pairs | None = None
         self.transform = TrainTransform(
             preprocess=options.preprocess,
@@ -43,10 +44,32 @@ class UnalignedMaskDataset(Dataset[Batch]):
             flip=options.flip,
         )
 
+    @classmethod
+    def available(cls, cache: SliceCache, split: str) -> bool:
+        """Whether the folders of `split` exist."""
+        return all(cache.has(split, domain) for domain in DOMAINS)
+
+    def opened(self, cache: SliceCache, split: str, source: str, target: str) -> tuple[PackedSlices, PackedSlices]:
+        """The slices of A and B, at most --max_dataset_size each. Raises: UserError as `SliceCache.open`."""
+        both = cache.open(split, source), cache.open(split, target)
+        for folder in both:
+            folder.truncate(self.options.max_dataset_size)
+        return both
+
     @property
     def folders(self) -> tuple[PackedSlices, PackedSlices]:
         """Both domains' slices."""
         return self.A, self.B
+
+    def problems(self) -> list[Problem]:
+        """Files that cannot be used."""
+        return [problem for folder in self.folders for problem in folder.problems]
+
+    def exclude(self, problems: Iterable[Problem]) -> None:
+        """Leave out the slices that `problems` name. Raises: UserError if no slice is left in a folder."""
+        named = list(problems)
+        for folder in self.folders:
+            folder.exclude(named)
 
     def check_sizes(self) -> None:
         """Raise UserError if `--preprocess none` meets slices of different sizes."""

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from models.cycle_gan_options import CycleGANOptions
 from models.lsc_options import LSCOptions
+from models.pix2pix_options import Pix2PixOptions
 from models.pta_options import PTAOptions
 from models.sgp_options import SGPOptions
+from models.supervised_options import SupervisedOptions
 from util.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 MODELS: dict[str, Lazy[BaseModel]] = {
     "pta_hybrid": Lazy("models.pta_model.PTAModel", PTAOptions),
     "cycle_gan": Lazy("models.cycle_gan_model.CycleGANModel", CycleGANOptions),
+    "pix2pix": Lazy("models.pix2pix_model.Pix2PixModel", Pix2PixOptions),
+    "supervised": Lazy("models.supervised_model.SupervisedModel", SupervisedOptions),
     "sgp": Lazy("models.sgp_model.SGPModel", SGPOptions),
     "lsc": Lazy("models.lsc_model.LSCModel", LSCOptions),
 }

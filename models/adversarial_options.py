@@ -1,4 +1,4 @@
-"""Options shared by all models with two generators and two discriminators."""
+"""Options that models with generators share: of the generator, of a discriminator's loss, of two directions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from models.base_options import OptimiserOptions
-from models.low_field_options import LowFieldOptions
+from models.low_field_options import NO_SCAN, LowFieldOptions, Strengths
 from models.networks import DiscriminatorOptions, GeneratorOptions
 from util.needs import chosen, positive
 from util.schema import flag
@@ -28,10 +28,19 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, LowFieldOptions, OptimiserOptions):
-    """Options of a model with two generators and two discriminators."""
+class SynthesisOptions(GeneratorOptions, OptimiserOptions):
+    """Options of a model with a generator G_AB."""
 
     can_synthesise: ClassVar = True
+
+    ema_beta: float = flag(
+        0.999, "decay of the averaged generators that test.py uses", group="optimisation", low=0, high=1
+    )
+
+
+@dataclass(frozen=True)
+class GANOptions(DiscriminatorOptions, SynthesisOptions):
+    """Options of a model whose generators are judged by discriminators."""
 
     gan_mode: str = flag("lsgan", "adversarial loss", group="loss", choices=GAN_MODES)
     real_label: float = flag(0.9, "soft label of real images", group="loss", low=0, high=1, needs=LABELLED)
@@ -40,9 +49,17 @@ class AdversarialOptions(DiscriminatorOptions, GeneratorOptions, LowFieldOptions
         10.0, "weight of wgangp's gradient penalty", group="loss", low=0, needs=chosen(gan_mode=("wgangp",))
     )
     pool_size: int = flag(50, "earlier syntheses kept for the discriminators; 0: none", group="loss", low=0)
-    ema_beta: float = flag(
-        0.999, "decay of the averaged generators that test.py uses", group="optimisation", low=0, high=1
-    )
+
+    @property
+    def strengths(self) -> Strengths:
+        """Noise and receive field that are added to images: none, unless the model has options for them."""
+        return NO_SCAN
+
+
+@dataclass(frozen=True)
+class AdversarialOptions(LowFieldOptions, GANOptions):
+    """Options of a model with two generators and two discriminators."""
+
     n_epochs_refine: int = flag(
         0,
         "epochs after all others in which G_AB alone learns, to restore b from the finished G_BA's fake_A",

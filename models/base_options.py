@@ -57,14 +57,18 @@ LR_POLICIES: dict[str, Callable[[OptimiserOptions, int], float]] = {
 class LengthOptions:
     """Length of training, the same flags for every model; and what must be known of a model before it is imported.
 
-    dataset_mode: what --dataset_mode is unless it is given. can_synthesise: whether the trained model makes images.
+    dataset_mode: what --dataset_mode is unless it is given. paired: whether the model learns from pairs, which only
+    --dataset_mode aligned has. can_synthesise: whether the trained model makes images.
     supports_BtoA: whether it can learn --direction BtoA. pretext_steps: by option, the steps that None stands for.
+    keeps: options whose own default belongs to what the model is; a preset leaves them as they are.
     """
 
     dataset_mode: ClassVar[str] = "unaligned_mask"
+    paired: ClassVar[bool] = False
     can_synthesise: ClassVar[bool] = False
     supports_BtoA: ClassVar[bool] = True
     pretext_steps: ClassVar[Mapping[str, StepsByDevice]] = {}
+    keeps: ClassVar[frozenset[str]] = frozenset()
 
     n_epochs: int = flag(
         100, "epochs; those at the first learning rate of --lr_policy linear", group="optimisation", low=0

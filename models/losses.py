@@ -146,6 +146,6 @@ def clip_loss(u: Tensor, v: Tensor, log_scale: Tensor, levels: Tensor | None = N
 
 
 def restoration_loss(restored: Tensor, original: Tensor) -> Tensor:
-    """L_LSC: E|R(C(b)) - b|, on high-field slices only. (N, 1, H, W) in [-1, 1] each."""
+    """L_LSC, E|R(C(b)) - b|, and the L1 distance of what G_AB restores to its truth. (N, 1, H, W) in [-1, 1] each."""
     _same_shape("restoration_loss", restored, original)
     return (restored - original).abs().mean()

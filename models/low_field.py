@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from data.batch import Batch
 from models.chance import drawn, normal, uniform
-from models.low_field_options import LowFieldOptions
+from models.low_field_options import Strengths
 
 TAPER = 0.25  # outer part of the measured k-space that rolls off: scanners filter it to reduce ringing
 FILLED = 1 - TAPER * 5 / 8  # share of the power of white noise that the roll-off leaves of a measured axis
@@ -22,6 +23,13 @@ WAVES_PER_SIDE = 1.0  # highest spatial frequency of a receive field: a head coi
 HIDING = 3.0
 
 
+class HasStrengths(Protocol):
+    """Options that tell how strong noise and receive field are."""
+
+    @property
+    def strengths(self) -> Strengths: ...
+
+
 class LowFieldScan:
     """Adds the noise and the receive field of a low-field scan to the images of one batch.
 
@@ -31,7 +39,7 @@ class LowFieldScan:
     it is in. Strength 0 changes nothing.
     """
 
-    def __init__(self, options: LowFieldOptions, batch: Batch) -> None:
+    def __init__(self, options: HasStrengths, batch: Batch) -> None:
         self._strengths, self._masks, self._keys = options.strengths, {"A": batch.mask_A, "B": batch.mask_B}, batch.key
 
     def on_fake(self, domain: str, image: Tensor) -> Tensor:

@@ -60,3 +60,6 @@ class Strengths:
     noise: float
     band: float
     bias: float
+
+
+NO_SCAN = Strengths(noise=0.0, band=1.0, bias=0.0)

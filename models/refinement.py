@@ -12,9 +12,9 @@ from torch import Tensor
 from data.batch import Batch
 from models.base_model import adam
 from models.gan_stage import GANStage
-from models.losses import cycle_loss, seg_loss, ssim_loss
 from models.low_field import LowFieldScan
-from models.passes import full, translate
+from models.passes import translate
+from models.restoration import hold_restoration
 from models.stage import Stage
 from models.update import StepContext, Update
 from util.errors import UserError
@@ -55,12 +55,9 @@ class RefineStage(Stage):
         with torch.no_grad():
             made, _ = translate(self.gan.averages.averaged["G_BA"], batch.B)
             fake_A = scan.on_fake("A", made)
-        rec_B, logits = translate(self.gan.G["B"], fake_A)
-        update.hold("cycle", w.cycle, cycle_loss(rec_B, batch.B))
-        if ratio := self.options.refine_ssim:
-            update.hold("1-ssim", w.cycle * ratio, ssim_loss(full(rec_B), batch.B, batch.mask_B))
-        if w.seg and logits is not None:
-            update.hold("seg", w.seg, seg_loss(logits, batch.mask_B))
+        weights = {"l1": w.cycle, "ssim": w.cycle * self.options.refine_ssim, "seg": w.seg}
+        restored = translate(self.gan.G["B"], fake_A)
+        hold_restoration(update, restored, batch.B, batch.mask_B, name="cycle", **weights)
         update.join()
 
     def step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:

@@ -12,16 +12,23 @@ class Preset:
     """Values by option; a model that lacks an option goes without it.
 
     adversarial: for models with generators alone; a pretext task by itself keeps its own length and batches.
+    of_model: what one model needs otherwise.
     """
 
     about: str
     values: Mapping[str, Any]
     adversarial: Mapping[str, Any] = field(default_factory=dict)
     dataset_mode: str | None = None  # None: the model's own
+    of_model: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def of(self, options: Collection[str]) -> dict[str, Any]:
-        """The values for a model with these options."""
-        values = {**self.values, **(self.adversarial if "netG" in options else {})}
+    def of(self, model: str, options: Collection[str]) -> dict[str, Any]:
+        """The values for a model with these options.
+
+        A model without refinement trains for as many epochs more, so that it sees as many images.
+        """
+        values = {**self.values, **(self.adversarial if "ema_beta" in options else {}), **self.of_model.get(model, {})}
+        if "n_epochs_refine" in values and "n_epochs_refine" not in options and "n_epochs_decay" in values:
+            values["n_epochs_decay"] += values["n_epochs_refine"]
         return {name: value for name, value in values.items() if name in options}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.cache.place import cache_folder, check_name
-from data.registry import DATASETS
+from data.registry import DATASETS, PAIRED
 from data.unaligned_options import UnalignedOptions
 from models import MODELS
 from models.older_runs import with_younger_options
@@ -33,7 +33,10 @@ LARGER_BATCHES = Need(
     lambda o: max(o.batch_size, BATCH) > getattr(o, "least_batch", 0),
     idle="below the least size of this model's batches (--sgp_batch_size, --lsc_batch_size)",
 )
-MEASURED = Need("an SGP or LSC to train", lambda o: getattr(o, "trains_sgp", False) or getattr(o, "trains_lsc", False))
+MEASURED = Need(
+    "an SGP or LSC to train, or pairs",
+    lambda o: any(getattr(o, name, False) for name in ("trains_sgp", "trains_lsc", "paired")),
+)
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,8 @@ def parse(argv: Sequence[str]) -> RunOptions:
     )
     chosen, _ = pick.parse_known_args(argv)
     preset = PRESETS[chosen.preset] if chosen.preset else Preset("", {})
-    dataset_mode = chosen.dataset_mode or preset.dataset_mode or MODELS[chosen.model].Options.dataset_mode
+    own = MODELS[chosen.model].Options
+    dataset_mode = chosen.dataset_mode or ("" if own.paired else preset.dataset_mode) or own.dataset_mode
     parser = CommandLine(
         prog="train.py",
         parents=[pick],
@@ -191,7 +195,7 @@ def _built(model: str, dataset_mode: str, values: Mapping[str, Any]) -> RunOptio
 
 def _with_preset(run: RunOptions, preset: Preset, typed: Mapping[str, Any]) -> RunOptions:
     """The run with the preset's values, but for options that are typed and those that would do nothing beside them."""
-    values = preset.of(run.together().fields())
+    values = preset.of(run.model, set(run.together().fields()) - MODELS[run.model].Options.keeps)
     while True:
         found = _built(run.model, run.dataset_mode, {**values, **typed})
         idle = idle_options(found.together()).keys() & values.keys() - typed.keys()
@@ -210,7 +214,12 @@ def _check_together(run: RunOptions) -> None:
         raise UserError(f"--micro_batch is '{train.micro_batch}', allowed are auto and whole numbers from 1")
     if train.continue_train and train.overwrite:
         raise UserError("--continue_train and --overwrite exclude each other")
-    if run.data.direction == "BtoA" and not MODELS[run.model].Options.supports_BtoA:
+    of_model = MODELS[run.model].Options
+    if of_model.paired != (run.dataset_mode in PAIRED):
+        allowed = ", ".join(name for name in DATASETS if (name in PAIRED) == of_model.paired)
+        why = "learns from pairs" if of_model.paired else "is not to see pairs"
+        raise UserError(f"--dataset_mode {run.dataset_mode}: {run.model} {why}, allowed is {allowed}")
+    if run.data.direction == "BtoA" and not of_model.supports_BtoA:
         raise UserError(f"--direction BtoA: {run.model} translates A to B only; swap the folders' roles for cycle_gan")
     if getattr(run.network, "norm", "") == "batch" and train.micro_batch not in ("auto", str(train.batch_size)):
         raise UserError("--norm batch needs whole batches: --micro_batch must be auto or the batch size")

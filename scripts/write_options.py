@@ -40,7 +40,7 @@ WHAT_IS_TRAINED: dict[str, tuple[str, Iterable[str], str]] = {
     "dataset_mode": (
         "the model's own",
         DATASETS,
-        "`unaligned_mask` hands foreground masks to the model, `unaligned` hides them",
+        "`unaligned_mask` hands foreground masks to the model, `unaligned` hides them, `aligned` gives pairs",
     ),
     "preset": ("none", PRESETS, "a set of options instead of the defaults, see below; an option that is typed wins"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -12,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import data.cache.slice_cache
 from data.folder.slice_folder import SliceFolder
-from data.folder.slices import slice_name, write_image, write_mask
+from data.folder.slices import read_image, slice_name, write_image, write_mask
+from models import MODELS
 
 SIDE = 32
 SMALL_SGP = [
@@ -62,6 +64,16 @@ def write_phantom(
     return root
 
 
+def write_truths(root: Path) -> Path:
+    """Beside every slice of A its truth, which is the slice with more contrast and no noise to speak of."""
+    for folder in (root / "trainA", root / "valA", root / "testA"):
+        truth = folder.with_name(f"{folder.name}_truth")
+        truth.mkdir()
+        for path in folder.glob("*.png"):
+            write_image(truth / path.name, np.clip(read_image(path) * 1.5 - 0.1, 0, 1), 8)
+    return root
+
+
 @pytest.fixture
 def phantom(tmp_path: Path) -> Path:
     """Two subjects of 6 (A) or 7 (B) slices in every split and domain, 32 x 32 pixels."""
@@ -90,9 +102,9 @@ def train_arguments(dataroot: Path, out: Path, model: str, *extra: str) -> list[
         small += [*SMALL_SGP, *([] if "--sgp_weights" in given else ["--sgp_steps=3", "--sgp_batch_size=4"])]
     if model in ("lsc", "pta_hybrid"):
         small += [*SMALL_LSC, *([] if "--lsc_weights" in given else ["--lsc_steps=3", "--lsc_batch_size=4"])]
-    if model in ("cycle_gan", "pta_hybrid"):
-        small += SMALL_NETWORKS
-    if given.get("--netG", "hybrid") != "hybrid":
+    fields = {field.name: field for field in dataclasses.fields(MODELS[model].Options)}
+    small += [flag for flag in SMALL_NETWORKS if flag[2:].partition("=")[0] in fields]
+    if "netG" in fields and given.get("--netG", fields["netG"].default) != "hybrid":
         small = [*(flag for flag in small if not flag.startswith("--hybrid")), "--ngf=4"]
     return [*common, *length, *small, *extra]
 

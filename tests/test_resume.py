@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
 import pytest
-from conftest import train_arguments, write_phantom
+from conftest import train_arguments, write_phantom, write_truths
 
+from models import MODELS
 from options.train_options import parse
 from programs.training import make_trainer
 from training.loop import Trainer
@@ -60,13 +62,15 @@ Run = Callable[..., dict[str, Any]]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Train pta_hybrid (3 SGP, 3 LSC, 8 adversarial and 4 refining steps) or another; gives the last checkpoint."""
     root = tmp_path_factory.mktemp("resume")
-    phantom = write_phantom(root / "phantom")
+    phantom = write_truths(write_phantom(root / "phantom"))
 
     def go(
         name: str, *extra: str, stop: Place | StopRequest | None = None, model: str = "pta_hybrid"
     ) -> dict[str, Any]:
         argv = [f"--name={name}", "--save_epoch_freq=100", *extra]
-        argv += ["--n_epochs_refine=1", "--pool_size=3"] if model != "lsc" else []
+        options = {field.name for field in fields(MODELS[model].Options)}
+        more = {"n_epochs_refine": 1, "pool_size": 3}
+        argv += [f"--{name}={value}" for name, value in more.items() if name in options]
         argv = train_arguments(phantom, root / "runs", model, *argv)
         with ExitStack() as held:
             trainer = make_trainer(parse(argv), argv, held)
@@ -129,6 +133,13 @@ def test_dropout_goes_on_where_it_was(run: Run, norm: str) -> None:
     run(f"dropout-{norm}-stopped", *options, model="cycle_gan", stop=("gan", 2))
     resumed = run(f"dropout-{norm}-stopped", *options, "--continue_train", "--num_threads=1", model="cycle_gan")
     assert resumed["sha256"] == whole["sha256"]
+
+
+@pytest.mark.parametrize("model", ["supervised", "pix2pix"])
+def test_models_with_one_generator_resume(run: Run, model: str) -> None:
+    whole = run(model, model=model)
+    run(f"{model}-stopped", model=model, stop=(model, 4))
+    assert run(f"{model}-stopped", "--continue_train", "--num_threads=1", model=model)["sha256"] == whole["sha256"]
 
 
 def test_a_batch_is_split_as_before(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from data.cache.slice_cache import SliceCache
 from data.folder.check import refuse_or_exclude, sort_problems, summary
 from data.folder.doubts import doubts
-from data.folder.manifest import DOMAINS, read_placements
+from data.folder.manifest import read_placements
 from data.registry import DATASETS
 from data.scale import unlike_domains
 from data.unaligned_dataset import UnalignedMaskDataset
@@ -32,16 +32,15 @@ def open_data(
     again = train.revalidate and processes.first
     cache = SliceCache(Path(train.dataroot), run.cache_dir, skip_bad=train.skip_bad, revalidate=again)
     dataset = dataset_class(cache, run.data, split="train", seed=train.seed)
-    has_unseen = all(cache.has("val", domain) for domain in DOMAINS)
+    has_unseen = dataset_class.load().available(cache, "val")
     unseen = dataset_class(cache, run.data, split="val", seed=train.seed) if has_unseen else None
     parts = [part for part in (dataset, unseen) if part is not None]
-    folders = [folder for part in parts for folder in part.folders]
-    problems = sort_problems(problem for folder in folders for problem in folder.problems) + cache.shared_subjects()
+    problems = sort_problems(problem for part in parts for problem in part.problems()) + cache.shared_subjects()
     if processes.first:
-        refuse_or_exclude(problems, folders, table_in=run.run_dir, skip_bad=train.skip_bad)
+        refuse_or_exclude(problems, parts, table_in=run.run_dir, skip_bad=train.skip_bad)
     else:
-        for folder in folders:
-            folder.exclude(problems)
+        for part in parts:
+            part.exclude(problems)
     for part in parts:
         part.check_sizes()
     return dataset, unseen, problems

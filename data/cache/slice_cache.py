@@ -149,21 +149,22 @@ class SliceCache:
         self.root = place / hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
         self._opened: dict[tuple[str, str], FolderSubjects] = {}
 
-    def has(self, split: str, domain: str) -> bool:
+    def has(self, split: str, domain: str, kind: str = "") -> bool:
         """Whether the slice folder exists."""
-        return find_folder(self.dataroot, split, domain) is not None
+        return find_folder(self.dataroot, split, domain, kind) is not None
 
-    def open(self, split: str, domain: str) -> PackedSlices:
-        """The usable slices of a split and domain.
+    def open(self, split: str, domain: str, kind: str = "") -> PackedSlices:
+        """The usable slices of a split and domain; `kind` as for `SliceFolder`.
 
         Raises: UserError as `SliceFolder` does; CacheNotWritable.
         """
-        folder = find_folder(self.dataroot, split, domain)
+        folder = find_folder(self.dataroot, split, domain, kind)
         if folder is None:
-            SliceFolder(self.dataroot, split, domain)  # raises UserError
+            SliceFolder(self.dataroot, split, domain, kind)  # raises UserError
             raise AssertionError("opened a missing folder")
-        slices = self._packed(Store(self.root, f"{split}{domain}"), folder, split, domain)
-        self._opened[split, domain] = FolderSubjects(folder, split, slices.pack.subjects, slices.has_manifest)
+        slices = self._packed(folder, split, domain, kind)
+        if not kind:
+            self._opened[split, domain] = FolderSubjects(folder, split, slices.pack.subjects, slices.has_manifest)
         return slices
 
     def shared_subjects(self) -> list[Problem]:
@@ -173,8 +174,9 @@ class SliceCache:
         forget_manifest()  # 300 MB for a million slices
         return sort_problems(shared_subjects(found))
 
-    def _packed(self, store: Store, folder: Path, split: str, domain: str) -> PackedSlices:
-        source = self._source(folder, split, domain)
+    def _packed(self, folder: Path, split: str, domain: str, kind: str) -> PackedSlices:
+        name = f"{split}{domain}_{kind}" if kind else f"{split}{domain}"
+        store, source = Store(self.root, name), self._source(folder, split, domain, kind)
 
         def valid() -> PackedSlices | None:
             found = _still_valid(store, COLUMNS, source)
@@ -194,7 +196,7 @@ class SliceCache:
         with self._building(store, source) as tables:
             if _current(store) != before and (slices := valid()) is not None:
                 return slices  # another process has built it in the meantime
-            opened = SliceFolder(self.dataroot, split, domain, keep_bytes=0)
+            opened = SliceFolder(self.dataroot, split, domain, kind, keep_bytes=0)
             columns, digest = pack_folder(opened, tables.part)
             tables(columns, digest=digest, has_manifest=bool(opened.entries))
         slices = valid()
@@ -227,8 +229,8 @@ class SliceCache:
         folder = find_folder(self.dataroot, split, domain)
         return self._building(Store(self.root, f"{split}{domain}"), self._source(folder, split, domain))
 
-    def _source(self, folder: Path | None, split: str, domain: str) -> Source:
-        masks = find_folder(self.dataroot, split, domain, "mask")
+    def _source(self, folder: Path | None, split: str, domain: str, kind: str = "") -> Source:
+        masks = find_folder(self.dataroot, split, domain, f"{kind}_mask" if kind else "mask")
         return Source(FolderState.of(folder), FolderState.of(masks), FileState.of(self.dataroot / MANIFEST_NAME))
 
     @contextmanager

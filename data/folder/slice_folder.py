@@ -32,7 +32,7 @@ READERS: Mapping[str, Callable[[Path], NDArray]] = {  # kinds of files beside th
 
 
 class SliceFolder:
-    """Slices of `split` (train, val, test) and `domain` (A, B), sorted by file name.
+    """Slices of `split` (train, val, test) and `domain` (A, B), sorted by file name; or the truth of each of them.
 
     Files whose names are not allowed or not in the manifest are ignored here; `check` reports them.
 
@@ -45,6 +45,7 @@ class SliceFolder:
         level_mm: (N,) float32 template level of simulated slices, else None. Never read in training.
 
     Args:
+        kind: `truth` for the slices of `DATA/trainA_truth`, which have the names and places of A's.
         use_manifest: False to take positions from file names alone.
         keep_bytes: memory for decoded slices.
     Raises:
@@ -52,16 +53,23 @@ class SliceFolder:
     """
 
     def __init__(
-        self, dataroot: Path, split: str, domain: str, *, use_manifest: bool = True, keep_bytes: int = KEEP_BYTES
+        self,
+        dataroot: Path,
+        split: str,
+        domain: str,
+        kind: str = "",
+        *,
+        use_manifest: bool = True,
+        keep_bytes: int = KEEP_BYTES,
     ) -> None:
-        self.dataroot, self.split, self.domain = dataroot, split, domain
+        self.dataroot, self.split, self.domain, self.kind = dataroot, split, domain, kind
         if not dataroot.is_dir():
             raise UserError(f"--dataroot {dataroot}: no such folder")
-        folder = find_folder(dataroot, split, domain)
+        folder = find_folder(dataroot, split, domain, kind)
         if folder is None:
-            raise UserError(
-                f"--dataroot {dataroot}: no folder {split}{domain} in it; preprocessing_images.py makes one"
-            )
+            name = f"{split}{domain}_{kind}" if kind else f"{split}{domain}"
+            makes = "--truth_A of preprocessing_images.py" if kind else "preprocessing_images.py"
+            raise UserError(f"--dataroot {dataroot}: no folder {name} in it; {makes} makes one")
         self.folder = folder
         self.listing = list_slices(folder, dataroot)
         if not self.listing.files and not self.listing.problems:
@@ -121,7 +129,8 @@ class SliceFolder:
     def sibling(self, kind: str) -> SiblingFolder | None:
         """The folder beside this one with the files of `kind` (see `READERS`), if any."""
         if kind not in self._siblings:
-            folder = find_folder(self.dataroot, self.split, self.domain, kind)
+            beside = f"{self.kind}_{kind}" if self.kind else kind
+            folder = find_folder(self.dataroot, self.split, self.domain, beside)
             listing = None if folder is None else list_slices(folder, self.dataroot)
             self._siblings[kind] = None if listing is None else SiblingFolder(kind, listing, self.files)
         return self._siblings[kind]

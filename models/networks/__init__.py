@@ -80,7 +80,7 @@ DISCRIMINATORS: dict[str, Callable[[DiscriminatorOptions, int, Norm, bool], nn.M
 CONVOLUTIONAL = chosen(netG=[name for name in GENERATORS if name != "hybrid"])
 SCALED_INIT = Need(
     "another --init_type than kaiming, or batch normalisation",
-    lambda o: o.init_type != "kaiming" or "batch" in (o.norm, o.norm_D),
+    lambda o: o.init_type != "kaiming" or "batch" in (o.norm, getattr(o, "norm_D", "")),
 )
 
 
