@@ -25,6 +25,7 @@ from benchmarks.fidelity.plan import Plan, Step
 from benchmarks.fidelity.rows import BASELINES, ROWS
 from benchmarks.fidelity.schedule import Scheduler
 from benchmarks.fidelity.store import Place
+from benchmarks.fidelity.tables import markdown
 from data.folder.slices import slice_name, write_image, write_mask
 from models import MODELS
 from models.trained import load_trained
@@ -427,6 +428,18 @@ def test_means_differences_and_gap_closed_are_those_of_the_units() -> None:
     assert content["tasks"]["same_contrast"]["rows"]["pta_hybrid"]["gap_closed"]["mean"] is None
     why = {why for name, why in content["why_null"].items() if "gap_closed" in name}
     assert why == {"supervised/hybrid is 0.50 dB above classical, under 1 dB"}
+
+
+def test_seeds_that_were_trained_otherwise_are_told() -> None:
+    budget = replace(BUDGETS["small"], rows={"same_contrast": ("pta_hybrid",)})
+    units = [made_up("pta_hybrid", seed, np.arange(12.0)) | {"resolved": {"seed": seed, "lr": 0.1}} for seed in (0, 1)]
+    alike = Assembly("small", budget, units).content(machine="", date="", command="")
+    assert "mixed" not in alike["tasks"]["same_contrast"]["rows"]["pta_hybrid"]
+    units[1]["resolved"]["lr"] = 0.2
+    content = Assembly("small", budget, units).content(machine="", date="", command="")
+    told = content["tasks"]["same_contrast"]["rows"]["pta_hybrid"]["mixed"]
+    assert told == "its seeds were not trained alike: --lr 0.1, now 0.2"
+    assert f"**`pta_hybrid`: {told}.**" in markdown(content)
 
 
 def test_predictions_are_kept_to_sixteen_bits(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.fidelity.budgets import Budget
 from benchmarks.fidelity.measure import SET_MEASURE
+from benchmarks.fidelity.plan import changes
 from benchmarks.fidelity.rows import BASELINES, DIFFERENCES, ROWS, UPPER_BOUND, trained_by
 from evaluation import paired, unpaired
 from evaluation.metrics.intervals import (
@@ -153,6 +154,8 @@ class Assembly:
         for stage in units[0]["test"]["training"]["images"]:
             seen = [unit["test"]["training"]["images"].get(stage, 0) for unit in units]
             record.put(*path, "images_by_stage", stage, value=round(float(np.mean(seen))))
+        if other := {text for unit in units[1:] if (text := changes(*map(_without_seed, (units[0], unit))))}:
+            record.put(*path, "mixed", value=f"its seeds were not trained alike: {'; '.join(sorted(other))}")
         if row not in BASELINES and ROWS[row].before_refinement:
             why = f"the training of {ROWS[row].before_refinement} before its refinement, so it has seen fewer images"
             record.put(*path, "note", value=why)
@@ -229,6 +232,10 @@ class Assembly:
         if any(not unit["val"].get("flat", False) for unit in bound if "val" in unit):
             return f"the validation curve of {UPPER_BOUND} still rises at its end"
         return ""
+
+
+def _without_seed(unit: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in unit.get("resolved", {}).items() if name != "seed"}
 
 
 def _images(unit: Mapping[str, Any]) -> int:

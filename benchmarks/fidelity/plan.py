@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.fidelity.budgets import TASKS, Budget
 from benchmarks.fidelity.lengths import Slices, before_refinement, train_options
@@ -177,11 +178,10 @@ class Plan:
 
         Raises: UserError: other options than before.
         """
-        path = folder / SETTINGS
+        path, all_options = folder / SETTINGS, resolved(options)
         if not path.is_file():
-            write_json(path, {"options": options, "code": code()})
-        elif (before := read_json(path)["options"]) != options:
-            changed = " ".join(sorted(set(before) ^ set(options)))
+            write_json(path, {"options": options, "resolved": all_options, "code": code()})
+        elif changed := changes(read_json(path)["resolved"], all_options):
             raise UserError(f"{folder}: begun with other options ({changed}); remove it, or give another --out")
 
     def _training(self, task: str, run: Path, options: list[str]) -> list[str]:
@@ -196,6 +196,18 @@ class Plan:
     def _size(self) -> list[str]:
         words = list(self.budget.options)
         return words[words.index("--load_size") :][:2] if "--load_size" in words else []
+
+
+def resolved(options: Sequence[str]) -> dict[str, Any]:
+    """All options of a training by name, those of its preset and the defaults included, but for the folders."""
+    flat = parse([*options, "--dataroot", "-"]).flat()
+    return {name: value for name, value in flat.items() if name not in ("dataroot", "name", "checkpoints_dir")}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Options that differ, in words; empty if none does. An option that only one of them has is new or gone."""
+    names = [name for name in before if name in now and before[name] != now[name]]
+    return ", ".join(f"--{name} {before[name]}, now {now[name]}" for name in names)
 
 
 def program(name: str, *words: str) -> list[str]:

@@ -13,10 +13,13 @@ COLUMNS = {  # heading and decimals
     "psnr": ("PSNR (dB)", 2),
     "ssim": ("SSIM", 3),
     "nrmse": ("NRMSE", 3),
+    "edge_corr": ("edge correlation", 3),
+    "slice_consistency": ("slice consistency", 3),
+    "air_leak": ("air leak", 3),
     SET_MEASURE: ("kd_slice", 3),
     "gap_closed": ("gap closed", 2),
 }
-DIFFERENCE_COLUMNS = ("psnr_fit", "psnr", "ssim", "nrmse")
+DIFFERENCE_COLUMNS = ("psnr_fit", "psnr", "ssim", "nrmse", "edge_corr")
 EXPLAINED = (*COLUMNS, "ci95", "images_seen", "wall_s")
 TITLES = {"same_contrast": "Same contrast", "coverage": "Coverage", "paper": "Another contrast (the paper's)"}
 
@@ -78,6 +81,7 @@ def _task(task: str, found: Mapping[str, Any], reasons: Mapping[str, str]) -> li
     missing = {row: reasons.get(f"tasks.{task}.rows.{row}") or reasons.get(row, "") for row in rows if row not in there}
     lines += [f"- `{row}` is missing: {why}." for row, why in missing.items()]
     lines += [f"- `{row}` is {rows[row]['note']}." for row in there if "note" in rows[row]]
+    lines += [f"- **`{row}`: {rows[row]['mixed']}.**" for row in there if "mixed" in rows[row]]
     lines += ["", *_differences(found.get("differences", {}))]
     return lines
 
