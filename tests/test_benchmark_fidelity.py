@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 import pytest
 from conftest import SMALL_NETWORKS, SMALL_SGP, phantom_slice, write_phantom
+from PIL import Image
 from running import MAINS, as_before
 
 from benchmarks.fidelity import program, work
@@ -285,6 +286,15 @@ def test_the_refined_row_differs_from_the_unrefined(finished: tuple[Place, dict[
         for row in ("cycle_gan/hybrid", "cycle_gan/hybrid/no_refine")
     ]
     assert not np.array_equal(*map(kept, paths))
+
+
+def test_the_figure_shows_every_row(finished: tuple[Place, dict[str, Any]]) -> None:
+    place, _ = finished
+    pixels = np.asarray(Image.open(place.published / "fidelity.png").convert("L"))
+    assert pixels.shape[1] == 6 * 220  # low field, truth and four rows, in one line
+    columns = np.array_split(pixels[pixels.shape[0] // 3 : -20], 6, axis=1)
+    assert all(part.std() > 20 for part in columns)
+    assert "](fidelity.png)" in (place.published / "fidelity.md").read_text()
 
 
 def arguments(place: Place, *more: str) -> list[str]:

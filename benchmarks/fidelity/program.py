@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.fidelity.assemble import Assembly
 from benchmarks.fidelity.budgets import BUDGETS, Budget
+from benchmarks.fidelity.figure import write_figure
 from benchmarks.fidelity.plan import Plan
 from benchmarks.fidelity.rows import NAMES, ROWS
 from benchmarks.fidelity.schedule import Launch, Scheduler, start
@@ -21,6 +22,7 @@ from util.reading import read_json
 
 TABLES = "fidelity"
 JSON_NAME, PAGE_NAME = f"{TABLES}.json", f"{TABLES}.md"
+FIGURE_NAME = f"{TABLES}.png"
 
 
 def benchmark(options: Namespace, launch: Launch = start) -> int:
@@ -87,7 +89,9 @@ def assemble(plan: Plan, failed: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     content = content_of(place.budget, budget, units, failed)
     write_json(place.published / JSON_NAME, content)
-    (place.published / PAGE_NAME).write_text(markdown(content), encoding="utf-8")
+    write_figure(place, budget, place.published / FIGURE_NAME)
+    figure = FIGURE_NAME if (place.published / FIGURE_NAME).is_file() else None
+    (place.published / PAGE_NAME).write_text(markdown(content, figure), encoding="utf-8")
     print("test people: PSNR after fit, PSNR, SSIM")
     for line in printed(content):
         print(line)

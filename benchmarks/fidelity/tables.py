@@ -21,6 +21,9 @@ COLUMNS = {  # heading and decimals
 }
 DIFFERENCE_COLUMNS = ("psnr_fit", "psnr", "ssim", "nrmse", "edge_corr")
 EXPLAINED = (*COLUMNS, "ci95", "images_seen", "wall_s")
+ABOUT_FIGURE = (
+    "The middle slice of the first test subject by the first seed's models, after the fit of brightness and contrast."
+)
 TITLES = {"same_contrast": "Same contrast", "coverage": "Coverage", "paper": "Another contrast (the paper's)"}
 
 
@@ -28,7 +31,7 @@ def markdown(content: Mapping[str, Any], figure: str | None = None) -> str:
     """The whole page. Args: figure: file beside it with the same slice of every row."""
     lines = ["# Fidelity", "", *_head(content), ""]
     if figure:
-        lines += [f"![The same slice of a test person by every row]({figure})", ""]
+        lines += [f"![The same slice of a test person by every row]({figure})", "", ABOUT_FIGURE, ""]
     for task, found in content["tasks"].items():
         lines += [f"## {TITLES.get(task, task)}", "", *_task(task, found, content["why_null"]), ""]
     lines += ["## Definitions", ""]
