@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics import image
+from evaluation.metrics import image, structure
 from evaluation.metrics.intervals import LEAST_PEOPLE, LEAST_SUBJECTS, mean_interval95, why_no_interval
 from evaluation.people import People
 from evaluation.record import Record, Scores
@@ -22,16 +22,24 @@ IN_HEAD: dict[str, Callable[[Floats, Floats, Mask], float | None]] = {
     "nrmse": image.nrmse,
     "mae": image.mae,
 }
+STRUCTURE: dict[str, Callable[[Floats, Floats, Mask], float | None]] = {
+    "edge_corr": structure.edge_corr,
+    "slice_consistency": structure.slice_consistency,
+    "air_leak": structure.air_leak,
+}
 WHOLE_SLICE: dict[str, Callable[[Floats, Floats], float | None]] = {
     "ms_ssim": image.ms_ssim,
     "psnr_full": image.psnr_full,
     "ssim_full": image.ssim_full,
 }
-MEASURES = (*IN_HEAD, *WHOLE_SLICE)
-HIGHER_IS_BETTER = {name: name not in ("nrmse", "mae") for name in MEASURES}
+MEASURES = (*IN_HEAD, *STRUCTURE, *WHOLE_SLICE)
+HIGHER_IS_BETTER = {name: name not in ("nrmse", "mae", "air_leak") for name in MEASURES}
 WHY_NONE = {
     "ms_ssim": f"MS-SSIM needs slices of at least {image.MS_SSIM_SIDE} px per side",
     "ssim": f"no head voxels in the truth, or slices of less than {image.WINDOW} px per side",
+    "edge_corr": "fewer than two head voxels, or an image without any edge",
+    "slice_consistency": "fewer than two slices with the head, or no change between them",
+    "air_leak": "no air beside the head, or nothing in it",
     "ssim_full": f"SSIM needs slices of at least {image.WINDOW} px per side",
 }
 WHY_NONE_ELSE = "no head voxels in the truth, or no difference from it"
@@ -45,6 +53,12 @@ DEFINITIONS = {
     "map over the head's voxels of a volume; mean over subjects",
     "nrmse": "||prediction - truth|| / ||truth|| over the head's voxels of a volume; mean over subjects",
     "mae": "mean absolute error over the head's voxels of a volume, range [0, 1]; mean over subjects",
+    "edge_corr": "Pearson correlation between the in-plane gradient magnitudes (central differences) of prediction and "
+    "truth over the head's voxels of a volume; mean over subjects",
+    "slice_consistency": "Pearson correlation between the differences of neighbouring slices in prediction and truth, "
+    "over voxels that are head in both slices of a volume; mean over subjects",
+    "air_leak": "mean intensity in the air, as a part of the mean in the head of the same prediction; air begins "
+    f"{structure.RIM:.0%} of a slice's longer side beyond the truth's head mask; mean over subjects",
     "ms_ssim": "multi-scale SSIM (five scales, Wang et al. 2003) of whole slices, mean over a volume's slices, then "
     "subjects; only slices of at least 176 px per side",
     "psnr_full": "dB; psnr over whole slices, background included",
@@ -57,7 +71,7 @@ DEFINITIONS = {
 
 def score(prediction: Floats, truth: Floats, mask: Mask) -> Scores:
     """All measures of one volume; prediction, truth and head mask are (S, H, W)."""
-    inside = {name: measure(prediction, truth, mask) for name, measure in IN_HEAD.items()}
+    inside = {name: measure(prediction, truth, mask) for name, measure in (IN_HEAD | STRUCTURE).items()}
     return inside | {name: measure(prediction, truth) for name, measure in WHOLE_SLICE.items()}
 
 

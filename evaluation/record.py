@@ -12,7 +12,7 @@ from typing import Any
 from util.files import replace_text
 
 Scores = dict[str, float | None]
-Value = float | int | str | list[float] | list[dict[str, str]] | None
+Value = float | int | str | list[float] | list[int] | list[str] | list[dict[str, str]] | None
 
 
 class Record:

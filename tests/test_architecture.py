@@ -33,7 +33,9 @@ ALLOWED = {
     "options": {"options", "util", "models", "data", "preprocessing", "simulation"},
     "training": {"training", "options", "models", "data", "util"},
     "evaluation": {"evaluation", "models", "data", "preprocessing", "util"},
-    "benchmarks": {"benchmarks", "training", "options", "models", "data", "preprocessing", "simulation", "util"},
+    "benchmarks": {
+        *("benchmarks", "training", "evaluation", "options", "models", "data", "preprocessing", "simulation", "util"),
+    },
 }
 # programs/ holds what the programs import once their command line stands
 ENTRY_POINTS = ("train.py", "test.py", "preprocessing_images.py", "programs/training.py", "programs/testing.py")

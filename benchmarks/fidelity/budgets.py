@@ -1,0 +1,86 @@
+"""What `--budget` fixes: tasks, rows, people, sizes, lengths and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks.fidelity.rows import BASELINES, NAMES
+
+TASKS = {"same_contrast": "same-contrast", "coverage": "coverage", "paper": "paper"}  # and their --simulate
+MAIN = (
+    *BASELINES, "cycle_gan/hybrid", "cut/hybrid", "degrade/hybrid", "pta_hybrid", "supervised/hybrid",
+    "cycle_gan/hybrid/no_refine", "pta_hybrid/no_refine",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Length of a training in epochs of the unpaired dataset, in pretext stages too: max(slices of A, of B) images."""
+
+    sgp: int
+    lsc: int
+    gan: int
+    refine: int
+
+    @property
+    def total(self) -> int:
+        return self.sgp + self.lsc + self.gan + self.refine
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One size of the benchmark.
+
+    about: for people. rows: by task. options: of train.py for every row, after `--preset`; widths: further ones by
+    --netG. steady: part of the adversarial epochs that runs at the first learning rate, before its decay.
+    encoder: options of E_eval's training. simulate: further options of the simulation.
+    """
+
+    about: str
+    rows: Mapping[str, tuple[str, ...]]
+    seeds: tuple[int, ...]
+    matrix: int
+    n_train: int
+    n_val: int
+    n_test: int
+    lengths: Lengths
+    preset: str
+    options: tuple[str, ...] = ()
+    widths: Mapping[str, tuple[str, ...]] | None = None
+    steady: float = 0.0
+    encoder: tuple[str, ...] = ()
+    simulate: tuple[str, ...] = ()
+    claims: bool = True
+
+
+NARROW = dict.fromkeys(("resnet_9blocks", "unet_128"), ("--ngf", "16"))  # as narrow as the demo's hybrid and D
+ON_CPU = ("--gpu_ids", "-1")
+
+BUDGETS: dict[str, Budget] = {
+    "quick": Budget(
+        "half an hour on two cores: one seed, few people, no claim",
+        rows={"same_contrast": (*BASELINES, "cycle_gan/hybrid", "degrade/hybrid", "pta_hybrid", "supervised/hybrid",
+                                "pta_hybrid/no_refine")},
+        seeds=(0,), matrix=96, n_train=12, n_val=2, n_test=4,
+        lengths=Lengths(sgp=12, lsc=4, gan=2, refine=6),
+        preset="demo", options=("--load_size", "96", *ON_CPU), widths=NARROW, encoder=("--sgp_steps", "100"),
+        claims=False,
+    ),
+    "small": Budget(
+        "two cores for a night: networks of the demo's kind, three seeds",
+        rows={"same_contrast": NAMES, "coverage": NAMES, "paper": MAIN},
+        seeds=(0, 1, 2), matrix=128, n_train=24, n_val=6, n_test=12,
+        lengths=Lengths(sgp=16, lsc=4, gan=1, refine=6),
+        preset="demo", options=ON_CPU, widths=NARROW, encoder=("--sgp_steps", "150"),
+    ),
+    "full": Budget(
+        "the published sizes at 224 px, for a GPU",
+        rows=dict.fromkeys(TASKS, NAMES),
+        seeds=(0, 1, 2), matrix=224, n_train=60, n_val=12, n_test=24,
+        lengths=Lengths(sgp=45, lsc=22, gan=150, refine=20),
+        preset="published",
+        options=("--flip", "--lf_noise", "auto", "--lf_band", "auto", "--lf_bias", "auto"),
+        steady=2 / 3, encoder=("--sgp_steps", "2000"),
+    ),
+}  # fmt: skip

@@ -1,0 +1,98 @@
+"""Equal terms: every training sees the same number of images, those of its pretext stages included.
+
+An image is an item of a batch: a slice of A and a slice of B, of which some stages use only the second. SGP and LSC
+take a part of what a row may see. A row that trains only one of them, or none, sees as many more images in its own
+stages: the adversarial stage and the refinement are lengthened by the same factor, in whole epochs.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fidelity.budgets import Budget
+from benchmarks.fidelity.rows import Row
+from data.folder.slice_folder import SliceFolder
+from models.stage import Stage
+from options.train_options import RunOptions, parse
+from training.log.loss_log import LOSS_LOG_NAME
+
+NO_REPORT = ("--no_html", "--save_epoch_freq", "1000000", "--save_latest_freq", "300")
+STAGE_BEFORE_REFINEMENT = "gan"
+CHECKPOINTS = 4  # of a row whose best one is chosen on validation people
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Numbers of training slices."""
+
+    A: int
+    B: int
+
+    def epoch(self, row: Row) -> int:
+        """Images in an epoch of a row's dataset: the larger domain's slices, or those of A with their truth."""
+        return self.A if row.aligned else max(self.A, self.B)
+
+    @classmethod
+    def of(cls, dataroot: Path) -> Slices:
+        return cls(*(len(SliceFolder(dataroot, "train", domain)) for domain in "AB"))
+
+
+def train_options(row: Row, budget: Budget, seed: int, slices: Slices) -> list[str]:
+    """The options of train.py for a row, but for the folders."""
+    unpaired = max(slices.A, slices.B)
+    fixed = ["--preset", budget.preset, "--model", row.model, "--netG", row.netG, "--seed", str(seed)]
+    fixed += [*budget.options, *(budget.widths or {}).get(row.netG, ()), *row.options, *NO_REPORT]
+    if not row.aligned:  # equal terms: masks are open to all models
+        fixed += ["--dataset_mode", "unaligned_mask"]
+    run = parse([*fixed, "--dataroot", "-"])
+    own, options = budget.lengths.total, run.network
+    for name, epochs in (("sgp", budget.lengths.sgp), ("lsc", budget.lengths.lsc)):
+        if getattr(options, f"trains_{name}", False):
+            own -= epochs
+            batch = max(run.train.batch_size, getattr(options, f"{name}_batch_size"))
+            fixed += [f"--{name}_steps", str(max(1, round(epochs * unpaired / batch)))]
+    gan = own = round(own * unpaired / slices.epoch(row))
+    if hasattr(options, "n_epochs_refine"):
+        gan = max(1, round(own * budget.lengths.gan / (budget.lengths.gan + budget.lengths.refine)))
+        fixed += ["--n_epochs_refine", str(own - gan)]
+    steady = round(budget.steady * gan)
+    fixed += ["--n_epochs", str(steady), "--n_epochs_decay", str(gan - steady)]
+    if row.by_validation:
+        fixed[fixed.index("1000000")] = str(max(1, gan // CHECKPOINTS))
+    return fixed
+
+
+def before_refinement(run: RunOptions) -> int:
+    """The epoch, as checkpoints are named, at which the refinement begins."""
+    return run.network.n_epochs + run.network.n_epochs_decay
+
+
+def images_seen(
+    run_dir: Path, stages: Sequence[Stage], batch_size: int, epoch_images: int, until: str = ""
+) -> dict[str, Any]:
+    """What a training saw and how long it took, as its log says.
+
+    Args:
+        epoch_images: images in an epoch; its last batch may be smaller.
+        until: the last stage that counts, by name; empty: all.
+    Returns: `images` by stage, and `wall_s`, seconds of training.
+    """
+    with (run_dir / LOSS_LOG_NAME).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    images: dict[str, int] = {}
+    seconds = 0.0
+    for stage in stages:
+        logged = [row for row in rows if row["stage"] == stage.name]
+        if logged:
+            steps, size = int(logged[-1]["step"]), max(batch_size, stage.least_batch)
+            epochs, rest = divmod(steps, -(-epoch_images // size))
+            shuffled = stage.sampling == "shuffled"  # SGP's batches are drawn by level, and all of one size
+            images[stage.name] = epochs * epoch_images + rest * size if shuffled else steps * size
+            seconds = float(logged[-1]["seconds"])
+        if stage.name == until:
+            break
+    return {"images": images, "wall_s": seconds}

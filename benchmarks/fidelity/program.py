@@ -1,0 +1,151 @@
+"""What scripts/benchmark_fidelity.py does once its command line is parsed."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fidelity.assemble import Assembly
+from benchmarks.fidelity.budgets import BUDGETS, Budget
+from benchmarks.fidelity.figure import write_figure
+from benchmarks.fidelity.plan import Plan
+from benchmarks.fidelity.rows import NAMES, ROWS
+from benchmarks.fidelity.schedule import Launch, Scheduler, start
+from benchmarks.fidelity.store import Place, machine, now, write_json
+from benchmarks.fidelity.tables import markdown, printed
+from benchmarks.fidelity.verify import TOLERANCE, differences, measure_again, verify_units
+from util.errors import UserError
+from util.reading import read_json
+
+TABLES = "fidelity"
+JSON_NAME, PAGE_NAME = f"{TABLES}.json", f"{TABLES}.md"
+FIGURE_NAME = f"{TABLES}.png"
+
+
+def benchmark(options: Namespace, launch: Launch = start) -> int:
+    """Run the benchmark, or a part of it. Returns 1 if a step has failed, else 0."""
+    budget = BUDGETS[options.budget]
+    if options.jobs < 1:
+        raise UserError(f"--jobs is {options.jobs}, need at least 1")
+    if options.minutes is not None and not options.minutes > 0:
+        raise UserError(f"--minutes is {options.minutes}, it must be above 0")
+    place = Place(Path(options.out).resolve(), options.budget, Path(options.docs).resolve())
+    plan = Plan(place, budget, chosen_rows(options.models))
+    if options.verify:
+        return verify(plan)
+    if options.remeasure:
+        print(f"measured again: {measure_again(place, list(plan.units()))} results")
+        plan.publish()
+    if options.assemble or options.remeasure:
+        assemble(plan, {})
+        return 0
+    deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+    scheduler = Scheduler(options.jobs, say=_say, launch=launch, deadline=deadline)
+    finished = scheduler.run(plan.steps("val"))
+    plan.publish()
+    if not (finished or scheduler.failed):
+        print("not finished: the same command goes on")
+    elif options.read_test or all_trained(plan):
+        scheduler.run(plan.steps("test"))
+        plan.publish()
+    elif finished:
+        print("the test people are not read: other rows of the budget are not trained yet (--read_test reads them now)")
+    assemble(plan, scheduler.failed)
+    for step, why in scheduler.failed.items():
+        print(f"failed: {step}: {why}")
+    return 1 if scheduler.failed else 0
+
+
+def chosen_rows(names: str | None) -> list[str] | None:
+    """The rows that --models names: a row, or all rows of a model. None: all.
+
+    Raises: UserError: an unknown name.
+    """
+    if names is None:
+        return None
+    found: list[str] = []
+    for name in names.split(","):
+        rows = [row for row in NAMES if name == row or (row in ROWS and ROWS[row].model == name and name not in NAMES)]
+        if not rows:
+            raise UserError(f"--models {name}: unknown, choose from {', '.join(NAMES)}")
+        found += rows
+    return found
+
+
+def all_trained(plan: Plan) -> bool:
+    """Whether all rows of the budget that can be had are trained and tested on validation people."""
+    return all(step.done.is_file() for step in plan.steps("val", all_rows=True))
+
+
+def assemble(plan: Plan, failed: Mapping[str, str]) -> dict[str, Any] | None:
+    """Write the tables from the units, if any is tested; print what there is."""
+    place, budget = plan.place, plan.budget
+    units = place.published_units()
+    _print_validation(units)
+    if not any("test" in unit for unit in units):
+        return None
+    content = content_of(place.budget, budget, units, failed)
+    write_json(place.published / JSON_NAME, content)
+    write_figure(place, budget, place.published / FIGURE_NAME)
+    figure = FIGURE_NAME if (place.published / FIGURE_NAME).is_file() else None
+    (place.published / PAGE_NAME).write_text(markdown(content, figure), encoding="utf-8")
+    print("test people: PSNR after fit, PSNR, SSIM")
+    for line in printed(content):
+        print(line)
+    print(f"written: {place.published / PAGE_NAME}")
+    return content
+
+
+def verify(plan: Plan) -> int:
+    """Compute the units' numbers from their predictions and the tables from the units, and compare. 1: they differ."""
+    place = plan.place
+    if not (units := place.published_units()):
+        raise UserError(f"--verify: {place.units} holds no units of --budget {place.budget}")
+    verdict = verify_units(place, units)
+    path = place.published / JSON_NAME
+    written = read_json(path) if path.is_file() else {}
+    if written.get("budget") == place.budget:
+        again = content_of(place.budget, plan.budget, units, {})
+        for part in ("tasks", "images_seen", "seeds", "units"):
+            verdict.differences += [f"{JSON_NAME}: {text}" for text in differences(written[part], again[part])]
+    else:
+        verdict.unverified.append(f"{path}: not of --budget {place.budget}")
+    for line in verdict.unverified:
+        print(f"not verified: {line}")
+    for line in verdict.differences:
+        print(f"DIFFERENT: {line}")
+    print(
+        f"{verdict.checked} of {verdict.checked + len(verdict.unverified)} parts verified from predictions and truth "
+        f"(tolerance {TOLERANCE:g}, relative, absolute below 1): {len(verdict.differences)} differences"
+    )
+    return 1 if verdict.differences else 0
+
+
+def content_of(
+    name: str, budget: Budget, units: Sequence[Mapping[str, Any]], failed: Mapping[str, str]
+) -> dict[str, Any]:
+    """The content of fidelity.json. Machine and date are those of the units."""
+    tested = [unit["test"] for unit in units if "test" in unit]
+    machines = "; ".join(sorted({test["machine"] for test in tested})) or machine()
+    dates = sorted(test["date"][:10] for test in tested) or [now()[:10]]
+    date = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    command = f"python scripts/benchmark_fidelity.py --budget {name}"
+    return Assembly(name, budget, units, failed).content(machine=machines, date=date, command=command)
+
+
+def _print_validation(units: Sequence[Mapping[str, Any]]) -> None:
+    """A line for every unit on validation people."""
+    there = [unit for unit in units if "val" in unit]
+    if there:
+        print("validation people: PSNR after fit, PSNR, SSIM")
+    for unit in there:
+        scores = unit["val"]["subjects"].values()
+        means = [sum(one[name] for one in scores) / len(scores) for name in ("psnr_fit", "psnr", "ssim")]
+        print(f"{unit['task']:14} {unit['row']:28} {unit['seed']}  {means[0]:.2f}  {means[1]:.2f}  {means[2]:.4f}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

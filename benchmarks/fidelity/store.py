@@ -1,0 +1,107 @@
+"""Where the benchmark keeps what, and what it says about the machine and the code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from evaluation.record import write_json as write_strict
+from training.run_info import git_commit
+from util.errors import UserError
+from util.reading import read_json
+from util.threads import usable_processors
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PUBLISHED = ROOT / "docs" / "benchmarks"
+PHASES = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folders of a budget: large files in `out`, the units' numbers in `published` too."""
+
+    out: Path
+    budget: str
+    published: Path = PUBLISHED
+
+    def data(self, task: str) -> Path:
+        return self.out / self.budget / task / "data"
+
+    def runs(self, task: str) -> Path:
+        """The run folders of a task."""
+        return self.out / self.budget / task / "checkpoints"
+
+    def run(self, task: str, row: str, seed: int) -> Path:
+        return self.runs(task) / f"{row.replace('/', '--')}-s{seed}"
+
+    def encoder(self, task: str) -> Path:
+        """The run folder of E_eval."""
+        return self.runs(task) / "eval_encoder"
+
+    def rows(self, task: str) -> Path:
+        return self.out / self.budget / task / "rows"
+
+    def unit(self, task: str, row: str, seed: int) -> Path:
+        """The folder of a row's predictions and measures with one seed."""
+        return self.rows(task) / row / str(seed)
+
+    def steps(self, task: str) -> Path:
+        """The folder of locks and logs of a task's steps."""
+        return self.out / self.budget / task / "steps"
+
+    @property
+    def units(self) -> Path:
+        """The published units."""
+        return self.published / "units" / self.budget
+
+    def publish(self, task: str, row: str, seed: int, settings: Mapping[str, Any]) -> None:
+        """Write the unit's numbers, of all phases there are, among the published ones."""
+        folder = self.unit(task, row, seed)
+        found = {phase: read_json(folder / f"{phase}.json") for phase in PHASES if (folder / f"{phase}.json").is_file()}
+        about = {"budget": self.budget, "task": task, "row": row, "seed": seed}
+        write_json(self.units / task / row / f"{seed}.json", {**about, **settings, **found})
+
+    def published_units(self) -> list[dict[str, Any]]:
+        """All published units of the budget.
+
+        Raises: UserError: a file is not a unit.
+        """
+        paths = sorted(self.units.rglob("*.json"))
+        units = [read_json(path) for path in paths]
+        for path, unit in zip(paths, units, strict=True):
+            if not isinstance(unit, dict) or not {"task", "row", "seed"} <= unit.keys():
+                raise UserError(f"{path}: not a unit of the benchmark")
+        return units
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write strict JSON, whole or not at all, and the folder if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_strict(path, content)
+
+
+def now() -> str:
+    """The date and time with the zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def machine(gpu: bool = False) -> str:
+    """The processor or GPU, in words."""
+    if gpu:
+        import torch
+
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = "unknown processor"
+    return f"{usable_processors()} processors, {name}"
+
+
+def code() -> str:
+    """The commit of this repository."""
+    return git_commit(ROOT) or "unknown"

@@ -1,0 +1,132 @@
+"""The page with the tables, for people, with what is missing and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.fidelity.measure import SET_MEASURE
+from benchmarks.fidelity.rows import BASELINES, ROWS
+
+COLUMNS = {  # heading and decimals
+    "psnr_fit": ("PSNR after fit (dB)", 2),
+    "psnr": ("PSNR (dB)", 2),
+    "ssim": ("SSIM", 3),
+    "nrmse": ("NRMSE", 3),
+    "edge_corr": ("edge correlation", 3),
+    "slice_consistency": ("slice consistency", 3),
+    "air_leak": ("air leak", 3),
+    SET_MEASURE: ("kd_slice", 3),
+    "gap_closed": ("gap closed", 2),
+}
+DIFFERENCE_COLUMNS = ("psnr_fit", "psnr", "ssim", "nrmse", "edge_corr")
+EXPLAINED = (*COLUMNS, "ci95", "images_seen", "wall_s")
+ABOUT_FIGURE = (
+    "The middle slice of the first test subject by the first seed's models, after the fit of brightness and contrast."
+)
+TITLES = {"same_contrast": "Same contrast", "coverage": "Coverage", "paper": "Another contrast (the paper's)"}
+
+
+def markdown(content: Mapping[str, Any], figure: str | None = None) -> str:
+    """The whole page. Args: figure: file beside it with the same slice of every row."""
+    lines = ["# Fidelity", "", *_head(content), ""]
+    if figure:
+        lines += [f"![The same slice of a test person by every row]({figure})", "", ABOUT_FIGURE, ""]
+    for task, found in content["tasks"].items():
+        lines += [f"## {TITLES.get(task, task)}", "", *_task(task, found, content["why_null"]), ""]
+    lines += ["## Definitions", ""]
+    lines += [f"- `{name}`: {text}." for name, text in content["definitions"].items() if name in EXPLAINED]
+    return "\n".join(lines) + "\n"
+
+
+def _head(content: Mapping[str, Any]) -> list[str]:
+    """Command, machine, date, and how much of the benchmark is done."""
+    planned, tested = content["units"]["planned"], content["units"]["tested"]
+    part = (
+        f"All {planned} trainings and baselines are in these tables."
+        if tested >= planned
+        else f"**A part: {tested} of {planned} trainings and baselines are in these tables.**"
+    )
+    seeds = ", ".join(map(str, content["seeds"]))
+    claim = "" if content["claims"] else " One seed supports no claim that one row is better than another."
+    code = ", ".join(content["code"]) or "unknown"
+    return [
+        f"Budget `{content['budget']}`: {content['about']}. {part}{claim}",
+        "",
+        f"- Command: `{content['command']}`",
+        f"- Machine: {content['machine']}; {content['date']}; code {code}",
+        f"- Seeds {seeds}. A training sees {content['images_seen']} images, those of its pretext stages included. A "
+        "row that trains fewer pretext networks has more epochs of its own stages, lengthened by the same factor.",
+        "- Mean over subjects and seeds, inside the head; in brackets: 95 % intervals over people and seeds together.",
+    ]
+
+
+def _task(task: str, found: Mapping[str, Any], reasons: Mapping[str, str]) -> list[str]:
+    if found["n_test_subjects"] is None:
+        return ["No row is tested yet."]
+    rows: Mapping[str, Any] = found["rows"]
+    people = ", ".join(found["test_people"])
+    lines = [f"{found['n_test_subjects']} test subjects of {len(found['test_people'])} people ({people}).", ""]
+    there = [row for row in rows if rows[row].get("n_seeds") is not None]
+    columns = [name for name in COLUMNS if any(_mean(rows[row].get(name)) is not None for row in there)]
+    heading = ["", *(COLUMNS[name][0] for name in columns), "seeds", "images", "training (s)"]
+    body = [
+        [
+            f"`{row}`",
+            *(_cell(rows[row].get(name), COLUMNS[name][1]) for name in columns),
+            str(rows[row]["n_seeds"] or "-"),
+            str(rows[row]["images_seen"] or "-"),
+            f"{rows[row]['wall_s']:.0f}",
+        ]
+        for row in there
+    ]
+    lines += [*_table(heading, body), ""]
+    missing = {row: reasons.get(f"tasks.{task}.rows.{row}") or reasons.get(row, "") for row in rows if row not in there}
+    lines += [f"- `{row}` is missing: {why}." for row, why in missing.items()]
+    lines += [f"- `{row}` is {rows[row]['note']}." for row in there if "note" in rows[row]]
+    lines += [f"- **`{row}`: {rows[row]['mixed']}.**" for row in there if "mixed" in rows[row]]
+    lines += ["", *_differences(found.get("differences", {}))]
+    return lines
+
+
+def _differences(found: Mapping[str, Any]) -> list[str]:
+    there = {pair: values for pair, values in found.items() if any(map(_mean, values.values()))}
+    if not there:
+        return []
+    heading = ["difference", *(COLUMNS[name][0] for name in DIFFERENCE_COLUMNS)]
+    cells = [
+        [f"`{pair}`", *(_cell(values.get(name), COLUMNS[name][1], sign="+") for name in DIFFERENCE_COLUMNS)]
+        for pair, values in there.items()
+    ]
+    return _table(heading, cells)
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (heading, ["---"] * len(heading), *rows)]
+
+
+def _mean(value: Mapping[str, Any] | None) -> float | None:
+    return None if value is None else value["mean"]
+
+
+def _cell(value: Mapping[str, Any] | None, digits: int, sign: str = "") -> str:
+    mean = _mean(value)
+    if value is None or mean is None:
+        return "-"
+    text = f"{mean:{sign}.{digits}f}"
+    if value["ci95"] is None:
+        return text
+    low, high = value["ci95"]
+    return f"{text} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+
+
+def printed(content: Mapping[str, Any]) -> list[str]:
+    """Lines for the terminal: psnr_fit, PSNR and SSIM of every row that there is."""
+    lines = []
+    for task, found in content["tasks"].items():
+        for row in (*BASELINES, *ROWS):
+            values = found["rows"].get(row, {})
+            if _mean(values.get("psnr_fit")) is not None:
+                cells = (f"{_cell(values[name], COLUMNS[name][1])}" for name in ("psnr_fit", "psnr", "ssim"))
+                lines.append(f"{task:14} {row:28} {'   '.join(cells)}")
+    return lines

@@ -1,0 +1,460 @@
+"""The fidelity benchmark: equal terms, steps that stop and go on, its numbers and their verification."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pytest
+from conftest import SMALL_NETWORKS, SMALL_SGP, phantom_slice, write_phantom
+from PIL import Image
+from running import MAINS, as_before
+
+from benchmarks.fidelity import program, work
+from benchmarks.fidelity.assemble import Assembly
+from benchmarks.fidelity.budgets import BUDGETS, Budget, Lengths
+from benchmarks.fidelity.lengths import Slices, images_seen, train_options
+from benchmarks.fidelity.measure import kept, prediction_path
+from benchmarks.fidelity.plan import Plan, Step
+from benchmarks.fidelity.rows import BASELINES, ROWS
+from benchmarks.fidelity.schedule import Scheduler
+from benchmarks.fidelity.store import Place
+from benchmarks.fidelity.tables import markdown
+from data.folder.slices import slice_name, write_image, write_mask
+from models import MODELS
+from models.trained import load_trained
+from options.train_options import parse
+from scripts import benchmark_fidelity
+from util.errors import UserError
+
+TINY = Budget(
+    "for tests",
+    rows={"same_contrast": (*BASELINES, "cycle_gan/hybrid", "cycle_gan/hybrid/no_refine", "unsb")},
+    seeds=(0,), matrix=32, n_train=2, n_val=2, n_test=2,
+    lengths=Lengths(sgp=1, lsc=1, gan=1, refine=1), preset="demo",
+    options=("--load_size", "32", "--gpu_ids", "-1", "--amp", "off", *SMALL_NETWORKS),
+    encoder=(*SMALL_SGP, "--sgp_steps", "2"), claims=False,
+)  # fmt: skip
+SLICES = Slices(541, 567)
+WITH_TRAINING = [name for name, row in ROWS.items() if not row.why_missing]
+
+
+# equal terms ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("row", WITH_TRAINING)
+def test_every_row_sees_the_same_number_of_images(budget: str, row: str) -> None:
+    chosen, slices = BUDGETS[budget], SLICES
+    run = parse([*train_options(ROWS[row], chosen, 0, slices), "--dataroot", "-"])
+    o = run.network
+    seen = (o.n_epochs + o.n_epochs_decay + getattr(o, "n_epochs_refine", 0)) * slices.epoch(ROWS[row])
+    for task in ("sgp", "lsc"):
+        if getattr(o, f"trains_{task}", False):
+            steps, batch = getattr(o, f"{task}_steps"), getattr(o, f"{task}_batch_size")
+            seen += steps * max(batch, run.train.batch_size)
+    rounding = 541 / 2 if ROWS[row].aligned else 64  # half an epoch; half a batch of either pretext stage
+    assert seen == pytest.approx(chosen.lengths.total * 567, abs=rounding)
+    assert run.train.seed == 0 and run.model == ROWS[row].model
+
+
+def test_lengthened_stages_keep_their_proportion() -> None:
+    budget = replace(TINY, lengths=Lengths(sgp=16, lsc=4, gan=1, refine=6))
+    lengths = {}
+    for row in ("pta_hybrid", "pta_hybrid/no_lsc", "pta_hybrid/no_sgp", "cycle_gan/hybrid"):
+        o = parse([*train_options(ROWS[row], budget, 0, Slices(100, 90)), "--dataroot", "-"]).network
+        lengths[row] = (o.n_epochs + o.n_epochs_decay, o.n_epochs_refine)
+    assert lengths == {
+        "pta_hybrid": (1, 6), "pta_hybrid/no_lsc": (2, 9), "pta_hybrid/no_sgp": (3, 20), "cycle_gan/hybrid": (4, 23)
+    }  # fmt: skip
+
+
+def test_masks_and_the_noise_model_are_open_to_all_unpaired_rows() -> None:
+    for name in WITH_TRAINING:
+        if not ROWS[name].aligned:
+            run = parse([*train_options(ROWS[name], BUDGETS["small"], 1, SLICES), "--dataroot", "-"])
+            assert run.dataset_mode == "unaligned_mask" and run.data.flip and run.network.lf_noise == "auto", name
+
+
+def test_rows_without_their_model_say_so() -> None:
+    for row in ROWS.values():
+        assert bool(row.why_missing) == (row.model not in MODELS)
+
+
+# steps ----------------------------------------------------------------------------------------------------------------
+
+
+class Ended:
+    """A process that has already ended."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def poll(self) -> int:
+        return self.status
+
+    def terminate(self) -> None:
+        raise AssertionError("it has ended")
+
+    kill = terminate
+
+
+class Endless(Ended):
+    """A process that runs until it is asked to end."""
+
+    def __init__(self) -> None:
+        self.ended: int | None = None
+
+    def poll(self) -> int | None:  # type: ignore[override]
+        return self.ended
+
+    def terminate(self) -> None:
+        self.ended = 143
+
+    def kill(self) -> None:
+        self.ended = -9
+
+
+def steps(folder: Path, *names: str, resumable: bool = False) -> list[Step]:
+    """Steps, each of which needs the one before."""
+    needs: list[tuple[str, ...]] = [(), *((name,) for name in names)]
+    return [
+        Step(name, folder / f"{name}.log", folder / name, need, "train", lambda name=name: [name],  # type: ignore[misc]
+             after=(folder / name).touch, resumable=resumable)
+        for name, need in zip(names, needs, strict=False)
+    ]  # fmt: skip
+
+
+def test_steps_run_in_order_and_those_done_are_not_run_again(tmp_path: Path) -> None:
+    ran: list[str] = []
+    lines: list[str] = []
+
+    def launch(command: list[str], log: Path, lock: TextIO) -> Ended:
+        ran.extend(command)
+        return Ended(0)
+
+    plan = steps(tmp_path, "a", "b", "c")
+    plan[0].done.touch()
+    assert Scheduler(2, say=lines.append, launch=launch).run(plan)
+    assert ran == ["b", "c"]
+    assert lines[-1].startswith("[3/3] c: ") and lines[-1].endswith("left")
+
+
+def test_a_failed_step_stops_only_what_needs_it(tmp_path: Path) -> None:
+    def launch(command: list[str], log: Path, lock: TextIO) -> Ended:
+        log.write_text("no such luck\n")
+        return Ended(0 if command == ["z"] else 2)
+
+    plan = [*steps(tmp_path, "a", "b"), *steps(tmp_path, "z")]
+    scheduler = Scheduler(1, say=lambda line: None, launch=launch)
+    assert not scheduler.run(plan)
+    assert scheduler.failed == {"a": "status 2: no such luck", "b": "needs a, which has failed"}
+    assert plan[-1].done.exists()
+
+
+def test_a_training_goes_on_in_slices_and_is_stopped_at_the_deadline(tmp_path: Path) -> None:
+    started: list[Endless] = []
+
+    def launch(command: list[str], log: Path, lock: TextIO) -> Endless:
+        started.append(Endless())
+        return started[-1]
+
+    plan = steps(tmp_path, "a", resumable=True)
+    scheduler = Scheduler(1, say=lambda line: None, launch=launch, slice_s=0.0, deadline=time.monotonic() + 1.0)
+    assert not scheduler.run(plan)
+    assert len(started) > 1 and all(one.ended == 143 for one in started) and not scheduler.failed
+
+
+def test_a_step_of_another_invocation_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (plan,) = [steps(tmp_path, "a")]
+    other = (tmp_path / "a.lock").open("a")
+    fcntl.flock(other, fcntl.LOCK_EX)
+
+    def other_ends(seconds: float) -> None:
+        plan[0].done.touch()
+        other.close()
+
+    def launch(command: list[str], log: Path, lock: TextIO) -> Ended:
+        raise AssertionError("the other one does it")
+
+    monkeypatch.setattr("benchmarks.fidelity.schedule.time.sleep", other_ends)
+    assert Scheduler(1, say=lambda line: None, launch=launch).run(plan)
+
+
+def test_time_left_follows_what_steps_of_a_kind_took(tmp_path: Path) -> None:
+    plan = steps(tmp_path, "a", "b", "c")
+    plan[0].done.touch()
+    (tmp_path / "a.seconds").write_text("100\n")
+    (tmp_path / "b.seconds").write_text("40\n")  # stopped after that
+    assert Scheduler(2).seconds_left(plan) == pytest.approx((60 + 100) / 2)
+
+
+# the whole, on phantoms -----------------------------------------------------------------------------------------------
+
+
+def prepare(place: Place) -> None:
+    """Phantoms with truth in the place of the simulated data."""
+    root = write_phantom(place.data("same_contrast"), subjects=2, slices=4)
+    rng = np.random.default_rng(1)
+    for split in ("val", "test"):
+        for kind in ("truth", "truth_mask"):
+            (root / f"{split}A_{kind}").mkdir()
+        for subject in range(2):
+            for index in range(4):
+                image, mask = phantom_slice((index + 0.5) / 4, "B", rng)
+                name = slice_name(f"{split}A{subject}", index)
+                write_image(root / f"{split}A_truth" / name, image, 8)
+                write_mask(root / f"{split}A_truth_mask" / name, mask)
+    place.steps("same_contrast").mkdir(parents=True)
+    (place.steps("same_contrast") / "data.json").write_text("{}")
+
+
+class InThisProcess:
+    """Runs a command of the benchmark here. After `most` of them, the benchmark is killed."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.commands: list[list[str]] = []
+        self.most = most
+
+    def __call__(self, command: list[str], log: Path, lock: TextIO) -> Ended:
+        if len(self.commands) == self.most:
+            raise KeyboardInterrupt
+        self.commands.append(command)
+        main: Callable[[Sequence[str]], Any]
+        main, argv = (work.main, command[3:]) if "-m" in command else (MAINS[Path(command[1]).name], command[2:])
+        with as_before():
+            return Ended(main(argv) or 0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """A benchmark that was killed twice and then finished."""
+    patch = pytest.MonkeyPatch()
+    patch.setitem(BUDGETS, "tiny", TINY)
+    root = tmp_path_factory.mktemp("benchmark")
+    place = Place(root / "out", "tiny", root / "docs")
+    prepare(place)
+    argv = ["--budget", "tiny", "--out", str(place.out), "--docs", str(place.published), "--jobs", "1"]
+    ran: list[list[str]] = []
+    for most in (1, 2, 1000):
+        launch = InThisProcess(most)
+        try:
+            assert program.benchmark(benchmark_fidelity.options_of(argv), launch) == 0
+        except KeyboardInterrupt:
+            assert most < 1000
+        ran += launch.commands
+    assert len(ran) == len({tuple(command) for command in ran}) == 8  # E_eval, a training, three tests on two splits
+    yield place, json.loads((place.published / "fidelity.json").read_text())
+    patch.undo()
+
+
+def test_killed_and_continued_it_has_all_rows(finished: tuple[Place, dict[str, Any]]) -> None:
+    place, content = finished
+    rows = content["tasks"]["same_contrast"]["rows"]
+    assert list(rows) == list(TINY.rows["same_contrast"])
+    assert content["tasks"]["same_contrast"]["test_people"] == ["testA0", "testA1"]
+    assert all(rows[row]["psnr_fit"]["mean"] > 5 for row in rows if row != "unsb")
+    assert rows["unsb"]["psnr"] is None
+    assert content["why_null"]["unsb"] == "this version has no --model unsb"
+    assert rows["classical"]["psnr"]["ci95"] is None
+    assert content["why_null"]["tasks.same_contrast.rows.cycle_gan/hybrid.psnr.ci95"] == "fewer than 3 seeds"
+    page = (place.published / "fidelity.md").read_text()
+    assert "`unsb` is missing: this version has no --model unsb." in page and "| `cycle_gan/hybrid` |" in page
+
+
+def test_images_are_counted_from_the_log(finished: tuple[Place, dict[str, Any]]) -> None:
+    place, content = finished
+    rows = content["tasks"]["same_contrast"]["rows"]
+    assert rows["cycle_gan/hybrid"]["images_by_stage"] == {"gan": 20, "refine": 20}  # 10 slices, twice each
+    assert rows["cycle_gan/hybrid/no_refine"]["images_by_stage"] == {"gan": 20}
+    assert content["images_seen"] == TINY.lengths.total * 10
+    run = place.run("same_contrast", "cycle_gan/hybrid", 0)
+    assert images_seen(run, load_trained(run).stages, 2, 10)["images"] == {"gan": 20, "refine": 20}
+
+
+def test_the_refined_row_differs_from_the_unrefined(finished: tuple[Place, dict[str, Any]]) -> None:
+    place, _ = finished
+    paths = [
+        prediction_path(place.unit("same_contrast", row, 0) / "test", "testA0")
+        for row in ("cycle_gan/hybrid", "cycle_gan/hybrid/no_refine")
+    ]
+    assert not np.array_equal(*map(kept, paths))
+
+
+def test_the_figure_shows_every_row(finished: tuple[Place, dict[str, Any]]) -> None:
+    place, _ = finished
+    pixels = np.asarray(Image.open(place.published / "fidelity.png").convert("L"))
+    assert pixels.shape[1] == 6 * 220  # low field, truth and four rows, in one line
+    columns = np.array_split(pixels[pixels.shape[0] // 3 : -20], 6, axis=1)
+    assert all(part.std() > 20 for part in columns)
+    assert "](fidelity.png)" in (place.published / "fidelity.md").read_text()
+
+
+def arguments(place: Place, *more: str) -> list[str]:
+    return ["--budget", "tiny", "--out", str(place.out), "--docs", str(place.published), *more]
+
+
+def test_verified_green(finished: tuple[Place, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark_fidelity.main(arguments(finished[0], "--verify")) == 0
+    assert "10 of 10 parts verified" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["fidelity.json", "units/tiny/same_contrast/classical/0.json"])
+def test_a_changed_number_is_found(
+    finished: tuple[Place, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    docs = shutil.copytree(finished[0].published, tmp_path / "docs")
+    content = json.loads((docs / file).read_text())
+    if "tasks" in content:
+        content["tasks"]["same_contrast"]["rows"]["classical"]["psnr"]["mean"] += 0.01
+    else:
+        content["test"]["subjects"]["testA0"]["ssim"] += 0.01
+    (docs / file).write_text(json.dumps(content))
+    assert benchmark_fidelity.main(arguments(replace(finished[0], published=docs), "--verify")) == 1
+    assert "DIFFERENT: " in capsys.readouterr().out
+
+
+def test_tables_need_the_units_alone(
+    finished: tuple[Place, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, content = finished
+    docs = tmp_path / "docs"
+    shutil.copytree(place.units, docs / "units" / "tiny")
+    alone = replace(place, out=tmp_path / "empty", published=docs)
+    assert benchmark_fidelity.main(arguments(alone, "--assemble")) == 0
+    assert json.loads((docs / "fidelity.json").read_text()) == content
+    assert benchmark_fidelity.main(arguments(alone, "--verify")) == 0
+    assert "0 of 10 parts verified" in capsys.readouterr().out
+
+
+def test_measured_again_the_numbers_are_the_same(finished: tuple[Place, dict[str, Any]], tmp_path: Path) -> None:
+    place, content = finished
+    assert benchmark_fidelity.main(arguments(replace(place, published=tmp_path), "--remeasure")) == 0
+    assert json.loads((tmp_path / "fidelity.json").read_text())["tasks"] == content["tasks"]
+
+
+def test_other_options_than_before_are_refused(finished: tuple[Place, dict[str, Any]]) -> None:
+    place, _ = finished
+    longer = replace(TINY, lengths=Lengths(sgp=1, lsc=1, gan=2, refine=1))
+    (train,) = [step for step in Plan(place, longer).steps("val") if step.kind.startswith("train")]
+    with pytest.raises(UserError, match="begun with other options"):
+        train.command()
+
+
+# test people, rows ----------------------------------------------------------------------------------------------------
+
+
+def test_the_test_people_are_not_read_for_a_part_of_the_rows(
+    finished: tuple[Place, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    two = replace(TINY, seeds=(0, 1))
+    monkeypatch.setitem(BUDGETS, "tiny", two)
+    place = Place(shutil.copytree(finished[0].out, tmp_path / "out"), "tiny", tmp_path / "docs")
+    for path in place.out.rglob("test.json"):
+        path.unlink()
+    launch = InThisProcess()
+    options = benchmark_fidelity.options_of(arguments(place, "--models", "classical", "--jobs", "1"))
+    assert program.benchmark(options, launch) == 0
+    assert not launch.commands and not (place.published / "fidelity.json").exists()
+    assert "the test people are not read" in capsys.readouterr().out
+    options = benchmark_fidelity.options_of(arguments(place, "--models", "classical", "--jobs", "1", "--read_test"))
+    assert program.benchmark(options, launch) == 0
+    assert len(launch.commands) == 1 and "test" in launch.commands[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        ("classical", ["classical"]),
+        ("cycle_gan", ["cycle_gan"]),
+        ("pta_hybrid/no_sgp,identity", ["pta_hybrid/no_sgp", "identity"]),
+        ("cut", ["cut/hybrid"]),
+    ],
+)
+def test_rows_by_name(names: str, rows: list[str]) -> None:
+    assert program.chosen_rows(names) == rows
+
+
+def test_an_unknown_row_is_refused() -> None:
+    with pytest.raises(UserError, match="--models pta: unknown, choose from identity"):
+        program.chosen_rows("pta")
+
+
+# numbers --------------------------------------------------------------------------------------------------------------
+
+
+def made_up(row: str, seed: int, values: np.ndarray, images: int = 100) -> dict[str, Any]:
+    """A unit of twelve subjects of four people with these values of every measure."""
+    subjects = {
+        f"s{i}": {"person": f"p{i % 4}", **dict.fromkeys(("psnr_fit", "psnr", "ssim", "nrmse", "mae"), float(value)),
+                  "ms_ssim": None}
+        for i, value in enumerate(values)
+    }  # fmt: skip
+    training = {"images": {"gan": images}, "wall_s": 10.0}
+    test = {"subjects": subjects, "sets": {"kd_slice": 0.1}, "training": training, "machine": "m", "date": "d"}
+    unit = {"task": "same_contrast", "row": row, "seed": seed, "options": [], "code": "c", "test": test}
+    return unit | {"val": {"flat": True}}
+
+
+def test_means_differences_and_gap_closed_are_those_of_the_units() -> None:
+    budget = replace(BUDGETS["small"], rows={"same_contrast": BUDGETS["small"].rows["same_contrast"]})
+    rng = np.random.default_rng(3)
+    person = np.arange(12) % 4
+    base = 20 + person + rng.normal(0, 0.1, 12)
+    gains = {"pta_hybrid": 1.0, "cycle_gan/hybrid": 0.5, "supervised/hybrid": 2.0}
+    units = [made_up("classical", 0, base)]
+    values = {
+        (row, seed): base + gain + rng.normal(0, 0.05, 12) for row, gain in gains.items() for seed in budget.seeds
+    }
+    units += [made_up(row, seed, found) for (row, seed), found in values.items()]
+    content = Assembly("small", budget, units).content(machine="m", date="d", command="c")
+    found = content["tasks"]["same_contrast"]
+    mean = {row: np.mean([values[row, seed] for seed in budget.seeds]) for row in gains}
+    assert found["rows"]["pta_hybrid"]["psnr"]["mean"] == pytest.approx(mean["pta_hybrid"])
+    difference = found["differences"]["pta_hybrid - cycle_gan/hybrid"]["psnr_fit"]
+    assert difference["mean"] == pytest.approx(mean["pta_hybrid"] - mean["cycle_gan/hybrid"])
+    assert difference["ci95"][0] < difference["mean"] < difference["ci95"][1] and difference["ci95"][0] > 0.3
+    closed = found["rows"]["pta_hybrid"]["gap_closed"]
+    expected = (mean["pta_hybrid"] - base.mean()) / (mean["supervised/hybrid"] - base.mean())
+    assert closed["mean"] == pytest.approx(expected) and closed["ci95"][0] < expected < closed["ci95"][1]
+    assert found["rows"]["supervised/hybrid"]["gap_closed"]["mean"] == pytest.approx(1)
+    assert found["rows"]["pta_hybrid"]["psnr"]["ci95"] is not None
+    assert found["differences"]["pta_hybrid - cut/hybrid"]["psnr"] is None
+    # two seeds: means, no intervals
+    fewer = [unit for unit in units if unit["seed"] < 2]
+    rows = Assembly("small", budget, fewer).content(machine="", date="", command="")["tasks"]["same_contrast"]["rows"]
+    assert rows["pta_hybrid"]["psnr"]["ci95"] is None and rows["classical"]["psnr"]["ci95"] is not None
+    # a bound that is hardly better than classical measures no gap
+    low = [unit for unit in units if unit["row"] != "supervised/hybrid"]
+    low += [made_up("supervised/hybrid", seed, base + 0.5) for seed in budget.seeds]
+    content = Assembly("small", budget, low).content(machine="", date="", command="")
+    assert content["tasks"]["same_contrast"]["rows"]["pta_hybrid"]["gap_closed"]["mean"] is None
+    why = {why for name, why in content["why_null"].items() if "gap_closed" in name}
+    assert why == {"supervised/hybrid is 0.50 dB above classical, under 1 dB"}
+
+
+def test_seeds_that_were_trained_otherwise_are_told() -> None:
+    budget = replace(BUDGETS["small"], rows={"same_contrast": ("pta_hybrid",)})
+    units = [made_up("pta_hybrid", seed, np.arange(12.0)) | {"resolved": {"seed": seed, "lr": 0.1}} for seed in (0, 1)]
+    alike = Assembly("small", budget, units).content(machine="", date="", command="")
+    assert "mixed" not in alike["tasks"]["same_contrast"]["rows"]["pta_hybrid"]
+    units[1]["resolved"]["lr"] = 0.2
+    content = Assembly("small", budget, units).content(machine="", date="", command="")
+    told = content["tasks"]["same_contrast"]["rows"]["pta_hybrid"]["mixed"]
+    assert told == "its seeds were not trained alike: --lr 0.1, now 0.2"
+    assert f"**`pta_hybrid`: {told}.**" in markdown(content)
+
+
+def test_predictions_are_kept_to_sixteen_bits(tmp_path: Path) -> None:
+    from benchmarks.fidelity.measure import keep
+
+    slices = np.random.default_rng(0).random((2, 8, 8), dtype=np.float32)
+    keep(tmp_path / "a" / "x.npz", slices)
+    assert np.abs(kept(tmp_path / "a" / "x.npz") - slices).max() <= 0.5 / 65535 + 1e-7
