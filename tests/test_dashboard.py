@@ -120,7 +120,8 @@ def test_curves_and_labelled_images_arrive(server, tmp_path: Path, monkeypatch: 
 
     shown = panes(port, tmp_path.name)
     assert set(shown) == {"lsc", "gan", "_images", "_run"}
-    assert shown["gan"]["title"] == f"{tmp_path.name}: gan"
+    assert sorted(shown, key=lambda name: shown[name]["i"]) == ["_run", "_images", "gan", "lsc"]
+    assert shown["gan"]["title"] == f"{tmp_path.name}: gan, over its steps"
     gan = traces(shown["gan"])
     assert list(gan) == ["D_A", "D_B", "cycle", "learning rate", "images per second", "val_psnr"]
     assert gan["D_A"]["x"] == [1, 2, 3]
@@ -134,11 +135,13 @@ def test_curves_and_labelled_images_arrive(server, tmp_path: Path, monkeypatch: 
     told = shown["_run"]["content"]
     assert "3 of 3" in told and str(tmp_path) in told and "gan" in told
 
-    content = shown["_images"]["content"]
-    assert content["caption"] == "gan, epoch 1, step 3"
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(content["src"].partition(",")[2]))).convert("L"))
-    assert picture.shape == (18 + 2 * 8 + 3 * 2, 2 * (10 + 2 * 2))  # a line of labels above two images, two columns
-    left, right = picture[18:, :14], picture[18:, 14:]
+    assert shown["_images"]["title"] == f"{tmp_path.name}: gan, epoch 1, step 3"
+    source = shown["_images"]["content"]["src"].partition(",")[2]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))).convert("L"))
+    times = 120 // (10 + 2 * 2)  # small pictures are enlarged
+    # a line of labels above two images, in two columns
+    assert picture.shape == (18 + times * (2 * 8 + 3 * 2), times * 2 * (10 + 2 * 2))
+    left, right = picture[18:, : 14 * times], picture[18:, 14 * times :]
     assert left.max() == 128 and right.max() == 255  # 0 and 1 of [-1, 1]
     assert picture[:18].max() > 200  # the labels are there
     assert warnings(tmp_path) == []
@@ -262,7 +265,7 @@ def test_a_server_that_was_quickly_started_again_gets_everything(
     log.advance(1)
     log.losses(1, 1, {"restore": 1.0})
     client = dashboard._connect(options(port), env)
-    wait_until(lambda: env in client.get_env_list() and "_run" in panes(port, env))
+    wait_until(lambda: env in client.get_env_list() and {"_run", "lsc"} == set(panes(port, env)))
     process.kill()
     process.wait()
     again = start_server(port, tmp_path / "visdom_again")

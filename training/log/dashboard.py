@@ -24,9 +24,8 @@ import numpy as np
 
 from options.display_options import DisplayOptions
 from training.log.curve_store import Curves
-from training.log.dashboard_panes import curves_pane, picture_opts, text_pane
+from training.log.dashboard_panes import curves_pane, picture, picture_opts, text_pane
 from training.log.follower import RATE, Values
-from training.log.sample_images import labelled_grid
 from util.errors import UserError, printable
 
 TIMEOUT_S = 5.0  # for one request to the server, in the background
@@ -112,11 +111,12 @@ class Dashboard:
         self._prefix = f"{options.display_id}-{key}-"
         self._changed = threading.Condition()  # guards all that follows
         self._curves = Curves()
-        self._picture: tuple[Mapping[str, np.ndarray], str] | None = None
+        self._samples: tuple[Mapping[str, np.ndarray], str] | None = None
         self._last: Values | None = None
         self._n_steps = 0
         self._pending: dict[str, None] = {}  # names of panes, in the order of their changes
         self._closing = self._warned = False
+        self._sent: set[str] = set()  # panes that the server has; the background thread's own
         self._thread = threading.Thread(target=self._work, name="dashboard", daemon=True)
         self._thread.start()
 
@@ -146,7 +146,7 @@ class Dashboard:
     def images(self, stage: str, epoch: int, step: int, columns: Mapping[str, np.ndarray]) -> None:
         """Show sample images, (H, W) uint8 by label."""
         with self._changed:
-            self._picture = columns, f"{stage}, epoch {epoch}, step {step}"
+            self._samples = columns, f"{stage}, epoch {epoch}, step {step}"
             self._change(IMAGES)
 
     def close(self) -> None:
@@ -187,22 +187,30 @@ class Dashboard:
         """Send what has changed, and everything to a server that does not know the run. Returns the client."""
         env = environment(self._options, self._title)
         if client is None:
-            client = _connect(self._options, env)
+            client, self._sent = _connect(self._options, env), set()
             self._forget_earlier(client, env)
         elif not client.win_exists(self._prefix + RUN, env):  # the server was started again, or the pane was closed
+            self._sent = set()
             with self._changed:
                 self._pending |= self._all()
         with self._changed:
-            panes, self._pending = list(self._pending), {}
-        if RUN in panes:  # tells that the server knows the run, so it comes last
-            panes = [*(pane for pane in panes if pane != RUN), RUN]
-        for pane in panes:
-            self._send(client, pane)
+            changed, self._pending = self._pending, {}
+            ordered = list(self._all())
+        new = [pane for pane in ordered if pane in changed and pane not in self._sent]
+        for pane in ordered[ordered.index(new[0]) :] if new else ():  # the page has its panes in the order of arrival
+            if pane in self._sent:
+                client.close(win=self._prefix + pane, env=env)
+                changed[pane] = None
+        for pane in ordered:
+            if pane in changed:
+                self._send(client, pane)
+                self._sent.add(pane)
         return client
 
     def _all(self) -> dict[str, None]:
-        stages = dict.fromkeys(self._curves.stages)
-        return stages | ({IMAGES: None} if self._picture else {}) | ({RUN: None} if self._last else {})
+        """All panes in the order of the page: how far the run is, pictures, curves of the newest stage first."""
+        first = [RUN] * bool(self._last) + [IMAGES] * bool(self._samples)
+        return dict.fromkeys([*first, *reversed(self._curves.stages)])
 
     def _forget_earlier(self, client: Any, env: str) -> None:
         """Close the panes of an earlier run in the same folder, which `--overwrite` has replaced."""
@@ -217,15 +225,15 @@ class Dashboard:
     def _send(self, client: Any, pane: str) -> None:
         window = self._prefix + pane
         with self._changed:
-            picture, last, n_steps = self._picture, self._last, self._n_steps
+            samples, last, n_steps = self._samples, self._last, self._n_steps
             curves = {} if pane in (RUN, IMAGES) else self._curves.of(pane)
-        if pane == IMAGES and picture:
-            grid = labelled_grid(picture[0], self._options.display_ncols)
-            client.image(grid, win=window, opts=picture_opts(f"{self._title}: samples", picture[1], grid))
+        if pane == IMAGES and samples:
+            grid = picture(samples[0], self._options.display_ncols)
+            client.image(grid, win=window, opts=picture_opts(f"{self._title}: {samples[1]}", grid))
         elif pane == RUN and last:
             client._send({**text_pane(self._title, self._lines(last, n_steps)), "win": window})
         elif curves:
-            client._send({**curves_pane(f"{self._title}: {pane}", curves), "win": window})
+            client._send({**curves_pane(f"{self._title}: {pane}, over its steps", curves), "win": window})
 
     def _lines(self, last: Values, n_steps: int) -> dict[str, str]:
         rate = last.values.get(RATE)
@@ -234,7 +242,7 @@ class Dashboard:
             "step": f"{last.step:,} of {n_steps:,}",
             "epoch": str(last.epoch),
             "images per second": f"{rate:.3g}" if rate else "-",
-            "of": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+            "updated": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
             "run folder": printable(str(self._run_dir)),
         }
 

@@ -11,6 +11,7 @@ import numpy as np
 from training.log.curve_store import Points
 from training.log.follower import LEARNING_RATE, RATE
 from training.log.loss_log import VALIDATION
+from training.log.sample_images import labelled_grid
 from training.log.training_curves import COLOURS, panels, use_log_scale
 
 PANELS_ACROSS = 3
@@ -18,7 +19,8 @@ PANEL_PX = 250, 170  # width and height of a panel, margins included
 MARGIN_PX = {"left": 46, "right": 10, "top": 30, "bottom": 22}  # of a panel
 PANE_BORDER_PX = 22  # visdom's title bar
 MARKED_UP_TO = 12  # points of a curve that are marked; a single one could not be seen else
-CAPTION_PX = 50  # height of the caption below a picture
+COLUMN_PX = 120  # width that a column of small pictures is enlarged to
+TRAINING, LIGHT = f"{VALIDATION}train_", "#9aa5b1"  # figures of training slices, and their colour
 OTHER_NAMES = {LEARNING_RATE: "learning rate", RATE: "images per second"}
 
 Message = dict[str, Any]
@@ -33,7 +35,7 @@ def curves_pane(title: str, curves: Mapping[str, Points]) -> Message:
     losses = [name for name in curves if name not in OTHER_NAMES and not name.startswith(VALIDATION)]
     others = [name for name in OTHER_NAMES if name in curves]
     figures = [name for name in curves if name.startswith(VALIDATION)]
-    grouped = [*panels(losses).values(), *([name] for name in others), *panels(figures).values()]
+    grouped = [*panels(losses).values(), *([name] for name in others), *_by_figure(figures)]
     across = min(PANELS_ACROSS, len(grouped))
     width, height = across * PANEL_PX[0], -(-len(grouped) // across) * PANEL_PX[1]
     content: Message = {"data": [], "annotations": []}
@@ -53,12 +55,21 @@ def curves_pane(title: str, curves: Mapping[str, Points]) -> Message:
     return {"data": content["data"], "layout": layout, "opts": opts}
 
 
+def _by_figure(names: list[str]) -> list[list[str]]:
+    """What was measured on unseen slices beside the same on training slices."""
+    grouped: dict[str, list[str]] = {}
+    for name in names:
+        grouped.setdefault(name.replace(TRAINING, VALIDATION), []).append(name)
+    return list(grouped.values())
+
+
 def _axis(domain: list[float], anchor: str) -> Message:
-    return {"domain": domain, "anchor": anchor, "tickfont": {"size": 9}, "zeroline": False, "gridcolor": "#e6e9ed"}
+    look = {"tickfont": {"size": 9}, "zeroline": False, "gridcolor": "#e6e9ed", "exponentformat": "e"}
+    return {"domain": domain, "anchor": anchor, **look}
 
 
 def _colour(name: str) -> str:
-    return COLOURS[name[-2:] if name[-2:] in COLOURS else ""]
+    return LIGHT if name.startswith(TRAINING) else COLOURS[name[-2:] if name[-2:] in COLOURS else ""]
 
 
 def _trace(name: str, points: Points, number: str) -> Message:
@@ -99,11 +110,19 @@ def text_pane(title: str, lines: Mapping[str, str]) -> Message:
         f'<tr><td style="padding-right: 12px; color: #667">{html.escape(name)}</td><td>{html.escape(value)}</td></tr>'
         for name, value in lines.items()
     )
-    opts = {"title": title, "width": 380, "height": 190}
-    return {"data": [{"content": f"<table>{rows}</table>", "type": "text"}], "opts": opts}
+    opts = {"title": title, "width": 400, "height": 190}
+    content = f'<table style="margin: 8px; overflow-wrap: anywhere">{rows}</table>'
+    return {"data": [{"content": content, "type": "text"}], "opts": opts}
 
 
-def picture_opts(title: str, caption: str, grid: np.ndarray) -> Message:
+def picture(columns: Mapping[str, np.ndarray], n_columns: int) -> np.ndarray:
+    """Sample images, (H, W) uint8 by label, as one labelled grid (3, H', W') uint8; small ones enlarged."""
+    times = max(1, COLUMN_PX // max(image.shape[1] for image in columns.values()))
+    enlarged = {label: np.kron(image, np.ones((times, times), np.uint8)) for label, image in columns.items()}
+    return labelled_grid(enlarged, n_columns)
+
+
+def picture_opts(title: str, grid: np.ndarray) -> Message:
     """visdom's options for a picture, (3, H, W) uint8, in its own size."""
     height, width = grid.shape[1:]
-    return {"title": title, "caption": html.escape(caption), "width": width, "height": height + CAPTION_PX}
+    return {"title": title, "width": width, "height": height + PANE_BORDER_PX}
