@@ -69,6 +69,11 @@ class Stage:
             for group in optimiser.param_groups:
                 group["lr"] = self.learning_rate(epoch, step)
 
+    def last_rate(self) -> float | None:
+        """The optimisers' learning rate in the last step; None without optimisers."""
+        groups = (group for optimiser in self.optimisers.values() for group in optimiser.param_groups)
+        return next((float(group["lr"]) for group in groups), None)
+
     def losses(self, batch: Batch, update: Update) -> object:
         """Pass every term of the loss on a micro-batch to `update`."""
         raise TypeError(f"stage {self.name} has no loss")

@@ -19,6 +19,7 @@ from training.data import open_data, warnings_of_data
 from training.log.dashboard import require_visdom
 from training.log.run_log import RunLog
 from training.log.silent_log import SilentLog
+from training.log.tensorboard_log import require_tensorboard
 from training.loop import Trainer
 from training.low_field.resolve import low_field
 from training.preflight import preflight
@@ -32,6 +33,7 @@ from util.shared_folder import require_shared
 def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processes: Processes = ALONE) -> Trainer:
     """Check and set up everything before a run's first step; `held` closes its lock, signal handlers and log."""
     processes.alone(partial(require_visdom, run.display))
+    processes.alone(partial(require_tensorboard, run.display))
     device = processes.together(partial(own_device, run.train.gpu_ids, processes))
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -32,6 +32,8 @@ for requirements in "$@"; do
         # visdom's source package needs an older setuptools than pip's build isolation would fetch
         "$PYTHON" -m pip install --quiet --no-compile "setuptools<81" wheel || exit 1
         "$PYTHON" -m pip install --quiet --no-compile --no-build-isolation -r "$requirements" || exit 1
+        # a failure is told by its own sentence, and only the dashboard's server, which tries again, cannot do without
+        "$PYTHON" -m scripts.dashboard_assets || true
     else
         "$PYTHON" -m pip install --quiet --no-compile -r "$requirements" || exit 1
     fi

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -86,7 +87,7 @@ def train_a_little(log: RunLog, first: int = 1, n_steps: int = 3) -> None:
     with patch.object(requests.Session, "request", elsewhere):
         for step in range(first, first + n_steps):
             log.advance(4)
-            log.losses(1, step, {"D_A": 1.0 / step, "cycle": 0.5 * step})
+            log.losses(1, step, {"D_A": 1.0 / step, "D_B": 0.5 / step, "cycle": 0.5 * step}, 1e-3)
             log.images(1, step, {"real_A": torch.zeros(2, 1, 8, 10), "fake_B": torch.ones(2, 1, 8, 10)})
 
 
@@ -95,7 +96,18 @@ def warnings(run_dir: Path) -> list[str]:
     return [line for line in lines if "warning: " in line]
 
 
-def test_curves_and_labelled_images_arrive(server, tmp_path: Path) -> None:
+def panes(port: int, env: str) -> dict[str, Any]:
+    """All panes of an environment, by their names without ID and run folder."""
+    windows = json.loads(dashboard._connect(options(port), env).get_window_data(env=env))
+    return {window.split("-", 2)[2]: content for window, content in windows.items()}
+
+
+def traces(pane: dict[str, Any]) -> dict[str, Any]:
+    return {trace["name"]: trace for trace in pane["content"]["data"]}
+
+
+def test_curves_and_labelled_images_arrive(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard, "REST_S", 0.05)
     port, _ = server
     log = RunLog(tmp_path, options(port), console=False)
     log.stage("lsc", 1)
@@ -106,27 +118,96 @@ def test_curves_and_labelled_images_arrive(server, tmp_path: Path) -> None:
     log.validation(1, 3, {"psnr": 21.5})
     log.close()
 
-    client = dashboard._connect(options(port))
-    windows = json.loads(client.get_window_data(env="main"))
-    assert set(windows) == {"7-lsc", "7-gan", "7-gan-validation", "7-images"}
-    assert windows["7-gan"]["title"] == f"{tmp_path.name}: gan"
-    traces = {trace["name"]: trace for trace in windows["7-gan"]["content"]["data"]}
-    assert traces["D_A"]["x"] == [1, 2, 3]
-    np.testing.assert_allclose(traces["D_A"]["y"], [1, 1 / 2, 1 / 3], rtol=1e-5)
-    assert traces["cycle"]["y"] == [0.5, 1.0, 1.5]
-    assert windows["7-lsc"]["content"]["data"][0]["name"] == "restore"
-    (validated,) = windows["7-gan-validation"]["content"]["data"]
-    assert (validated["name"], validated["x"], validated["y"]) == ("val_psnr", [3], [21.5])
-    assert (validated["mode"], traces["cycle"]["mode"]) == ("lines+markers", "lines")  # one point is marked
+    shown = panes(port, tmp_path.name)
+    assert set(shown) == {"lsc", "gan", "_images", "_run"}
+    assert sorted(shown, key=lambda name: shown[name]["i"]) == ["_run", "_images", "gan", "lsc"]
+    assert shown["gan"]["title"] == f"{tmp_path.name}: gan, over its steps"
+    gan = traces(shown["gan"])
+    assert list(gan) == ["D_A", "D_B", "cycle", "learning rate", "images per second", "val_psnr"]
+    assert gan["D_A"]["x"] == [1, 2, 3]
+    np.testing.assert_allclose(gan["D_A"]["y"], [1, 1 / 2, 1 / 3], rtol=1e-5)
+    assert gan["cycle"]["y"] == [0.5, 1.0, 1.5] and gan["learning rate"]["y"] == [1e-3] * 3
+    assert (gan["val_psnr"]["x"], gan["val_psnr"]["y"]) == ([3], [21.5])
+    assert gan["val_psnr"]["mode"] == "lines+markers"  # of one point no line can be drawn
+    axes = {name: trace["yaxis"] for name, trace in gan.items()}
+    assert axes["D_A"] == axes["D_B"] and len(set(axes.values())) == 5  # what differs in size has axes of its own
+    assert traces(shown["lsc"])["restore"]["y"] == [0.25]
+    told = shown["_run"]["content"]
+    assert "3 of 3" in told and str(tmp_path) in told and "gan" in told
 
-    content = windows["7-images"]["content"]
-    assert content["caption"] == "gan, epoch 1, step 3"
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(content["src"].partition(",")[2]))).convert("L"))
-    assert picture.shape == (18 + 2 * 8 + 3 * 2, 2 * (10 + 2 * 2))  # a line of labels above two images, two columns
-    left, right = picture[18:, :14], picture[18:, 14:]
+    assert shown["_images"]["title"] == f"{tmp_path.name}: gan, epoch 1, step 3"
+    source = shown["_images"]["content"]["src"].partition(",")[2]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))).convert("L"))
+    times = 120 // (10 + 2 * 2)  # small pictures are enlarged
+    # a line of labels above two images, in two columns
+    assert picture.shape == (18 + times * (2 * 8 + 3 * 2), times * 2 * (10 + 2 * 2))
+    left, right = picture[18:, : 14 * times], picture[18:, 14 * times :]
     assert left.max() == 128 and right.max() == 255  # 0 and 1 of [-1, 1]
     assert picture[:18].max() > 200  # the labels are there
     assert warnings(tmp_path) == []
+
+
+def test_runs_with_one_id_do_not_write_into_each_other(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its environment; with one name in two folders, or with one --display_env, each has its own panes."""
+    monkeypatch.setattr(dashboard, "REST_S", 0.05)
+    port, _ = server
+    for number, place in enumerate(("a/one", "a/two", "b/one")):
+        (tmp_path / place).mkdir(parents=True)
+        for display in (options(port), replace(options(port), display_env="all")):
+            log = RunLog(tmp_path / place, display, console=False)
+            log.stage("gan", 1)
+            log.advance(1)
+            log.losses(1, 1, {"G": float(number)})
+            log.close()
+    client = dashboard._connect(options(port), "main")
+    assert {"one", "two", "all"} <= set(client.get_env_list())
+    values = {
+        env: sorted(
+            traces(pane)["G"]["y"][0]
+            for name, pane in json.loads(client.get_window_data(env=env)).items()
+            if name.endswith("gan")
+        )
+        for env in ("one", "two", "all")
+    }
+    assert values == {"one": [0, 2], "two": [1], "all": [0, 1, 2]}
+
+
+def test_a_resumed_run_shows_its_past_and_a_new_one_of_the_name_does_not(
+    server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dashboard, "REST_S", 0.05)
+    port, _ = server
+    before = RunLog(tmp_path, DisplayOptions(html=False), console=False)  # without a dashboard
+    for stage in ("sgp", "gan"):
+        before.stage(stage, 4)
+        train_a_little(before, n_steps=4)
+    before.close()
+    resumed = RunLog(tmp_path, options(port), console=False)
+    resumed.resume("gan", 2)
+    resumed.stage("gan", 4, 2)
+    resumed.close()
+    shown = panes(port, tmp_path.name)
+    assert set(shown) == {"sgp", "gan", "_run"}
+    assert traces(shown["sgp"])["cycle"]["x"] == [1, 2, 3, 4] and traces(shown["gan"])["cycle"]["x"] == [1, 2]
+    anew = RunLog(tmp_path, options(port), console=False)
+    anew.stage("gan", 4)
+    anew.close()
+    assert set(panes(port, tmp_path.name)) == {"_run"}
+
+
+def test_names_are_text(server, tmp_path: Path) -> None:
+    port, _ = server
+    run_dir = tmp_path / "<b>bold" / "caf\udce9"
+    run_dir.mkdir(parents=True)
+    log = RunLog(run_dir, options(port), console=False)
+    log.stage("<i>", 1)
+    log.advance(1)
+    log.losses(1, 1, {"<script>": 1.0})
+    log.close()
+    shown = panes(port, "caf\\udce9")
+    assert "&lt;b&gt;bold" in shown["_run"]["content"] and "<b>bold" not in shown["_run"]["content"]
+    (title,) = [text["text"] for text in shown["<i>"]["content"]["layout"]["annotations"] if "script" in text["text"]]
+    assert "&lt;script&gt;" in title
 
 
 def test_absent_server_is_one_warning_and_no_wait(tmp_path: Path) -> None:
@@ -140,31 +221,63 @@ def test_absent_server_is_one_warning_and_no_wait(tmp_path: Path) -> None:
     log.close()
     (warning,) = warnings(tmp_path)
     assert f"http://127.0.0.1:{port}" in warning
-    assert f"python -m visdom.server -port {port}" in warning
+    assert f"bash scripts/dashboard.sh -port {port}" in warning
 
 
 def test_server_that_dies_and_comes_back(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port, process = server
     monkeypatch.setattr(dashboard, "RETRY_S", 0.2)
+    monkeypatch.setattr(dashboard, "REST_S", 0.05)
+    env = tmp_path.name
     log = RunLog(tmp_path, options(port), console=False)
+    log.stage("lsc", 1)
+    log.advance(1)
+    log.losses(1, 1, {"restore": 1.0})
     log.stage("gan", 12)
     train_a_little(log)
-    client = dashboard._connect(options(port))
-    wait_until(lambda: "7-images" in client.get_window_data(env="main"))
+    client = dashboard._connect(options(port), env)
+    wait_until(lambda: env in client.get_env_list() and "_images" in panes(port, env))
     process.kill()
     process.wait()
     train_a_little(log, first=4)
     wait_until(lambda: len(warnings(tmp_path)) == 1)
     again = start_server(port, tmp_path / "visdom_again")
-    try:  # the steps made while the server was away are shown too
-        wait_until(lambda: client.win_exists("7-gan", "main"))
-        trace = json.loads(client.get_window_data("7-gan", "main"))["content"]["data"][0]
-        assert trace["x"] == [1, 2, 3, 4, 5, 6]
+    try:  # the steps made while the server was away are shown too, and the stages that had ended before
+        wait_until(lambda: env in client.get_env_list() and len(panes(port, env)) == 4)
+        assert traces(panes(port, env)["gan"])["D_A"]["x"] == [1, 2, 3, 4, 5, 6]
+        assert traces(panes(port, env)["lsc"])["restore"]["x"] == [1]
     finally:
         again.kill()
         again.wait()
     log.close()
     assert len(warnings(tmp_path)) == 1
+
+
+def test_a_server_that_was_quickly_started_again_gets_everything(
+    server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request has failed in between, so only the missing pane tells."""
+    monkeypatch.setattr(dashboard, "REST_S", 0.05)
+    port, process = server
+    env = tmp_path.name
+    log = RunLog(tmp_path, options(port), console=False)
+    log.stage("lsc", 1)
+    log.advance(1)
+    log.losses(1, 1, {"restore": 1.0})
+    client = dashboard._connect(options(port), env)
+    wait_until(lambda: env in client.get_env_list() and {"_run", "lsc"} == set(panes(port, env)))
+    process.kill()
+    process.wait()
+    again = start_server(port, tmp_path / "visdom_again")
+    try:
+        log.stage("gan", 3)
+        train_a_little(log)
+        wait_until(lambda: env in client.get_env_list() and set(panes(port, env)) == {"lsc", "gan", "_images", "_run"})
+    finally:
+        again.kill()
+        again.wait()
+    log.close()
+    assert warnings(tmp_path) == []
 
 
 def test_server_that_never_answers_does_not_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

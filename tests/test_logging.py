@@ -270,7 +270,11 @@ class TestPictures:
 
     def test_the_last_step_is_due_once_in_each_place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         shown = []
-        fake = SimpleNamespace(images=lambda _, text: shown.append(text), curves=lambda *_: None, close=lambda: None)
+        fake = SimpleNamespace(
+            name="fake",
+            images=lambda *at_and_columns: shown.append(at_and_columns[:3]),
+            **dict.fromkeys(("stage", "row", "close"), lambda *_: None),
+        )
         monkeypatch.setattr(run_log, "Dashboard", lambda *_: fake)
         display = DisplayOptions(update_html_freq=8, display_id=1, display_freq=10)
         log = RunLog(tmp_path, display, console=False)
@@ -287,7 +291,7 @@ class TestPictures:
         assert [row["step"] for row in read_rows(tmp_path / "loss_log.csv")] == ["1", "3"]
         listed = json.loads((tmp_path / "web" / "samples.json").read_text(encoding="utf-8"))
         assert [sample["step"] for sample in listed] == [1, 3]
-        assert shown == ["gan, epoch 1, step 1", "gan, epoch 1, step 3"]
+        assert shown == [("gan", 1, 1), ("gan", 1, 3)]
 
 
 class TestReport:

@@ -99,6 +99,7 @@ IDLE_IN_TRAINING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     ("--display_ncols=2", ["--no_html"], ["--no_html", "--display_id=1"]),
     *((option, ["--display_id=-1"], ["--display_id=1"]) for option in (
         "--display_server=http://gpu", "--display_port=9000", "--display_env=mine", "--display_freq=9")),
+    ("--display_freq=9", [], ["--tensorboard"]),
 ]  # fmt: skip
 
 VOLUMES, SIMULATED = ("--input_A=V",), ("--simulate",)

@@ -162,8 +162,9 @@ def test_where_to_watch_a_run_without_report_or_with_a_dashboard() -> None:
         return first_lines(options, folders, None, torch.device("cpu"), torch.bfloat16, 2)[-1]  # type: ignore[arg-type]
 
     assert watch("--no_html") == "watch it: OUT/experiment/loss_log.csv (--no_html: no report)"
-    both = "watch it: OUT/experiment/web/index.html and http://gpu:8097/env/main"
+    both = "watch it: OUT/experiment/web/index.html and http://gpu:8097/env/experiment"
     assert watch("--display_id=1", "--display_server=http://gpu") == both
+    assert watch("--no_html", "--tensorboard") == "watch it: tensorboard --logdir OUT/experiment/tensorboard"
 
 
 def test_same_seed_same_weights_other_seed_others(phantom: Path, tmp_path: Path) -> None:

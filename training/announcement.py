@@ -8,7 +8,9 @@ import torch
 
 from data.unaligned_dataset import UnalignedMaskDataset
 from options.train_options import RunOptions
+from training.log.dashboard import address
 from training.log.loss_log import LOSS_LOG_NAME
+from training.log.tensorboard_log import FOLDER_NAME
 from training.log.training_report import REPORT_NAME
 from training.run_info import device_name
 from util.checkpoint import LATEST, checkpoint_path
@@ -65,10 +67,12 @@ def _not_used(run: RunOptions) -> list[str]:
 
 
 def _places(run: RunOptions) -> list[str]:
-    """The report and the dashboard; the table of losses if there is neither."""
+    """The report, the dashboard and TensorBoard; the table of losses if there is none."""
     display, places = run.display, []
     if display.html:
         places.append(str(run.run_dir / REPORT_NAME))
     if display.display_id > 0:
-        places.append(f"{display.display_server}:{display.display_port}/env/{display.display_env}")
+        places.append(address(display, run.train.name))
+    if display.tensorboard:
+        places.append(f"tensorboard --logdir {run.run_dir / FOLDER_NAME}")
     return places or [f"{run.run_dir / LOSS_LOG_NAME} (--no_html: no report)"]

@@ -172,7 +172,7 @@ class Trainer:
             if due or self.context.device.type == "cpu":  # on a GPU this check would wait for the device
                 numbers = self._finite()
             if due:
-                self.log.losses(epoch + 1, self.position["step"], numbers)
+                self.log.losses(epoch + 1, self.position["step"], numbers, stage.last_rate())
             self._log_images(epoch + 1, stage, last)
             if stop or self.position["images"] - self.saved_images >= self.options.save_latest_freq:
                 self.saved_images = self.position["images"]
@@ -186,7 +186,7 @@ class Trainer:
         if self.batch is None:  # resumed after the last step
             return
         if self.processes.largest(self.log.losses_due(last=True)):
-            self.log.losses(self.position["epoch"], self.position["step"], self._finite())
+            self.log.losses(self.position["epoch"], self.position["step"], self._finite(), stage.last_rate())
         self._log_images(self.position["epoch"], stage, last=True)
 
     def _log_images(self, epoch: int, stage: Stage, last: bool) -> None:

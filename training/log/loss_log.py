@@ -12,7 +12,7 @@ import numpy as np
 from util.files import replace_text
 
 LOSS_LOG_NAME = "loss_log.csv"
-FIXED = ("stage", "epoch", "step", "images_per_s", "seconds")
+FIXED = ("stage", "epoch", "step", "images_per_s", "seconds", "lr")
 VALIDATION = "val_"  # begins the columns of what is measured at the end of an epoch
 RENAMED = {"val_val_p_error": "val_p_error", "val_val_psnr": "val_psnr", "ssim": "1-ssim"}  # in logs of before
 Row = dict[str, str]
@@ -70,11 +70,12 @@ class LossLog:
         *,
         images_per_s: float | None,
         seconds: float,
+        lr: float | None = None,
         values: Mapping[str, float],
     ) -> None:
         """Add and write one row. Raises OSError if it cannot be written; it is then written with the next row."""
         rate = "" if images_per_s is None else f"{images_per_s:.4g}"
-        fixed = (stage, str(epoch), str(step), rate, f"{seconds:.1f}")
+        fixed = (stage, str(epoch), str(step), rate, f"{seconds:.1f}", "" if lr is None else f"{lr:.4g}")
         row = dict(zip(FIXED, fixed, strict=True)) | {name: f"{value:.6g}" for name, value in values.items()}
         new = [name for name in row if name not in self._columns]
         self.rows.append(row)
