@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,7 +18,7 @@ from conftest import SMALL_NETWORKS, SMALL_SGP, phantom_slice, write_phantom
 from PIL import Image
 from running import MAINS, as_before
 
-from benchmarks.fidelity import program, work
+from benchmarks.fidelity import program, segment, work
 from benchmarks.fidelity.assemble import Assembly
 from benchmarks.fidelity.budgets import BUDGETS, Budget, Lengths
 from benchmarks.fidelity.lengths import Slices, images_seen, train_options
@@ -25,7 +26,7 @@ from benchmarks.fidelity.measure import kept, prediction_path
 from benchmarks.fidelity.plan import Plan, Step
 from benchmarks.fidelity.rows import BASELINES, ROWS
 from benchmarks.fidelity.schedule import Scheduler
-from benchmarks.fidelity.store import Place
+from benchmarks.fidelity.store import LESIONS, Place
 from benchmarks.fidelity.tables import markdown
 from data.folder.slices import slice_name, write_image, write_mask
 from models import MODELS
@@ -40,7 +41,7 @@ TINY = Budget(
     seeds=(0,), matrix=32, n_train=2, n_val=2, n_test=2,
     lengths=Lengths(sgp=1, lsc=1, gan=1, refine=1), preset="demo",
     options=("--load_size", "32", "--gpu_ids", "-1", "--amp", "off", *SMALL_NETWORKS),
-    encoder=(*SMALL_SGP, "--sgp_steps", "2"), claims=False,
+    encoder=(*SMALL_SGP, "--sgp_steps", "2"), segmenter_steps=3, claims=False,
 )  # fmt: skip
 SLICES = Slices(541, 567)
 WITH_TRAINING = [name for name, row in ROWS.items() if not row.why_missing]
@@ -200,20 +201,31 @@ def test_time_left_follows_what_steps_of_a_kind_took(tmp_path: Path) -> None:
 
 
 def prepare(place: Place) -> None:
-    """Phantoms with truth in the place of the simulated data."""
-    root = write_phantom(place.data("same_contrast"), subjects=2, slices=4)
+    """Phantoms with truth and labels in the place of the simulated data."""
+    place.steps("same_contrast").mkdir(parents=True)
+    for phase in ("", LESIONS):
+        root = write_phantom(place.data("same_contrast", phase), subjects=2, slices=4)
+        for split in ("train", "val", "test"):
+            write_truth(root, split, lesions=phase == LESIONS)
+        (place.steps("same_contrast") / f"{root.name}.json").write_text("{}")
+
+
+def write_truth(root: Path, split: str, *, lesions: bool) -> None:
+    """The truth of A's slices, and labels of both domains: CSF, grey matter around it, and perhaps a lesion."""
     rng = np.random.default_rng(1)
-    for split in ("val", "test"):
-        for kind in ("truth", "truth_mask"):
-            (root / f"{split}A_{kind}").mkdir()
-        for subject in range(2):
-            for index in range(4):
-                image, mask = phantom_slice((index + 0.5) / 4, "B", rng)
-                name = slice_name(f"{split}A{subject}", index)
+    for kind in ("A_truth", "A_truth_mask", "A_labels", "B_labels"):
+        (root / f"{split}{kind}").mkdir()
+    for domain, count in (("A", 4), ("B", 5)):
+        for subject, index in product(range(2), range(count)):
+            image, mask = phantom_slice((index + 0.5) / count, "B", rng)
+            labels = np.select([image > 0.7, image > 0.3, image > 0.1], [1, 2, 3], 0).astype(np.uint8)
+            if lesions and index in (1, 2):
+                image[10:14, 14:18], labels[10:14, 14:18] = 0.6, 7
+            name = slice_name(f"{split}{domain}{subject}", index)
+            Image.fromarray(labels).save(root / f"{split}{domain}_labels" / name)
+            if domain == "A":
                 write_image(root / f"{split}A_truth" / name, image, 8)
                 write_mask(root / f"{split}A_truth_mask" / name, mask)
-    place.steps("same_contrast").mkdir(parents=True)
-    (place.steps("same_contrast") / "data.json").write_text("{}")
 
 
 class InThisProcess:
@@ -228,7 +240,10 @@ class InThisProcess:
             raise KeyboardInterrupt
         self.commands.append(command)
         main: Callable[[Sequence[str]], Any]
-        main, argv = (work.main, command[3:]) if "-m" in command else (MAINS[Path(command[1]).name], command[2:])
+        if "-m" in command:
+            main, argv = {"work": work.main, "segment": segment.main}[command[2].rpartition(".")[2]], command[3:]
+        else:
+            main, argv = MAINS[Path(command[1]).name], command[2:]
         with as_before():
             return Ended(main(argv) or 0)
 
@@ -250,7 +265,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, 
         except KeyboardInterrupt:
             assert most < 1000
         ran += launch.commands
-    assert len(ran) == len({tuple(command) for command in ran}) == 8  # E_eval, a training, three tests on two splits
+    # E_eval, the segmenter, a training, three tests in three phases
+    assert len(ran) == len({tuple(command) for command in ran}) == 12
     yield place, json.loads((place.published / "fidelity.json").read_text())
     patch.undo()
 
@@ -267,6 +283,23 @@ def test_killed_and_continued_it_has_all_rows(finished: tuple[Place, dict[str, A
     assert content["why_null"]["tasks.same_contrast.rows.cycle_gan/hybrid.psnr.ci95"] == "fewer than 3 seeds"
     page = (place.published / "fidelity.md").read_text()
     assert "`unsb` is missing: this version has no --model unsb." in page and "| `cycle_gan/hybrid` |" in page
+
+
+def test_tissues_and_lesions_are_measured(finished: tuple[Place, dict[str, Any]]) -> None:
+    place, content = finished
+    task = content["tasks"]["same_contrast"]
+    measured = [read(place, row)["test"]["subjects"]["testA0"]["dice"] for row in ("identity", "cycle_gan/hybrid")]
+    assert all(0 <= value <= 1 for value in measured) and len(measured) == 2
+    assert task["rows"]["identity"]["dice"]["mean"] == pytest.approx(
+        np.mean([one["dice"] for one in read(place, "identity")["test"]["subjects"].values()])
+    )
+    assert 0 <= task["segmenter"]["dice_on_truth"] <= 1
+    heads = read(place, "classical")[LESIONS]["subjects"]
+    assert {head["lesions"] for head in heads.values()} == {1}
+
+
+def read(place: Place, row: str) -> dict[str, Any]:
+    return json.loads((place.units / "same_contrast" / row / "0.json").read_text())
 
 
 def test_images_are_counted_from_the_log(finished: tuple[Place, dict[str, Any]]) -> None:
@@ -303,7 +336,7 @@ def arguments(place: Place, *more: str) -> list[str]:
 
 def test_verified_green(finished: tuple[Place, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark_fidelity.main(arguments(finished[0], "--verify")) == 0
-    assert "10 of 10 parts verified" in capsys.readouterr().out
+    assert "15 of 15 parts verified" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", ["fidelity.json", "units/tiny/same_contrast/classical/0.json"])
@@ -331,7 +364,7 @@ def test_tables_need_the_units_alone(
     assert benchmark_fidelity.main(arguments(alone, "--assemble")) == 0
     assert json.loads((docs / "fidelity.json").read_text()) == content
     assert benchmark_fidelity.main(arguments(alone, "--verify")) == 0
-    assert "0 of 10 parts verified" in capsys.readouterr().out
+    assert "0 of 15 parts verified" in capsys.readouterr().out
 
 
 def test_measured_again_the_numbers_are_the_same(finished: tuple[Place, dict[str, Any]], tmp_path: Path) -> None:
@@ -357,7 +390,7 @@ def test_the_test_people_are_not_read_for_a_part_of_the_rows(
     two = replace(TINY, seeds=(0, 1))
     monkeypatch.setitem(BUDGETS, "tiny", two)
     place = Place(shutil.copytree(finished[0].out, tmp_path / "out"), "tiny", tmp_path / "docs")
-    for path in place.out.rglob("test.json"):
+    for path in [*place.out.rglob("test.json"), *place.out.rglob("lesions.json")]:
         path.unlink()
     launch = InThisProcess()
     options = benchmark_fidelity.options_of(arguments(place, "--models", "classical", "--jobs", "1"))
@@ -366,7 +399,10 @@ def test_the_test_people_are_not_read_for_a_part_of_the_rows(
     assert "the test people are not read" in capsys.readouterr().out
     options = benchmark_fidelity.options_of(arguments(place, "--models", "classical", "--jobs", "1", "--read_test"))
     assert program.benchmark(options, launch) == 0
-    assert len(launch.commands) == 1 and "test" in launch.commands[0]
+    assert [phase for command in launch.commands for phase in ("test", LESIONS) if phase in command] == [
+        "test",
+        LESIONS,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -426,7 +462,7 @@ def test_means_differences_and_gap_closed_are_those_of_the_units() -> None:
     assert closed["mean"] == pytest.approx(expected) and closed["ci95"][0] < expected < closed["ci95"][1]
     assert found["rows"]["supervised/hybrid"]["gap_closed"]["mean"] == pytest.approx(1)
     assert found["rows"]["pta_hybrid"]["psnr"]["ci95"] is not None
-    assert found["differences"]["pta_hybrid - cut/hybrid"]["psnr"] is None
+    assert found["differences"]["pta_hybrid - cut/hybrid"]["psnr"] == {"mean": None, "ci95": None}
     # two seeds: means, no intervals
     fewer = [unit for unit in units if unit["seed"] < 2]
     rows = Assembly("small", budget, fewer).content(machine="", date="", command="")["tasks"]["same_contrast"]["rows"]

@@ -13,6 +13,7 @@ from benchmarks.fidelity.budgets import Budget
 from benchmarks.fidelity.measure import SET_MEASURE
 from benchmarks.fidelity.plan import changes
 from benchmarks.fidelity.rows import BASELINES, DIFFERENCES, ROWS, UPPER_BOUND, trained_by
+from benchmarks.fidelity.store import LESIONS
 from evaluation import paired, unpaired
 from evaluation.metrics.intervals import (
     LEAST_SEEDS,
@@ -21,18 +22,40 @@ from evaluation.metrics.intervals import (
     why_no_crossed_interval,
     why_no_interval,
 )
+from evaluation.metrics.tissues import FOUND
 from evaluation.record import Record
 
 Units = Sequence[Mapping[str, Any]]
 
-MEASURES = tuple(name for name in paired.MEASURES if not name.endswith("_full"))
+TISSUE = ("dice", "volume_error", "contrast_ranks", "lesions_invented")
+LOST = "lesions_lost"  # measured on other heads than the rest
+MEASURES = (*(name for name in paired.MEASURES if not name.endswith("_full")), *TISSUE)
+LEAST_SEEN = 0.5  # part of the lesions that the segmenter must find in the truth's images
 GAP_MEASURE, LEAST_GAP = "psnr_fit", 1.0  # dB
-LATER = "not measured by this version"
+LATER = "not measured yet; --remeasure measures the kept predictions"
+NO_LESIONS = "the heads with lesions are not tested yet"
+WHY_NONE = {
+    "dice": "a head lacks one of the tissues",
+    "volume_error": "a head lacks one of the tissues",
+    "contrast_ranks": "a head lacks one of the tissues",
+    LOST: "no lesion is found in the truth's images",
+}
 NOT_HERE = {
     "lpips": "no LPIPS weights are part of this repository",
 }
 DEFINITIONS = {
-    **{name: paired.DEFINITIONS[name] for name in (*MEASURES, "head")},
+    **{name: paired.DEFINITIONS[name] for name in (*MEASURES, "head") if name in paired.DEFINITIONS},
+    "dice": "Dice coefficient of CSF, grey and white matter, their mean, between the simulator's labels and what a "
+    "segmenter (2-D U-Net, trained on true high-field slices of training people, the same for all rows) finds in the "
+    "prediction; `segmenter` says what it reaches on the truth's images",
+    "volume_error": "|volume found - true volume| / true volume of the same three tissues by the same segmenter, mean",
+    "contrast_ranks": "part of the three pairs of CSF, grey and white matter (by the labels) whose medians are in the "
+    "truth's order of brightness",
+    "lesions_invented": "lesions per head, at least four connected voxels, that the segmenter finds in the prediction "
+    "and that touch neither a lesion of the head nor one that it finds in the truth's image",
+    LOST: "of the lesions that the segmenter finds in the truth's images of further heads of the test people, the part "
+    f"that it does not find in the predictions (found: {FOUND:.0%} of the voxels); null if it finds fewer than "
+    f"{LEAST_SEEN:.0%} in the truth",
     SET_MEASURE: unpaired.DEFINITIONS[SET_MEASURE] + "; mean over seeds",
     "ci95": "95 % t interval of the mean over subjects and seeds, with the squared errors between people and between "
     f"seeds added up; null with fewer than {LEAST_SEEDS} seeds, 12 subjects or 4 people; of a row without training, "
@@ -57,14 +80,14 @@ class Scored:
     values: Mapping[str, NDArray[np.float64]]
 
     @classmethod
-    def of(cls, units: Units) -> Scored:
-        """From the units of a row, one a seed, which have the same test subjects."""
-        first = units[0]["test"]["subjects"]
+    def of(cls, units: Units, phase: str = "test") -> Scored:
+        """From the units of a row, one a seed, which have the same subjects in a phase."""
+        first = units[0][phase]["subjects"]
         subjects = list(first)
         names = [name for name in first[subjects[0]] if name != "person"]
-        every = [[unit["test"]["subjects"][subject] for unit in units] for subject in subjects]
-        values = {
-            name: np.array([[np.nan if one[name] is None else one[name] for one in row] for row in every])
+        every = [[unit[phase]["subjects"][subject] for unit in units] for subject in subjects]
+        values = {  # a measure that has come in since the earlier units were measured has no number there
+            name: np.array([[np.nan if one.get(name) is None else one[name] for one in row] for row in every])
             for name in names
         }
         return cls([unit["seed"] for unit in units], [first[s]["person"] for s in subjects], subjects, values)
@@ -83,6 +106,7 @@ class Assembly:
     def __init__(self, name: str, budget: Budget, units: Units, failed: Mapping[str, str] | None = None) -> None:
         self.name, self.budget, self.units, self.failed = name, budget, units, failed or {}
         self.record = Record()
+        self.lesions: dict[str, Scored] = {}  # of the task at hand
 
     def content(self, *, machine: str, date: str, command: str) -> dict[str, Any]:
         """The whole file."""
@@ -112,20 +136,50 @@ class Assembly:
         for unit in self.units:
             if unit["task"] == task and "test" in unit and unit["row"] in self.budget.rows[task]:
                 found.setdefault(unit["row"], []).append(unit)
-        scored = {row: Scored.of(sorted(units, key=lambda unit: unit["seed"])) for row, units in found.items()}
+        found = {row: sorted(units, key=lambda unit: unit["seed"]) for row, units in found.items()}
+        scored = {row: Scored.of(units) for row, units in found.items()}
+        with_lesions = {row: [unit for unit in units if LESIONS in unit] for row, units in found.items()}
+        self.lesions = {row: Scored.of(units, LESIONS) for row, units in with_lesions.items() if units}
         if not scored:
             self.record.null("tasks", task, "n_test_subjects", why="no row is tested yet")
         for one in list(scored.values())[:1]:
             self.record.put("tasks", task, "n_test_subjects", value=len(one.subjects))
             self.record.put("tasks", task, "test_people", value=sorted(set(one.people)))
+        why_not_lost = self._segmenter(task, list(scored.values()))
         for row in self.budget.rows[task]:
             if row in scored:
+                self._lost(("tasks", task, "rows", row), self.lesions.get(row), row in BASELINES, why_not_lost)
                 self._row(task, row, scored, found[row])
             else:
                 self.record.null("tasks", task, "rows", row, leaves=(*MEASURES, SET_MEASURE), why=self._why(task, row))
         for first, second in DIFFERENCES:
             if {first, second} <= set(self.budget.rows[task]):
-                self._difference(task, first, second, scored)
+                path = ("tasks", task, "differences", f"{first} - {second}")
+                self._difference(path, first, second, scored)
+                between = self._between(first, second, self.lesions)
+                self._lost(path, between if isinstance(between, Scored) else None, False, why_not_lost)
+
+    def _segmenter(self, task: str, scored: Sequence[Scored]) -> str:
+        """Write what the segmenter reaches on the truth. Returns why it cannot tell what is lost; empty if it can."""
+        path = ("tasks", task, "segmenter")
+        known = [one.values["dice_of_truth"] for one in scored if "dice_of_truth" in one.values]
+        if known and np.isfinite(known[0]).any():
+            self.record.put(*path, "dice_on_truth", value=float(np.nanmean(known[0])))
+        else:
+            self.record.null(*path, "dice_on_truth", why=LATER)
+        if not self.lesions:
+            self.record.null(*path, "lesions_found_in_truth", why=NO_LESIONS)
+            return NO_LESIONS
+        one = next(iter(self.lesions.values()))
+        share = float(one.values["lesions_seen"][:, 0].sum() / max(1.0, one.values["lesions"][:, 0].sum()))
+        self.record.put(*path, "lesions_found_in_truth", value=share)
+        return "" if share >= LEAST_SEEN else f"the segmenter finds {share:.0%} of the lesions in the truth itself"
+
+    def _lost(self, path: tuple[str, ...], one: Scored | None, without_seeds: bool, why: str) -> None:
+        if one is None or why:
+            self.record.null(*path, LOST, leaves=("mean", "ci95"), why=why or NO_LESIONS)
+        else:
+            self._measure((*path, LOST), one, LOST, without_seeds)
 
     def _why(self, task: str, row: str) -> str:
         """Why a row has no numbers."""
@@ -168,7 +222,7 @@ class Assembly:
             return
         known = np.flatnonzero(np.isfinite(values).all(1))
         if not len(known):
-            why = paired.WHY_NONE.get(measure, paired.WHY_NONE_ELSE)
+            why = {**paired.WHY_NONE, **WHY_NONE}.get(measure, paired.WHY_NONE_ELSE)
             self.record.null(*path, leaves=("mean", "ci95"), why=why)
             return
         values, people = values[known], [one.people[i] for i in known]
@@ -184,21 +238,26 @@ class Assembly:
         else:
             self.record.put(*path, "ci95", value=list(interval))
 
-    def _difference(self, task: str, first: str, second: str, scored: Mapping[str, Scored]) -> None:
-        path = ("tasks", task, "differences", f"{first} - {second}")
+    def _difference(self, path: tuple[str, ...], first: str, second: str, scored: Mapping[str, Scored]) -> None:
+        between = self._between(first, second, scored)
+        for measure in MEASURES:
+            if isinstance(between, Scored):
+                self._measure((*path, measure), between, measure, False)
+            else:
+                self.record.null(*path, measure, leaves=("mean", "ci95"), why=between)
+
+    @staticmethod
+    def _between(first: str, second: str, scored: Mapping[str, Scored]) -> Scored | str:
+        """The first row less the second, for the seeds that both have; or why there is no such thing."""
         if not {first, second} <= scored.keys():
-            missing = " and ".join(row for row in (first, second) if row not in scored)
-            self.record.null(*path, leaves=MEASURES, why=f"no {missing}")
-            return
+            return f"no {' and '.join(row for row in (first, second) if row not in scored)}"
         a, b = scored[first], scored[second]
         seeds = a.seeds if second in BASELINES else [seed for seed in a.seeds if seed in b.seeds]
         if not seeds:
-            self.record.null(*path, leaves=MEASURES, why="no seed that both rows have")
-            return
+            return "no seed that both rows have"
         a, b = a.at(seeds), b.at(seeds)
-        between = {name: a.values[name] - b.values[name] for name in a.values if name in b.values}
-        for measure in MEASURES:
-            self._measure((*path, measure), Scored(seeds, a.people, a.subjects, between), measure, False)
+        values = {name: a.values[name] - b.values[name] for name in a.values if name in b.values}
+        return Scored(seeds, a.people, a.subjects, values)
 
     def _gap(self, path: tuple[str, ...], row: str, scored: Mapping[str, Scored]) -> None:
         """gap_closed, with the interval of its linear approximation (delta method)."""

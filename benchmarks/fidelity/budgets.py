@@ -34,7 +34,8 @@ class Budget:
 
     about: for people. rows: by task. options: of train.py for every row, after `--preset`; widths: further ones by
     --netG. steady: part of the adversarial epochs that runs at the first learning rate, before its decay.
-    encoder: options of E_eval's training. simulate: further options of the simulation.
+    encoder: options of E_eval's training. simulate: further options of the simulation. lesions: those of further heads
+    with lesions, on which the segmenter learns them and which tell what rows lose. segmenter_steps: of its training.
     """
 
     about: str
@@ -51,6 +52,8 @@ class Budget:
     steady: float = 0.0
     encoder: tuple[str, ...] = ()
     simulate: tuple[str, ...] = ()
+    lesions: tuple[str, ...] = ("--lesions", "infarct", "--n_lesions", "2", "--lesions_in", "all")
+    segmenter_steps: int = 400
     claims: bool = True
 
 
@@ -65,7 +68,7 @@ BUDGETS: dict[str, Budget] = {
         seeds=(0,), matrix=96, n_train=12, n_val=2, n_test=4,
         lengths=Lengths(sgp=12, lsc=4, gan=2, refine=6),
         preset="demo", options=("--load_size", "96", *ON_CPU), widths=NARROW, encoder=("--sgp_steps", "100"),
-        claims=False,
+        segmenter_steps=200, claims=False,
     ),
     "small": Budget(
         "two cores for a night: networks of the demo's kind, three seeds",
@@ -81,6 +84,6 @@ BUDGETS: dict[str, Budget] = {
         lengths=Lengths(sgp=45, lsc=22, gan=150, refine=20),
         preset="published",
         options=("--flip", "--lf_noise", "auto", "--lf_band", "auto", "--lf_bias", "auto"),
-        steady=2 / 3, encoder=("--sgp_steps", "2000"),
+        steady=2 / 3, encoder=("--sgp_steps", "2000"), segmenter_steps=2000,
     ),
 }  # fmt: skip

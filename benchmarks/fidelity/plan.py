@@ -11,12 +11,13 @@ from typing import Any
 from benchmarks.fidelity.budgets import TASKS, Budget
 from benchmarks.fidelity.lengths import Slices, before_refinement, train_options
 from benchmarks.fidelity.rows import BASELINES, ROWS, trained_by
-from benchmarks.fidelity.store import PHASES, ROOT, Place, code, now, write_json
+from benchmarks.fidelity.store import LESIONS, PHASES, ROOT, Place, code, now, write_json
 from options.train_options import parse
 from util.errors import UserError
 from util.reading import read_json
 
-DATA_SEED, ENCODER_SEED = 0, 7  # of the simulation, and of E_eval, which no row has
+DATA_SEED, LESION_SEED, ENCODER_SEED = 0, 1, 7  # of the simulations, and of E_eval, which no row has
+PEOPLE_WITH_LESIONS = 12  # subjects of either domain that the segmenter learns lesions from, at most
 SETTINGS = "settings.json"
 
 
@@ -62,7 +63,8 @@ class Plan:
         """The steps up to the test on `phase`, in the order in which they are done."""
         found: dict[str, Step] = {}
         for task, row, seed in self.units(all_rows=all_rows):
-            for step in [self._data(task), self._encoder(task), *self._row(task, row, seed, phase)]:
+            shared = [self._data(task), self._encoder(task), self._data(task, LESIONS), self._segmenter(task)]
+            for step in [*shared, *self._row(task, row, seed, phase)]:
                 found.setdefault(step.name, step)
         return list(found.values())
 
@@ -83,15 +85,20 @@ class Plan:
         log = self.place.steps(task) / f"{name.replace('/', '--').replace(' ', '-')}.log"
         return Step(name, log, done, tuple(needs), kind, **more)  # type: ignore[arg-type]
 
-    def _data(self, task: str) -> Step:
-        b, root = self.budget, self.place.data(task)
-        sizes = {"matrix": b.matrix, "n_train": b.n_train, "n_val": b.n_val, "n_test": b.n_test, "seed": DATA_SEED}
+    def _data(self, task: str, phase: str = "") -> Step:
+        """Simulate the task's data, or further heads of the same people with lesions."""
+        b, root, extra, seed = self.budget, self.place.data(task, phase), self.budget.simulate, DATA_SEED
+        sizes = {"matrix": b.matrix, "n_train": b.n_train, "n_val": b.n_val, "n_test": b.n_test}
+        if phase == LESIONS:
+            sizes |= {"n_train": min(b.n_train, PEOPLE_WITH_LESIONS), "n_val": 0}
+            extra, seed = (*extra, *b.lesions), LESION_SEED
+        sizes["seed"] = seed
         command = ["preprocessing_images.py", "--simulate", TASKS[task], "--out", str(root), "--overwrite"]
         command += [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
-        command += ["--workers", "1", *b.simulate]
-        done = self.place.steps(task) / "data.json"
+        command += ["--workers", "1", *extra]
+        done = self.place.steps(task) / f"{root.name}.json"
         return self._step(
-            f"{task} data", task, done, (), "data", command=lambda: program(*command),
+            f"{task} {root.name}", task, done, (), "data", command=lambda: program(*command),
             after=lambda: write_json(done, {"command": command[:3] + command[6:], "code": code(), "date": now()}),
         )  # fmt: skip
 
@@ -105,15 +112,23 @@ class Plan:
             after=lambda: write_json(done, {"options": options, "code": code(), "date": now()}),
         )  # fmt: skip
 
+    def _segmenter(self, task: str) -> Step:
+        path, steps = self.place.segmenter(task), self.budget.segmenter_steps
+        words = ["--dataroot", str(self.place.data(task)), str(self.place.data(task, LESIONS)), "--out", str(path)]
+        return self._step(
+            f"{task} segmenter", task, path, (f"{task} data", f"{task} lesion_data"), "segmenter",
+            command=lambda: [sys.executable, "-m", "benchmarks.fidelity.segment", *words, "--steps", str(steps)],
+        )  # fmt: skip
+
     def _row(self, task: str, row: str, seed: int, phase: str) -> list[Step]:
-        ready = f"{task} E_eval"
+        ready = (f"{task} E_eval", f"{task} segmenter")
         if row in BASELINES:
             name = f"{task} without training, {phase}"
-            return [self._test(name, task, BASELINES, seed, phase, (ready,), [], "baselines")]
+            return [self._test(name, task, BASELINES, seed, phase, ready, [], "baselines")]
         base, name = trained_by(row), f"{task} {row} {seed}"
         train = self._train(task, base, seed)
         epoch = self._epoch(task, row, seed, phase)
-        needs = [train.name, *([f"{name} val"] if ROWS[row].by_validation and phase == "test" else [])]
+        needs = [*ready, train.name, *([f"{name} val"] if ROWS[row].by_validation and phase != "val" else [])]
         tested = self._test(
             f"{name} {phase}", task, (row,), seed, phase, needs, ["--run", str(self.place.run(task, base, seed))],
             f"test {row}" if ROWS[row].by_validation else "test", epoch,
@@ -140,8 +155,8 @@ class Plan:
     ) -> Step:  # fmt: skip
         """Test rows of one training, or without any; afterwards their numbers are published."""
         out = self.place.rows(task) if not run else self.place.unit(task, rows[0], seed)
-        words = ["--dataroot", str(self.place.data(task)), "--phase", phase, "--out", str(out), *run]
-        words += ["--encoder", str(self.place.encoder(task)), *self._device()]
+        words = ["--data", str(self.place.out), self.place.budget, task, "--phase", phase, "--out", str(out), *run]
+        words += self._device()
 
         def publish() -> None:
             for row in rows:

@@ -14,7 +14,7 @@ from benchmarks.fidelity.figure import write_figure
 from benchmarks.fidelity.plan import Plan
 from benchmarks.fidelity.rows import NAMES, ROWS
 from benchmarks.fidelity.schedule import Launch, Scheduler, start
-from benchmarks.fidelity.store import Place, machine, now, write_json
+from benchmarks.fidelity.store import LESIONS, Place, machine, now, write_json
 from benchmarks.fidelity.tables import markdown, printed
 from benchmarks.fidelity.verify import TOLERANCE, differences, measure_again, verify_units
 from util.errors import UserError
@@ -49,7 +49,8 @@ def benchmark(options: Namespace, launch: Launch = start) -> int:
     if not (finished or scheduler.failed):
         print("not finished: the same command goes on")
     elif options.read_test or all_trained(plan):
-        scheduler.run(plan.steps("test"))
+        for phase in ("test", LESIONS):
+            scheduler.run(plan.steps(phase))
         plan.publish()
     elif finished:
         print("the test people are not read: other rows of the budget are not trained yet (--read_test reads them now)")

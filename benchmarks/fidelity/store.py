@@ -16,7 +16,8 @@ from util.threads import usable_processors
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PUBLISHED = ROOT / "docs" / "benchmarks"
-PHASES = ("val", "test")
+LESIONS = "lesions"  # the phase on test people's heads with lesions
+PHASES = ("val", "test", LESIONS)
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,13 @@ class Place:
     budget: str
     published: Path = PUBLISHED
 
-    def data(self, task: str) -> Path:
-        return self.out / self.budget / task / "data"
+    def data(self, task: str, phase: str = "") -> Path:
+        """The data folder of a task and phase."""
+        return self.out / self.budget / task / ("lesion_data" if phase == LESIONS else "data")
+
+    def segmenter(self, task: str) -> Path:
+        """The weights of the segmenter."""
+        return self.out / self.budget / task / "segmenter.pt"
 
     def runs(self, task: str) -> Path:
         """The run folders of a task."""
@@ -75,6 +81,11 @@ class Place:
             if not isinstance(unit, dict) or not {"task", "row", "seed"} <= unit.keys():
                 raise UserError(f"{path}: not a unit of the benchmark")
         return units
+
+
+def split_of(phase: str) -> str:
+    """The split of the data folder that a phase reads."""
+    return "test" if phase == LESIONS else phase
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -8,18 +8,26 @@ from typing import Any
 from benchmarks.fidelity.measure import SET_MEASURE
 from benchmarks.fidelity.rows import BASELINES, ROWS
 
-COLUMNS = {  # heading and decimals
+INTENSITY = {  # heading and decimals
     "psnr_fit": ("PSNR after fit (dB)", 2),
     "psnr": ("PSNR (dB)", 2),
     "ssim": ("SSIM", 3),
     "nrmse": ("NRMSE", 3),
-    "edge_corr": ("edge correlation", 3),
-    "slice_consistency": ("slice consistency", 3),
-    "air_leak": ("air leak", 3),
     SET_MEASURE: ("kd_slice", 3),
     "gap_closed": ("gap closed", 2),
 }
-DIFFERENCE_COLUMNS = ("psnr_fit", "psnr", "ssim", "nrmse", "edge_corr")
+STRUCTURE = {
+    "edge_corr": ("edge correlation", 3),
+    "slice_consistency": ("slice consistency", 3),
+    "air_leak": ("air leak", 3),
+    "dice": ("Dice", 3),
+    "volume_error": ("volume error", 3),
+    "contrast_ranks": ("contrast ranks", 2),
+    "lesions_lost": ("lesions lost", 2),
+    "lesions_invented": ("lesions invented", 2),
+}
+COLUMNS = {**INTENSITY, **STRUCTURE}
+DIFFERENCE_COLUMNS = ("psnr_fit", "psnr", "ssim", "nrmse", "edge_corr", "dice", "lesions_lost", "lesions_invented")
 EXPLAINED = (*COLUMNS, "ci95", "images_seen", "wall_s")
 ABOUT_FIGURE = (
     "The middle slice of the first test subject by the first seed's models, after the fit of brightness and contrast."
@@ -66,27 +74,35 @@ def _task(task: str, found: Mapping[str, Any], reasons: Mapping[str, str]) -> li
         return ["No row is tested yet."]
     rows: Mapping[str, Any] = found["rows"]
     people = ", ".join(found["test_people"])
-    lines = [f"{found['n_test_subjects']} test subjects of {len(found['test_people'])} people ({people}).", ""]
+    lines = [f"{found['n_test_subjects']} test subjects of {len(found['test_people'])} people ({people})."]
+    dice, share = found["segmenter"]["dice_on_truth"], found["segmenter"]["lesions_found_in_truth"]
+    if dice is not None:
+        lesions = "" if share is None else f", and finds {share:.0%} of the lesions there"
+        lines[-1] += f" On the truth itself the segmenter reaches a Dice coefficient of {dice:.3f}{lesions}."
+    lines.append("")
     there = [row for row in rows if rows[row].get("n_seeds") is not None]
-    columns = [name for name in COLUMNS if any(_mean(rows[row].get(name)) is not None for row in there)]
-    heading = ["", *(COLUMNS[name][0] for name in columns), "seeds", "images", "training (s)"]
-    body = [
-        [
-            f"`{row}`",
-            *(_cell(rows[row].get(name), COLUMNS[name][1]) for name in columns),
-            str(rows[row]["n_seeds"] or "-"),
-            str(rows[row]["images_seen"] or "-"),
-            f"{rows[row]['wall_s']:.0f}",
-        ]
-        for row in there
-    ]
-    lines += [*_table(heading, body), ""]
+    for columns in (INTENSITY, STRUCTURE):
+        shown = [name for name in columns if any(_mean(rows[row].get(name)) is not None for row in there)]
+        if shown:
+            lines += [*_measures(rows, there, shown, with_cost=columns is INTENSITY), ""]
     missing = {row: reasons.get(f"tasks.{task}.rows.{row}") or reasons.get(row, "") for row in rows if row not in there}
     lines += [f"- `{row}` is missing: {why}." for row, why in missing.items()]
     lines += [f"- `{row}` is {rows[row]['note']}." for row in there if "note" in rows[row]]
     lines += [f"- **`{row}`: {rows[row]['mixed']}.**" for row in there if "mixed" in rows[row]]
     lines += ["", *_differences(found.get("differences", {}))]
     return lines
+
+
+def _measures(rows: Mapping[str, Any], there: Sequence[str], columns: Sequence[str], with_cost: bool) -> list[str]:
+    """A table of some measures; with what the rows' trainings cost, if asked for."""
+    heading = ["", *(COLUMNS[name][0] for name in columns), *(("seeds", "images", "training (s)") * with_cost)]
+    body = []
+    for row in there:
+        values = rows[row]
+        cost = (str(values["n_seeds"] or "-"), str(values["images_seen"] or "-"), f"{values['wall_s']:.0f}")
+        cells = (_cell(values.get(name), COLUMNS[name][1]) for name in columns)
+        body.append([f"`{row}`", *cells, *(cost * with_cost)])
+    return _table(heading, body)
 
 
 def _differences(found: Mapping[str, Any]) -> list[str]:

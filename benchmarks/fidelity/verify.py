@@ -10,10 +10,7 @@ from typing import Any
 
 from benchmarks.fidelity.measure import Measured, prediction_path
 from benchmarks.fidelity.store import PHASES, Place, write_json
-from evaluation.encoder import Encoder, grid_of
 from evaluation.predict import Device
-from models.trained import load_trained
-from util.checkpoint import LATEST
 from util.device import choose_device
 from util.errors import UserError
 from util.reading import read_json
@@ -86,12 +83,9 @@ def _younger(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _split(place: Place, task: str, phase: str) -> Measured | str:
-    """The truth of a split and E_eval, or why they cannot be had."""
-    on = Device(choose_device("-1"), BATCH)
+    """What measures a phase, or why it cannot be had."""
     try:
-        model = load_trained(place.encoder(task), LATEST, on.device)
-        network: Any = model
-        return Measured(place.data(task), phase, Encoder(network.sgp, grid_of(model)), on)
+        return Measured(place, task, phase, Device(choose_device("-1"), BATCH))
     except UserError as error:
         return f"{error}"
 

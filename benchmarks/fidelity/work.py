@@ -1,6 +1,6 @@
 """The process that tests a row on one split: predicts, keeps the predictions, and writes the measures.
 
-python -m benchmarks.fidelity.work --dataroot DATA --phase val --out FOLDER --encoder RUN [--run RUN --epoch latest]
+python -m benchmarks.fidelity.work --data OUT BUDGET TASK --phase val --out FOLDER [--run RUN --epoch latest]
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from benchmarks.fidelity.lengths import STAGE_BEFORE_REFINEMENT, Slices, images_seen
 from benchmarks.fidelity.measure import Measured, keep, prediction_path
 from benchmarks.fidelity.rows import BASELINES, Row
-from benchmarks.fidelity.store import machine, now, write_json
+from benchmarks.fidelity.store import PHASES, Place, machine, now, write_json
 from data.folder.slice_folder import SliceFolder
 from evaluation import baselines
-from evaluation.encoder import Encoder, grid_of
+from evaluation.encoder import grid_of
 from evaluation.predict import Device, synthesise
 from evaluation.subjects import SubjectSlices, read_subject
 from models.trained import load_trained
@@ -37,10 +37,9 @@ FLAT = 0.1  # dB: a curve is flat if its last point is so near its best one
 def main(argv: Sequence[str]) -> None:
     """Test one row, or all that need no training, and write a result for each."""
     parser = CommandLine(prog="work.py", description=__doc__)
-    parser.add_argument("--dataroot", required=True)
-    parser.add_argument("--phase", required=True, choices=("val", "test"))
+    parser.add_argument("--data", nargs=3, required=True, metavar=("OUT", "BUDGET", "TASK"))
+    parser.add_argument("--phase", required=True, choices=PHASES)
     parser.add_argument("--out", required=True, help="folder of the row; of all rows, without --run")
-    parser.add_argument("--encoder", required=True, help="run folder of E_eval")
     parser.add_argument("--gpu_ids", default="auto")
     parser.add_argument("--run", help="run folder; none: the rows without a training")
     parser.add_argument("--epoch", default=LATEST, help="latest, a number, or best: the best one on this split")
@@ -48,12 +47,10 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     sleep_while_waiting()
     on = Device(choose_device(options.gpu_ids), BATCH)
-    encoder = load_trained(Path(options.encoder), LATEST, on.device)
-    sgp: Any = encoder
-    split = Measured(Path(options.dataroot), options.phase, Encoder(sgp.sgp, grid_of(encoder)), on)
-    out = Path(options.out)
+    place, task = Place(Path(options.data[0]), options.data[1]), options.data[2]
+    split, out = Measured(place, task, options.phase, on), Path(options.out)
     if options.run is None:
-        untrained_rows(split, Path(options.dataroot), out, options.phase)
+        untrained_rows(split, place.data(task), out, options.phase)
     else:
         trained_row(split, Path(options.run), options.epoch, out, options.phase, options.before_refinement)
 

@@ -1,0 +1,87 @@
+"""What a segmentation of a prediction tells: tissues, their order of brightness, lesions lost and invented.
+
+Classes are (S, H, W) of whole numbers, as `classes_of` makes them from the simulator's labels. None means that the
+number does not exist for this input.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Floats = NDArray[np.floating]
+Mask = NDArray[np.bool_]
+Classes = NDArray[np.uint8]
+
+TISSUES = {"csf": 1, "gm": 2, "wm": 3}  # numbers in the labels, and of the classes
+LESION = 4  # class of all lesions, whose labels begin with FIRST_LESION
+FIRST_LESION = 7
+LEAST_VOXELS = 4  # of a lesion that counts: smaller ones are a matter of chance
+FOUND = 0.25  # part of a lesion's voxels that makes it found
+CONNECTED = np.ones((3, 3, 3), bool)  # corners join voxels to one lesion
+
+
+def classes_of(labels: NDArray[np.uint8]) -> Classes:
+    """Classes of the simulator's labels: 0 all else, 1 CSF, 2 grey matter, 3 white matter, 4 lesion."""
+    tissue = np.where(labels <= max(TISSUES.values()), labels, 0)
+    return np.where(labels >= FIRST_LESION, LESION, tissue).astype(np.uint8)
+
+
+def dice(found: Classes, true: Classes) -> float | None:
+    """Mean Dice coefficient of CSF, grey and white matter over a volume; None where the truth lacks one of them."""
+    scores = []
+    for number in TISSUES.values():
+        a, b = found == number, true == number
+        if not b.any():
+            return None
+        scores.append(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
+    return float(np.mean(scores))
+
+
+def volume_error(found: Classes, true: Classes) -> float | None:
+    """Mean of |volume found - true volume| / true volume over CSF, grey and white matter of a volume."""
+    errors = []
+    for number in TISSUES.values():
+        a, b = np.count_nonzero(found == number), np.count_nonzero(true == number)
+        if b == 0:
+            return None
+        errors.append(abs(a - b) / b)
+    return float(np.mean(errors))
+
+
+def contrast_ranks(prediction: Floats, truth: Floats, true: Classes) -> float | None:
+    """Part of the three pairs of CSF, grey and white matter whose medians are in the truth's order of brightness."""
+    inside = [true == number for number in TISSUES.values()]
+    if not all(part.any() for part in inside):
+        return None
+    medians = [(float(np.median(prediction[part])), float(np.median(truth[part]))) for part in inside]
+    right = [np.sign(p - q) == np.sign(t - u) for (p, t), (q, u) in combinations(medians, 2)]
+    return float(np.mean(right))
+
+
+def lesions_of(classes: Classes) -> list[NDArray[np.intp]]:
+    """The lesions of a volume, as the flat positions of their voxels: connected ones of at least four voxels."""
+    parts, count = ndimage.label(classes == LESION, CONNECTED)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    return [np.flatnonzero(parts == number) for number in range(1, count + 1) if sizes[number] >= LEAST_VOXELS]
+
+
+def lesions_lost(found: Classes, in_truth: Classes, true: Classes) -> tuple[int, int]:
+    """Lesions of the head found in the truth's image but not in the prediction's, and how many the former are.
+
+    Args: found, in_truth: segmentation of the prediction and of the truth's image. true: the simulator's classes.
+    """
+    seen, kept = (
+        [float(np.mean(classes.ravel()[lesion] == LESION)) >= FOUND for lesion in lesions_of(true)]
+        for classes in (in_truth, found)
+    )
+    return sum(there and not here for there, here in zip(seen, kept, strict=True)), sum(seen)
+
+
+def lesions_invented(found: Classes, in_truth: Classes, true: Classes) -> int:
+    """Lesions found in the prediction that touch neither a lesion of the head nor one found in the truth's image."""
+    known = ndimage.binary_dilation((true == LESION) | (in_truth == LESION), CONNECTED).ravel()
+    return sum(not known[lesion].any() for lesion in lesions_of(found))
