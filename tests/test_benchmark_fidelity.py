@@ -37,7 +37,7 @@ from util.errors import UserError
 
 TINY = Budget(
     "for tests",
-    rows={"same_contrast": (*BASELINES, "cycle_gan/hybrid", "cycle_gan/hybrid/no_refine", "unsb")},
+    rows={"same_contrast": (*BASELINES, "cycle_gan/hybrid", "cycle_gan/hybrid/no_refine", "unsb", "supervised/hybrid")},
     seeds=(0,), matrix=32, n_train=2, n_val=2, n_test=2,
     lengths=Lengths(sgp=1, lsc=1, gan=1, refine=1), preset="demo",
     options=("--load_size", "32", "--gpu_ids", "-1", "--amp", "off", *SMALL_NETWORKS),
@@ -265,8 +265,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, 
         except KeyboardInterrupt:
             assert most < 1000
         ran += launch.commands
-    # E_eval, the segmenter, a training, three tests in three phases
-    assert len(ran) == len({tuple(command) for command in ran}) == 12
+    # E_eval, the segmenter, two trainings, four tests in three phases
+    assert len(ran) == len({tuple(command) for command in ran}) == 16
     yield place, json.loads((place.published / "fidelity.json").read_text())
     patch.undo()
 
@@ -312,6 +312,18 @@ def test_images_are_counted_from_the_log(finished: tuple[Place, dict[str, Any]])
     assert images_seen(run, load_trained(run).stages, 2, 10)["images"] == {"gan": 20, "refine": 20}
 
 
+def test_the_upper_bound_is_the_best_checkpoint_on_validation_people(finished: tuple[Place, dict[str, Any]]) -> None:
+    place, content = finished
+    unit = read(place, "supervised/hybrid")
+    curve = unit["val"]["curve"]
+    assert list(curve) == ["1", "2", "3", "4", "5", "latest"] and curve["5"] == curve["latest"]
+    assert unit["test"]["epoch"] == unit["val"]["epoch"] == max(curve, key=curve.get)
+    scores = [one["psnr_fit"] for one in unit["val"]["subjects"].values()]
+    assert np.mean(scores) == pytest.approx(max(curve.values()))
+    seen = content["tasks"]["same_contrast"]["rows"]["supervised/hybrid"]["images_by_stage"]
+    assert list(seen.values()) == [TINY.lengths.total * 10]  # five epochs of the 8 slices of A
+
+
 def test_the_refined_row_differs_from_the_unrefined(finished: tuple[Place, dict[str, Any]]) -> None:
     place, _ = finished
     paths = [
@@ -336,7 +348,7 @@ def arguments(place: Place, *more: str) -> list[str]:
 
 def test_verified_green(finished: tuple[Place, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark_fidelity.main(arguments(finished[0], "--verify")) == 0
-    assert "15 of 15 parts verified" in capsys.readouterr().out
+    assert "18 of 18 parts verified" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", ["fidelity.json", "units/tiny/same_contrast/classical/0.json"])
@@ -364,7 +376,7 @@ def test_tables_need_the_units_alone(
     assert benchmark_fidelity.main(arguments(alone, "--assemble")) == 0
     assert json.loads((docs / "fidelity.json").read_text()) == content
     assert benchmark_fidelity.main(arguments(alone, "--verify")) == 0
-    assert "0 of 15 parts verified" in capsys.readouterr().out
+    assert "0 of 18 parts verified" in capsys.readouterr().out
 
 
 def test_measured_again_the_numbers_are_the_same(finished: tuple[Place, dict[str, Any]], tmp_path: Path) -> None:
@@ -376,7 +388,7 @@ def test_measured_again_the_numbers_are_the_same(finished: tuple[Place, dict[str
 def test_other_options_than_before_are_refused(finished: tuple[Place, dict[str, Any]]) -> None:
     place, _ = finished
     longer = replace(TINY, lengths=Lengths(sgp=1, lsc=1, gan=2, refine=1))
-    (train,) = [step for step in Plan(place, longer).steps("val") if step.kind.startswith("train")]
+    train, _ = (step for step in Plan(place, longer).steps("val") if step.kind.startswith("train"))
     with pytest.raises(UserError, match="begun with other options"):
         train.command()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from benchmarks.fidelity.budgets import Budget
 from benchmarks.fidelity.rows import Row
 from data.folder.slice_folder import SliceFolder
 from models.stage import Stage
-from options.train_options import RunOptions, parse
+from options.train_options import RunOptions, parse, schemas
 from training.log.loss_log import LOSS_LOG_NAME
 
 NO_REPORT = ("--no_html", "--save_epoch_freq", "1000000", "--save_latest_freq", "300")
@@ -45,9 +45,9 @@ def train_options(row: Row, budget: Budget, seed: int, slices: Slices) -> list[s
     """The options of train.py for a row, but for the folders."""
     unpaired = max(slices.A, slices.B)
     fixed = ["--preset", budget.preset, "--model", row.model, "--netG", row.netG, "--seed", str(seed)]
-    fixed += [*budget.options, *(budget.widths or {}).get(row.netG, ()), *row.options, *NO_REPORT]
-    if not row.aligned:  # equal terms: masks are open to all models
-        fixed += ["--dataset_mode", "unaligned_mask"]
+    dataset_mode = "aligned" if row.aligned else "unaligned_mask"  # equal terms: masks are open to all models
+    fixed += ["--dataset_mode", dataset_mode, *_known_to(row.model, dataset_mode, budget.options)]
+    fixed += [*(budget.widths or {}).get(row.netG, ()), *row.options, *NO_REPORT]
     run = parse([*fixed, "--dataroot", "-"])
     own, options = budget.lengths.total, run.network
     for name, epochs in (("sgp", budget.lengths.sgp), ("lsc", budget.lengths.lsc)):
@@ -64,6 +64,17 @@ def train_options(row: Row, budget: Budget, seed: int, slices: Slices) -> list[s
     if row.by_validation:
         fixed[fixed.index("1000000")] = str(max(1, gan // CHECKPOINTS))
     return fixed
+
+
+def _known_to(model: str, dataset_mode: str, words: Sequence[str]) -> list[str]:
+    """The options among `words`, each with its value, that a model has: one without a noise model goes without."""
+    known = {f"--{field.name}" for schema in schemas(model, dataset_mode) for field in fields(schema)}
+    kept: list[str] = []
+    taken = True
+    for word in words:
+        taken = word in known if word.startswith("--") else taken
+        kept += [word] * taken
+    return kept
 
 
 def before_refinement(run: RunOptions) -> int:

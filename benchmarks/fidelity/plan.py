@@ -133,7 +133,8 @@ class Plan:
             f"{name} {phase}", task, (row,), seed, phase, needs, ["--run", str(self.place.run(task, base, seed))],
             f"test {row}" if ROWS[row].by_validation else "test", epoch,
         )  # fmt: skip
-        return [train, tested]
+        first = self._row(task, row, seed, "val") if ROWS[row].by_validation and phase != "val" else [train]
+        return [*first, tested]
 
     def _train(self, task: str, row: str, seed: int) -> Step:
         run, folder = self.place.run(task, row, seed), self.place.unit(task, row, seed)

@@ -76,6 +76,8 @@ class Scheduler:
 
     def run(self, steps: Sequence[Step]) -> bool:
         """Do all steps that are not done. Returns whether all are. What fails is left in `failed`, with the reason."""
+        names = {step.name for step in steps}
+        assert all(names.issuperset(step.needs) for step in steps), "a step needs one that is not in the plan"
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             while True:
