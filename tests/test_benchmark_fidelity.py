@@ -17,6 +17,7 @@ import pytest
 from conftest import SMALL_NETWORKS, SMALL_SGP, phantom_slice, write_phantom
 from PIL import Image
 from running import MAINS, as_before
+from running import start as start_process
 
 from benchmarks.fidelity import program, segment, work
 from benchmarks.fidelity.assemble import Assembly
@@ -391,6 +392,28 @@ def test_other_options_than_before_are_refused(finished: tuple[Place, dict[str, 
     train, _ = (step for step in Plan(place, longer).steps("val") if step.kind.startswith("train"))
     with pytest.raises(UserError, match="begun with other options"):
         train.command()
+
+
+def benchmark_of_one_row(out: str, docs: str) -> None:
+    """The program as it is typed, with the small budget of these tests."""
+    BUDGETS["tiny"] = replace(TINY, rows={"same_contrast": ("cycle_gan/hybrid",)})
+    assert benchmark_fidelity.main(["--budget", "tiny", "--out", out, "--docs", docs, "--jobs", "1"]) == 0
+
+
+@pytest.mark.slow
+def test_killed_by_the_system_while_it_trains_it_goes_on(tmp_path: Path) -> None:
+    place = Place(tmp_path / "out", "tiny", tmp_path / "docs")
+    prepare(place)
+    run = place.run("same_contrast", "cycle_gan/hybrid", 0)
+    program_, folders = start_process(benchmark_of_one_row, str(place.out), str(place.published)), place.published
+    program_.wait_for(run.exists)
+    program_.process.kill()  # its training goes on alone and keeps the step's lock
+    program_.process.join()
+    assert not (folders / "fidelity.json").exists()
+    again = start_process(benchmark_of_one_row, str(place.out), str(place.published)).finished()
+    assert again.status == 0, again.err
+    content = json.loads((folders / "fidelity.json").read_text())
+    assert content["tasks"]["same_contrast"]["rows"]["cycle_gan/hybrid"]["images_seen"] == TINY.lengths.total * 10
 
 
 # test people, rows ----------------------------------------------------------------------------------------------------
