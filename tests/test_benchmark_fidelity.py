@@ -523,6 +523,20 @@ def test_seeds_that_were_trained_otherwise_are_told() -> None:
     assert f"**`pta_hybrid`: {told}.**" in markdown(content)
 
 
+@pytest.mark.parametrize(
+    ("scores", "flat"),
+    [
+        ([18, 20, 21, 21.5, 21.5], False),
+        ([20, 21, 21.45, 21.5, 21.5], True),
+        ([20, 21, 21.5, 21.4, 20], True),
+        ([21], False),
+    ],
+)
+def test_a_curve_is_flat_if_more_training_would_hardly_help(scores: list[float], flat: bool) -> None:
+    curve = {str(epoch): score for epoch, score in enumerate(scores)}
+    assert work.is_flat(curve) == flat
+
+
 def test_predictions_are_kept_to_sixteen_bits(tmp_path: Path) -> None:
     from benchmarks.fidelity.measure import keep
 

@@ -6,7 +6,7 @@ python -m benchmarks.fidelity.work --data OUT BUDGET TASK --phase val --out FOLD
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from util.threads import sleep_while_waiting
 
 BATCH = 16  # slices
 CHOSEN_BY = "psnr_fit"  # on validation people, where a row's best checkpoint is tested
-FLAT = 0.1  # dB: a curve is flat if its last point is so near its best one
+FLAT, EARLY = 0.1, 0.7  # dB, and part of the curve's points: one of the first has to be so near the best of all
 
 
 def main(argv: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ def trained_row(split: Measured, run: Path, epoch: str, out: Path, phase: str, b
             scores = split.row(out / phase)["subjects"].values()
             found["curve"][one] = float(np.mean([each[CHOSEN_BY] for each in scores]))
         epoch = max(found["curve"], key=lambda one: found["curve"][one])
-        found["flat"] = found["curve"][epoch] - found["curve"][LATEST] <= FLAT
+        found["flat"] = is_flat(found["curve"])
     _predict(split, run, epoch, out / phase)
     model = load_trained(run, epoch)
     until = STAGE_BEFORE_REFINEMENT if before_refinement else ""
@@ -92,6 +92,16 @@ def trained_row(split: Measured, run: Path, epoch: str, out: Path, phase: str, b
 def _epochs(run: Path) -> list[str]:
     """The checkpoints of a run, the last one as `latest`."""
     return [*sorted((path.stem for path in run.glob("*.pt") if path.stem.isdecimal()), key=int), LATEST]
+
+
+def is_flat(curve: Mapping[str, float]) -> bool:
+    """Whether training longer would hardly help: a checkpoint well before the last is almost as good as the best.
+
+    Args: curve: score on validation people by epoch, in order.
+    """
+    scores = list(curve.values())
+    early = scores[: int(EARLY * len(scores))]
+    return bool(early) and max(scores) - max(early) <= FLAT
 
 
 def _volumes(split: Measured) -> list[SubjectSlices]:
