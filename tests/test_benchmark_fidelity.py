@@ -374,7 +374,9 @@ def test_tables_need_the_units_alone(
     docs = tmp_path / "docs"
     shutil.copytree(place.units, docs / "units" / "tiny")
     alone = replace(place, out=tmp_path / "empty", published=docs)
+    (docs / "fidelity_notes_tiny.md").write_text("Nobody wins.\n")
     assert benchmark_fidelity.main(arguments(alone, "--assemble")) == 0
+    assert "## What the numbers say\n\nNobody wins.\n" in (docs / "fidelity.md").read_text()
     assert json.loads((docs / "fidelity.json").read_text()) == content
     assert benchmark_fidelity.main(arguments(alone, "--verify")) == 0
     assert "0 of 18 parts verified" in capsys.readouterr().out

@@ -23,6 +23,7 @@ from util.reading import read_json
 TABLES = "fidelity"
 JSON_NAME, PAGE_NAME = f"{TABLES}.json", f"{TABLES}.md"
 FIGURE_NAME = f"{TABLES}.png"
+NOTES_NAME = f"{TABLES}_notes_{{budget}}.md"  # written by hand, and part of the page
 
 
 def benchmark(options: Namespace, launch: Launch = start) -> int:
@@ -92,7 +93,9 @@ def assemble(plan: Plan, failed: Mapping[str, str]) -> dict[str, Any] | None:
     write_json(place.published / JSON_NAME, content)
     write_figure(place, budget, place.published / FIGURE_NAME)
     figure = FIGURE_NAME if (place.published / FIGURE_NAME).is_file() else None
-    (place.published / PAGE_NAME).write_text(markdown(content, figure), encoding="utf-8")
+    notes = place.published / NOTES_NAME.format(budget=place.budget)
+    written = notes.read_text(encoding="utf-8") if notes.is_file() else ""
+    (place.published / PAGE_NAME).write_text(markdown(content, figure, written), encoding="utf-8")
     print("test people: PSNR after fit, PSNR, SSIM")
     for line in printed(content):
         print(line)

@@ -35,11 +35,16 @@ ABOUT_FIGURE = (
 TITLES = {"same_contrast": "Same contrast", "coverage": "Coverage", "paper": "Another contrast (the paper's)"}
 
 
-def markdown(content: Mapping[str, Any], figure: str | None = None) -> str:
-    """The whole page. Args: figure: file beside it with the same slice of every row."""
+def markdown(content: Mapping[str, Any], figure: str | None = None, notes: str = "") -> str:
+    """The whole page.
+
+    Args: figure: file beside it with the same slice of every row. notes: what people have written about the numbers.
+    """
     lines = ["# Fidelity", "", *_head(content), ""]
     if figure:
         lines += [f"![The same slice of a test person by every row]({figure})", "", ABOUT_FIGURE, ""]
+    if notes:
+        lines += ["## What the numbers say", "", notes.strip(), ""]
     for task, found in content["tasks"].items():
         lines += [f"## {TITLES.get(task, task)}", "", *_task(task, found, content["why_null"]), ""]
     lines += ["## Definitions", ""]
