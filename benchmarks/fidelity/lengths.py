@@ -20,7 +20,7 @@ from models.stage import Stage
 from options.train_options import RunOptions, parse, schemas
 from training.log.loss_log import LOSS_LOG_NAME
 
-NO_REPORT = ("--no_html", "--save_epoch_freq", "1000000", "--save_latest_freq", "300")
+NO_REPORT = ("--no_html", "--save_epoch_freq", "1000000", "--save_latest_freq", "1000")
 STAGE_BEFORE_REFINEMENT = "gan"
 CHECKPOINTS = 4  # of a row whose best one is chosen on validation people
 

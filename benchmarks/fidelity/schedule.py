@@ -22,7 +22,13 @@ from util.threads import sleep_while_waiting
 SLICE_S = 540.0  # a training saves and starts again after so long, so that no process lasts ten minutes
 POLL_S, WAIT_S = 0.2, 5.0  # between looks at one's own processes, and at steps of another invocation
 STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)  # status of train.py after saving, or before it could
-GUESS_S = {"data": 300.0, "encoder": 60.0, "baselines": 60.0, "test": 60.0}  # before any of the kind has ended
+GUESS_S = {
+    "data": 200.0,
+    "encoder": 60.0,
+    "segmenter": 200.0,
+    "baselines": 60.0,
+    "test": 60.0,
+}  # before any of the kind has ended
 GUESS_TRAIN_S = 1200.0
 
 
