@@ -168,7 +168,9 @@ def tiny(words: list[str]) -> list[str]:
     if program != "train.py" or {"--check_data", "--help"} & set(rest):
         return words
     model = rest[rest.index("--model") + 1] if "--model" in rest else "pta_hybrid"
-    more = ["--load_size=32", "--gpu_ids=-1", "--amp=off", "--batch_size=4"]
+    more = ["--load_size=32", "--gpu_ids=-1", "--amp=off", "--batch_size=4", "--max_dataset_size=16"]
+    if "--preset" in rest and rest[rest.index("--preset") + 1] != "published" and "--n_epochs_refine" not in rest:
+        more += ["--n_epochs_refine=1"] if model == "pta_hybrid" else []
     weights = "--sgp_weights" in rest
     if model in ("sgp", "pta_hybrid"):
         more += [*SMALL_SGP, *([] if weights else ["--sgp_steps=3", "--sgp_batch_size=4"])]
