@@ -99,7 +99,7 @@ def warnings(run_dir: Path) -> list[str]:
 def panes(port: int, env: str) -> dict[str, Any]:
     """All panes of an environment, by their names without ID and run folder."""
     windows = json.loads(dashboard._connect(options(port), env).get_window_data(env=env))
-    return {window.split("-", 2)[2]: content for window, content in windows.items()}
+    return {window.split("-")[2]: content for window, content in windows.items()}
 
 
 def traces(pane: dict[str, Any]) -> dict[str, Any]:
@@ -170,6 +170,27 @@ def test_runs_with_one_id_do_not_write_into_each_other(server, tmp_path: Path, m
         for env in ("one", "two", "all")
     }
     assert values == {"one": [0, 2], "two": [1], "all": [0, 1, 2]}
+
+
+def test_a_picture_of_another_size_gets_another_pane_in_the_same_place(
+    server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pane keeps the size that it was opened with."""
+    monkeypatch.setattr(dashboard, "REST_S", 0.05)
+    port, _ = server
+    log = RunLog(tmp_path, options(port), console=False)
+    client = dashboard._connect(options(port), tmp_path.name)
+    for stage, images in (("sgp", 1), ("gan", 3)):
+        log.stage(stage, 1)
+        log.advance(1)
+        log.losses(1, 1, {"G": 1.0})
+        log.images(1, 1, {"real_A": torch.zeros(images, 1, 8, 10)})
+        wait_until(lambda stage=stage: stage in panes(port, tmp_path.name).get("_images", {}).get("title", ""))
+    log.close()
+    shown = json.loads(client.get_window_data(env=tmp_path.name))
+    assert sum("_images" in window for window in shown) == 1
+    shown = panes(port, tmp_path.name)
+    assert sorted(shown, key=lambda name: shown[name]["i"]) == ["_run", "_images", "gan", "sgp"]
 
 
 def test_a_resumed_run_shows_its_past_and_a_new_one_of_the_name_does_not(

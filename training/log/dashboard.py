@@ -80,17 +80,25 @@ def require_visdom(options: DisplayOptions) -> None:
     """
     if options.display_id <= 0:
         return
-    wants = f"--display_id {options.display_id} needs visdom"
     if importlib.util.find_spec("visdom") is None:
-        raise UserError(f"{wants}; install it as described in requirements-dashboard.txt")
+        raise UserError(
+            f"--display_id {options.display_id} needs visdom; install it as described in requirements-dashboard.txt"
+        )
     try:
         importlib.import_module("visdom")
     except Exception as error:  # of whatever it imports
-        raise UserError(f"{wants}, which cannot be imported: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"--display_id {options.display_id} needs visdom, which cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _size(columns: Mapping[str, np.ndarray]) -> str:
+    """Stands for the size of a picture in the name of its pane."""
+    return f"-{len(columns)}x" + "x".join(map(str, next(iter(columns.values())).shape))
 
 
 class Dashboard:
-    """Panes `ID-KEY-STAGE`, `ID-KEY-_images` and `ID-KEY-_run` of one run, in the environment of its name.
+    """Panes `ID-KEY-STAGE`, `ID-KEY-_images-SIZE` and `ID-KEY-_run` of one run, in the environment of its name.
 
     ID is --display_id, KEY stands for the run folder, so two runs never write into each other's panes, also if they
     have one name or share an environment (--display_env).
@@ -116,7 +124,8 @@ class Dashboard:
         self._n_steps = 0
         self._pending: dict[str, None] = {}  # names of panes, in the order of their changes
         self._closing = self._warned = False
-        self._sent: set[str] = set()  # panes that the server has; the background thread's own
+        self._sent: set[str] = set()  # panes that the server has; this and the next are the background thread's own
+        self._size = ""  # of the pictures sent
         self._thread = threading.Thread(target=self._work, name="dashboard", daemon=True)
         self._thread.start()
 
@@ -196,16 +205,24 @@ class Dashboard:
         with self._changed:
             changed, self._pending = self._pending, {}
             ordered = list(self._all())
+            size = _size(self._samples[0]) if self._samples else ""
+        if IMAGES in self._sent and size != self._size:  # a pane keeps its size, so a larger picture needs another
+            client.close(win=self._window(IMAGES), env=env)
+            self._sent.discard(IMAGES)
+        self._size = size
         new = [pane for pane in ordered if pane in changed and pane not in self._sent]
         for pane in ordered[ordered.index(new[0]) :] if new else ():  # the page has its panes in the order of arrival
             if pane in self._sent:
-                client.close(win=self._prefix + pane, env=env)
+                client.close(win=self._window(pane), env=env)
                 changed[pane] = None
         for pane in ordered:
             if pane in changed:
                 self._send(client, pane)
                 self._sent.add(pane)
         return client
+
+    def _window(self, pane: str) -> str:
+        return self._prefix + pane + (self._size if pane == IMAGES else "")
 
     def _all(self) -> dict[str, None]:
         """All panes in the order of the page: how far the run is, pictures, curves of the newest stage first."""
@@ -217,13 +234,13 @@ class Dashboard:
         if env not in client.get_env_list():
             return
         with self._changed:
-            mine = {self._prefix + pane for pane in self._all()}
+            mine = {self._window(pane) for pane in self._all()}
         for window in json.loads(client.get_window_data(env=env)):
             if window.startswith(self._prefix) and window not in mine:
                 client.close(win=window, env=env)
 
     def _send(self, client: Any, pane: str) -> None:
-        window = self._prefix + pane
+        window = self._window(pane)
         with self._changed:
             samples, last, n_steps = self._samples, self._last, self._n_steps
             curves = {} if pane in (RUN, IMAGES) else self._curves.of(pane)

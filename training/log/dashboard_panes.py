@@ -47,7 +47,7 @@ def curves_pane(title: str, curves: Mapping[str, Points]) -> Message:
         y = [1 - (top + PANEL_PX[1] - MARGIN_PX["bottom"]) / height, 1 - (top + MARGIN_PX["top"]) / height]
         number = "" if index == 0 else str(index + 1)
         values = np.concatenate([np.asarray(curves[name][1]) for name in names])
-        scale = {"type": "log"} if use_log_scale(values) else {}
+        scale = {"type": "log"} if use_log_scale(values) else _range_around(values)
         layout |= {f"xaxis{number}": _axis(x, f"y{number}"), f"yaxis{number}": _axis(y, f"x{number}") | scale}
         content["data"] += [_trace(name, curves[name], number) for name in names]
         content["annotations"].append(_title(names, curves, x[0], y[1]))
@@ -66,6 +66,14 @@ def _by_figure(names: list[str]) -> list[list[str]]:
 def _axis(domain: list[float], anchor: str) -> Message:
     look = {"tickfont": {"size": 9}, "zeroline": False, "gridcolor": "#e6e9ed", "exponentformat": "e"}
     return {"domain": domain, "anchor": anchor, **look}
+
+
+def _range_around(values: np.ndarray) -> Message:
+    """Of a constant curve, a tenth around it, where plotly would draw one from 1 below to 1 above."""
+    if values.min() != values.max():
+        return {}
+    reach = 0.1 * abs(values[0]) or 0.1
+    return {"range": [values[0] - reach, values[0] + reach]}
 
 
 def _colour(name: str) -> str:
