@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from models.cut_options import CUTOptions
 from models.cycle_gan_options import CycleGANOptions
 from models.degrade_options import DegradeOptions
 from models.lsc_options import LSCOptions
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 MODELS: dict[str, Lazy[BaseModel]] = {
     "pta_hybrid": Lazy("models.pta_model.PTAModel", PTAOptions),
     "cycle_gan": Lazy("models.cycle_gan_model.CycleGANModel", CycleGANOptions),
+    "cut": Lazy("models.cut_model.CUTModel", CUTOptions),
     "degrade": Lazy("models.degrade_model.DegradeModel", DegradeOptions),
     "pix2pix": Lazy("models.pix2pix_model.Pix2PixModel", Pix2PixOptions),
     "supervised": Lazy("models.supervised_model.SupervisedModel", SupervisedOptions),

@@ -18,7 +18,10 @@ BROAD = 0.08  # standard deviation in parts of the side: what is broader is no l
 
 @dataclass(frozen=True)
 class Physics:
-    """How a low-field scan differs from a high-field one, and the relative half-width of the range of each number."""
+    """How a low-field scan differs from a high-field one, and the relative half-width of the ranges of the numbers.
+
+    contrast: the least; with a range every image has one between it and 1.
+    """
 
     strengths: Strengths
     resolution: float
@@ -49,7 +52,8 @@ def _scan(b: Tensor, mask: Tensor, key: Tensor, physics: Physics, drawn: Sequenc
     wide, narrow, strengths = physics.spread, physics.spread / 2, physics.strengths
     level, bias = (1 + wide * drawn[0]) * strengths.noise, (1 + wide * drawn[1]) * strengths.bias
     resolution = min(1.0, (1 + narrow * drawn[2]) * physics.resolution)
-    contrast = min(1.0, (1 + narrow * drawn[3]) * physics.contrast)
+    between = (drawn[3] + 1) / 2 if wide else 0.0
+    contrast = physics.contrast + (1 - physics.contrast) * between
     x = toned((b + 1) / 2, physics.tone) ** (1 + narrow * drawn[4])
     if bias:
         x = x * receive_field(mask, bias, key, "field of a degraded b")
