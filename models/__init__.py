@@ -9,7 +9,7 @@ from models.cycle_gan_options import CycleGANOptions
 from models.degrade_options import DegradeOptions
 from models.lsc_options import LSCOptions
 from models.pix2pix_options import Pix2PixOptions
-from models.pta_options import PTAOptions
+from models.pta_options import PTACycleGANOptions, PTAOptions, PTAUnetOptions
 from models.sgp_options import SGPOptions
 from models.supervised_options import SupervisedOptions
 from util.lazy import Lazy
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MODELS: dict[str, Lazy[BaseModel]] = {
     "pta_hybrid": Lazy("models.pta_model.PTAModel", PTAOptions),
+    "pta_cyclegan": Lazy("models.pta_model.PTACycleGANModel", PTACycleGANOptions),
+    "pta_unet": Lazy("models.pta_model.PTAUnetModel", PTAUnetOptions),
     "cycle_gan": Lazy("models.cycle_gan_model.CycleGANModel", CycleGANOptions),
     "cut": Lazy("models.cut_model.CUTModel", CUTOptions),
     "degrade": Lazy("models.degrade_model.DegradeModel", DegradeOptions),

@@ -139,7 +139,7 @@ class HybridGenerator(nn.Module):
         x = tokens.flatten(2).transpose(1, 2)  # (N, h w, width)
         states = [x]
         for block in self.blocks:
-            x = block(x, foreground, (h, w), dense=self.dense or x.is_cuda)
+            x = block(x, foreground, (h, w), dense=self.dense or x.device.type != "cpu")
             states.append(x)
         states[-1] = self.final_norm(x)
         return [state.transpose(1, 2).reshape(n, width, h, w) for state in states]
