@@ -12,6 +12,7 @@ from models.pix2pix_options import Pix2PixOptions
 from models.pta_options import PTACycleGANOptions, PTAOptions, PTAUnetOptions
 from models.sgp_options import SGPOptions
 from models.supervised_options import SupervisedOptions
+from models.unsb_options import UNSBOptions
 from util.lazy import Lazy
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ MODELS: dict[str, Lazy[BaseModel]] = {
     "pta_unet": Lazy("models.pta_model.PTAUnetModel", PTAUnetOptions),
     "cycle_gan": Lazy("models.cycle_gan_model.CycleGANModel", CycleGANOptions),
     "cut": Lazy("models.cut_model.CUTModel", CUTOptions),
+    "unsb": Lazy("models.unsb_model.UNSBModel", UNSBOptions),
     "degrade": Lazy("models.degrade_model.DegradeModel", DegradeOptions),
     "pix2pix": Lazy("models.pix2pix_model.Pix2PixModel", Pix2PixOptions),
     "supervised": Lazy("models.supervised_model.SupervisedModel", SupervisedOptions),

@@ -38,13 +38,21 @@ class CUTStage(GANStage):
         self.optimisers["G"] = adam([model.G_AB, model.features], model.options)
 
     def add_terms(self, update: Update, batch: Batch, domain: str, made: Tensor, fake: Tensor) -> None:
-        o, scan = self.options, LowFieldScan(self.options, batch)
+        o = self.options
         with_masks = shows_masks(o, update.context)
         if o.lambda_nce:
             update.add("nce", o.lambda_nce, self.nce(fake, batch.A, batch.mask_A, batch.key, with_masks, "a"))
         if o.lambda_nce_idt:
-            idt_B, _ = translate(self.G["B"], scan.on_real("B", batch.B), batch.mask_B if with_masks else None)
+            idt_B = self.identity(batch, batch.mask_B if with_masks else None)
             update.add("nce_idt", o.lambda_nce_idt, self.nce(idt_B, batch.B, batch.mask_B, batch.key, with_masks, "b"))
+
+    def identity(self, batch: Batch, mask: Tensor | None) -> Tensor:
+        """idt_B = G_AB(b), b with the low field's noise and receive field if the options tell them."""
+        return translate(self.G["B"], LowFieldScan(self.options, batch).on_real("B", batch.B), mask)[0]
+
+    def encoded(self, x: Tensor) -> Tensor:
+        """What the generator's encoder gets of an image."""
+        return x
 
     def nce(self, made: Tensor, source: Tensor, mask: Tensor, keys: Tensor, with_masks: bool, name: str) -> Tensor:
         """PatchNCE between a synthesis and its source, the mean over the hidden states.
@@ -54,11 +62,11 @@ class CUTStage(GANStage):
         """
         shown = mask if with_masks else None
         with torch.no_grad():
-            of_source = hidden_states(self.G["B"], source, shown)
+            of_source = hidden_states(self.G["B"], self.encoded(source), shown)
             shapes = [(state.shape[-2], state.shape[-1]) for state in of_source]
             places = [self._places(mask, shape, keys, f"{name}, {i}") for i, shape in enumerate(shapes)]
             wanted = self.features(of_source, places)
-        found = self.features(hidden_states(self.G["B"], made, shown), places)
+        found = self.features(hidden_states(self.G["B"], self.encoded(made), shown), places)
         terms = [patch_nce_loss(full(u), full(v), self.options.nce_tau) for u, v in zip(found, wanted, strict=True)]
         return torch.stack(terms).mean()
 
@@ -72,12 +80,14 @@ class CUTStage(GANStage):
 class CUTModel(JudgedGenerator):
     """`--model cut`."""
 
-    Options = CUTOptions
+    Options: type[CUTOptions] = CUTOptions
     options: CUTOptions
+    channels_G, channels_D_B = 1, 1
 
     def __init__(self, options: CUTOptions, image_size: tuple[int, int]) -> None:
-        super().__init__(options, image_size)
+        super().__init__(options, image_size, channels_G=self.channels_G, channels_D_B=self.channels_D_B)
         with torch.no_grad():
-            states = hidden_states(self.G_AB, torch.zeros(1, 1, *image_size), None)
+            states = hidden_states(self.G_AB, torch.zeros(1, self.channels_G, *image_size), None)
         self.features = PatchFeatures([state.shape[1] for state in states])
-        self.stages = [CUTStage(self, Weights(adv=options.lambda_adv, seg=options.lambda_seg))]
+        self.weights = Weights(adv=options.lambda_adv, seg=options.lambda_seg)
+        self.stages = [CUTStage(self, self.weights)]

@@ -65,7 +65,7 @@ class DegradeOptions(RestorationOptions):
         auto=True,
     )
     lf_contrast: float | str = _strength(
-        "how much of b's local contrast is left after --lf_tone; auto: estimated from A and B"
+        "least part of b's local contrast that is left after --lf_tone; auto: estimated from A and B"
     )
     lf_tone: str = flag(
         AUTO,
@@ -73,9 +73,9 @@ class DegradeOptions(RestorationOptions):
         group="loss",
     )
     lf_spread: float = flag(
-        0.3,
+        0.1,
         "noise and field of each image are drawn from a range of this relative half-width around their values, "
-        "resolution, contrast and tone from one of half of it",
+        "resolution and tone from one of half of it, contrast between its value and 1; 0: all are alike",
         group="loss",
         low=0,
         high=1,

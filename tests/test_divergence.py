@@ -93,7 +93,7 @@ NETWORKS = [
     ),
     *(("cycle_gan", {"netG": "unet_128", "gan_mode": mode}) for mode in ("vanilla", "wgangp")),
     *(("pta_hybrid", {"netG": "unet_128", "syn_form": form}) for form in ("l1", "cos")),
-    *((model, {"netG": "unet_128"}) for model in ("cut", "pix2pix", "supervised")),
+    *((model, {"netG": "unet_128"}) for model in ("cut", "unsb", "pix2pix", "supervised")),
     ("degrade", {"netG": "unet_128", "lf_noise": "0.1", "lf_band": "0.6", "lf_bias": "0.1", **SHARPNESS}),
     ("sgp", {}),
     ("lsc", {}),
@@ -103,7 +103,7 @@ SMALL = {
     "sgp": ["--sgp_input=32", "--sgp_patch=8", "--sgp_width=16", "--sgp_depth=1", "--sgp_heads=2", "--sgp_embedding=8"],
     "lsc": ["--lsc_features=2", "--lsc_blocks=8"],
 }
-SMALL["cut"] = SMALL["pix2pix"] = SMALL["cycle_gan"]
+SMALL["cut"] = SMALL["unsb"] = SMALL["pix2pix"] = SMALL["cycle_gan"]
 SMALL["supervised"] = SMALL["degrade"] = SMALL["cycle_gan"][1:]
 SMALL["pta_hybrid"] = [*SMALL["cycle_gan"], *SMALL["sgp"], *SMALL["lsc"], "--n_epochs_refine=1"]
 

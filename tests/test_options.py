@@ -98,6 +98,7 @@ IDLE_IN_TRAINING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     *((option, ["--model=cut", "--lambda_nce=0", "--lambda_nce_idt=0"], ["--model=cut", "--lambda_nce=0"])
       for option in ("--nce_tau=0.1", "--nce_patches=9")),
     ("--val_epoch_freq=1", ["--model=cut"], ["--model=supervised"]),
+    ("--lambda_sb=0.5", ["--model=unsb", "--sb_tau=0"], ["--model=unsb"]),
     ("--level_tolerance=0.1", ["--model=pix2pix"], ["--model=degrade"]),
     ("--update_html_freq=9", ["--no_html"], []),
     ("--display_ncols=2", ["--no_html"], ["--no_html", "--display_id=1"]),

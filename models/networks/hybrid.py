@@ -82,7 +82,7 @@ class HybridGenerator(nn.Module):
             raise UserError(f"--hybrid_width {width} is not divisible by --hybrid_heads {o.hybrid_heads}")
         self.multiple = o.hybrid_patch
         self.threshold = o.fth
-        self.residual = o.hybrid_residual and in_channels == out_channels
+        self.residual = o.hybrid_residual and in_channels >= out_channels  # of the first channels
         self.dense = False  # set for compiling and export, which need shapes that do not depend on the data
         self.embed = nn.Conv2d(in_channels, width, o.hybrid_patch, o.hybrid_patch)
         self.positions = nn.Parameter(torch.randn(1, width, POSITION_GRID, POSITION_GRID) * 0.02)
@@ -114,7 +114,7 @@ class HybridGenerator(nn.Module):
         image = self._decode(states)
         if self.residual:
             image, sharpness = image[:, : self.out_channels], image[:, self.out_channels :]
-            image = image + torch.atanh(LOGIT_RANGE * softened(x.clamp(-1, 1), sharpness))
+            image = image + torch.atanh(LOGIT_RANGE * softened(x[:, : self.out_channels].clamp(-1, 1), sharpness))
         return torch.tanh(image), logits
 
     def hidden(self, x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
