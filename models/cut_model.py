@@ -20,6 +20,8 @@ from models.networks.patch_features import PatchFeatures
 from models.passes import full, hidden_states, translate
 from models.update import Update
 
+ANYWHERE = 8  # one of so many places lies anywhere in the image
+
 
 class CUTStage(GANStage):
     """The adversarial stage with one direction, and PatchNCE in the place of the cycle.
@@ -57,8 +59,9 @@ class CUTStage(GANStage):
     def nce(self, made: Tensor, source: Tensor, mask: Tensor, keys: Tensor, with_masks: bool, name: str) -> Tensor:
         """PatchNCE between a synthesis and its source, the mean over the hidden states.
 
-        The places lie in the head as far as there are enough: all places of air are alike, so they would be each
-        other's negatives. As published, no gradient flows into the source's features.
+        Most places lie in the head as far as there are enough: all places of air are alike, so they would be each
+        other's negatives. Some lie anywhere, or nothing but D_B would keep the air empty. As published, no gradient
+        flows into the source's features.
         """
         shown = mask if with_masks else None
         with torch.no_grad():
@@ -71,10 +74,13 @@ class CUTStage(GANStage):
         return torch.stack(terms).mean()
 
     def _places(self, mask: Tensor, shape: tuple[int, int], keys: Tensor, name: str) -> Tensor:
-        """Positions (N, P) in a hidden state of `shape`, drawn without repetition, those of the head first."""
+        """Positions (N, P) in a hidden state of `shape`, without repetition: those in the head, then those anywhere."""
         head = F.adaptive_max_pool2d(mask.float(), shape).flatten(1)
-        order = uniform(keys, f"places of PatchNCE: {name}", shape[0] * shape[1]).to(head.device) + head
-        return order.topk(min(self.options.nce_patches, order.shape[1]), dim=1).indices
+        order = uniform(keys, f"places of PatchNCE: {name}", shape[0] * shape[1]).to(head.device)
+        count = min(self.options.nce_patches, order.shape[1])
+        inside = (order + head).topk(count - count // ANYWHERE, dim=1).indices
+        others = order.scatter(1, inside, -1.0).topk(count // ANYWHERE, dim=1).indices
+        return torch.cat([inside, others], 1)
 
 
 class CUTModel(JudgedGenerator):
