@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from benchmarks.fidelity.budgets import Budget
 from benchmarks.fidelity.rows import Row
 from data.folder.slice_folder import SliceFolder
+from models import MODELS
 from models.stage import Stage
-from options.train_options import RunOptions, parse
+from options.train_options import RunOptions, parse, schemas
 from training.log.loss_log import LOSS_LOG_NAME
 
 NO_REPORT = ("--no_html", "--save_epoch_freq", "1000000", "--save_latest_freq", "300")
@@ -45,7 +46,7 @@ def train_options(row: Row, budget: Budget, seed: int, slices: Slices) -> list[s
     """The options of train.py for a row, but for the folders."""
     unpaired = max(slices.A, slices.B)
     fixed = ["--preset", budget.preset, "--model", row.model, "--netG", row.netG, "--seed", str(seed)]
-    fixed += [*budget.options, *(budget.widths or {}).get(row.netG, ()), *row.options, *NO_REPORT]
+    fixed += [*of_model(budget.options, row.model), *(budget.widths or {}).get(row.netG, ()), *row.options, *NO_REPORT]
     if not row.aligned:  # equal terms: masks are open to all models
         fixed += ["--dataset_mode", "unaligned_mask"]
     run = parse([*fixed, "--dataroot", "-"])
@@ -64,6 +65,17 @@ def train_options(row: Row, budget: Budget, seed: int, slices: Slices) -> list[s
     if row.by_validation:
         fixed[fixed.index("1000000")] = str(max(1, gan // CHECKPOINTS))
     return fixed
+
+
+def of_model(options: Sequence[str], model: str) -> list[str]:
+    """Those of the options, with their values, that a model has: pix2pix has no low field's noise to be told."""
+    declared = (fields(schema) for schema in schemas(model, MODELS[model].Options.dataset_mode))
+    known = {field.name for of_schema in declared for field in of_schema}
+    kept, has = list[str](), True
+    for word in options:
+        has = word.removeprefix("--") in known if word.startswith("--") else has
+        kept += [word] if has else []
+    return kept
 
 
 def before_refinement(run: RunOptions) -> int:
