@@ -24,6 +24,7 @@ from models.update import StepContext
 from options.train_options import parse
 from training.acceleration import accelerate, compile_networks
 from training.activations import measure_activations
+from training.low_field.resolve import with_usual_numbers
 from training.memory import fitting_micro_batch
 from util.device import amp_dtype, choose_device
 from util.errors import UserError
@@ -43,7 +44,7 @@ class Bench:
         torch.manual_seed(0)
         self.case, self.device = case, choose_device(case.gpu_ids)
         self.dtype = amp_dtype(case.amp, self.device)
-        model: BaseModel = MODELS[case.model](run.network, (case.size, case.size))
+        model: BaseModel = MODELS[case.model](with_usual_numbers(run.network), (case.size, case.size))
         self.model = model.to(self.device)
         accelerate(self.model, run.train)
         compile_networks(self.model, run.train, self.device)

@@ -93,6 +93,10 @@ class GANStage(Stage):
         """What is judged, and kept in the pool, of `image` (N, 1, H, W): more channels if D sees something beside."""
         return image
 
+    def source(self, domain: str, batch: Batch) -> Tensor:
+        """What the generator of the other domain translates of a slice of `domain`."""
+        return batch.image(domain)
+
     def add_terms(self, update: Update, batch: Batch, domain: str, made: Tensor, fake: Tensor) -> None:
         """Terms of a model's own: `made` has the generator's graph, for `hold`; `fake` is a cut of it, for `add`."""
 
@@ -137,7 +141,7 @@ class GANStage(Stage):
 
         with frozen(*self.D.values()):
             for a, b in (each for each in DIRECTIONS if each[1] in G):
-                made, logits = translate(G[b], real[a], shown[a])  # fake_B = G_AB(a)
+                made, logits = translate(G[b], self.source(a, batch), shown[a])  # fake_B = G_AB(a)
                 fake[b] = update.cut(scan.on_fake(b, made))
                 if w.cycle:
                     rec, _ = translate(G[a], scan.on_way_back(b, fake[b]), shown[a])  # rec_A = G_BA(fake_B)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -18,14 +20,16 @@ from models.update import StepContext
 class GeneratorModel(BaseModel):
     """G_AB, and its average, which synthesises. Subclasses add other networks and `stages`.
 
+    Args: channels_G: input channels of G_AB.
+
     Raises: UserError: the image's sides do not suit the generator.
     """
 
     options: SynthesisOptions
 
-    def __init__(self, options: SynthesisOptions, image_size: tuple[int, int]) -> None:
+    def __init__(self, options: SynthesisOptions, image_size: tuple[int, int], *, channels_G: int = 1) -> None:
         super().__init__(options, image_size)
-        self.G_AB = make_generator(options)
+        self.G_AB = make_generator(replace(options, input_nc=channels_G))
         check_multiple(f"--netG {options.netG}", image_size, self.size_multiple)
         self.ema_G_AB = frozen_copy(self.G_AB)
         self.averages = Averages({"G_AB": self.ema_G_AB}, {"G_AB": self.G_AB}, options.ema_beta)

@@ -15,13 +15,15 @@ from models.networks import discriminator_norm, make_discriminator
 class JudgedGenerator(GeneratorModel):
     """G_AB, its average, and D_B. Subclasses add `stages`.
 
-    Args: channels_D_B: input channels of D_B.
+    Args: channels_G, channels_D_B: input channels of G_AB and of D_B.
     """
 
     options: GANOptions
 
-    def __init__(self, options: GANOptions, image_size: tuple[int, int], *, channels_D_B: int = 1) -> None:
-        super().__init__(options, image_size)
+    def __init__(
+        self, options: GANOptions, image_size: tuple[int, int], *, channels_G: int = 1, channels_D_B: int = 1
+    ) -> None:
+        super().__init__(options, image_size, channels_G=channels_G)
         self.norm_D = discriminator_norm(options, options)
         self.D_B = make_discriminator(options, options, channels_D_B)
         with torch.no_grad():

@@ -145,6 +145,20 @@ def clip_loss(u: Tensor, v: Tensor, log_scale: Tensor, levels: Tensor | None = N
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
+def patch_nce_loss(made: Tensor, source: Tensor, tau: float) -> Tensor:
+    """PatchNCE of one hidden state (Park et al. 2020, Eq. 3): a synthesis' place against all places of its source.
+
+    Args:
+        made, source: (N, P, D) unit vectors of the same P places; those of other places are the negatives.
+        tau: temperature.
+    """
+    _same_shape("patch_nce_loss", made, source)
+    with torch.autocast(made.device.type, enabled=False):  # as in `clip_loss`
+        logits = made @ source.transpose(1, 2) / tau  # (N, P, P)
+        target = torch.arange(logits.shape[1], device=made.device).expand(logits.shape[:2])
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten())
+
+
 def restoration_loss(restored: Tensor, original: Tensor) -> Tensor:
     """L_LSC, E|R(C(b)) - b|, and the L1 distance of what G_AB restores to its truth. (N, 1, H, W) in [-1, 1] each."""
     _same_shape("restoration_loss", restored, original)

@@ -88,7 +88,7 @@ def noise(mask: Tensor, deviation: float, band: float, keys: Tensor, purpose: st
     It has a scanner's spectrum: white within the fraction `band` of each k-space axis, with a Tukey roll-off at the
     edge, and nothing beyond. `keys`, `purpose`: as in models.chance.
     """
-    height, width = (_measured(n, band) for n in mask.shape[-2:])
+    height, width = (kept_frequencies(n, band) for n in mask.shape[-2:])
     window = height[:, None] * width[None, :]
     window = window / window.square().mean().sqrt()
 
@@ -99,7 +99,7 @@ def noise(mask: Tensor, deviation: float, band: float, keys: Tensor, purpose: st
     return deviation * mask * drawn(keys, purpose, coloured).to(mask.device, non_blocking=True)
 
 
-def _measured(n: int, band: float) -> Tensor:
+def kept_frequencies(n: int, band: float) -> Tensor:
     """Weight (n,) of each frequency of one axis, in the order of `torch.fft.fftfreq`."""
     radius = torch.fft.fftfreq(n).abs() * 2 / band
     roll = ((radius - (1 - TAPER)) / TAPER).clamp(0, 1)

@@ -23,6 +23,13 @@ def translate(generator: nn.Module, x: Tensor, mask: Tensor | None = None) -> tu
     return generator(x), None
 
 
+def hidden_states(generator: nn.Module, x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+    """Hidden states (N, C, h, w) of any generator's encoder, from fine to coarse; nothing is decoded."""
+    if isinstance(generator, HybridGenerator):
+        return generator.hidden(x, mask)
+    return generator.hidden(x)  # type: ignore[operator]
+
+
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
     """Freeze the networks' weights within the block; gradients still pass through to the inputs."""

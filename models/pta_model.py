@@ -20,7 +20,7 @@ from models.generator_pair import GeneratorPair
 from models.lsc_model import LSC, LSCStage
 from models.matching import even_pairs
 from models.passes import full
-from models.pta_options import PTAOptions
+from models.pta_options import PTACycleGANOptions, PTAOptions, PTAUnetOptions
 from models.refinement import with_refinement
 from models.sgp_model import SGP, SGPStage
 from models.stage import Stage
@@ -94,7 +94,7 @@ class PTAStage(GANStage):
 class PTAModel(GeneratorPair):
     """`--model pta_hybrid`: SGP and LSC unless their weights are given, the adversarial stage, and the refinement."""
 
-    Options = PTAOptions
+    Options: type[PTAOptions] = PTAOptions
 
     def __init__(self, options: PTAOptions, image_size: tuple[int, int]) -> None:
         o = options
@@ -118,3 +118,15 @@ class PTAModel(GeneratorPair):
     def exported_networks(self) -> dict[str, nn.Module]:
         pretext = {"SGP": self.sgp, "LSC": self.lsc}
         return {**super().exported_networks(), **{name: part.network for name, part in pretext.items() if part}}
+
+
+class PTACycleGANModel(PTAModel):
+    """`--model pta_cyclegan`: the same with CycleGAN's generator."""
+
+    Options = PTACycleGANOptions
+
+
+class PTAUnetModel(PTAModel):
+    """`--model pta_unet`: the same with pix2pix's generator."""
+
+    Options = PTAUnetOptions

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
 
 from models.adversarial_options import AdversarialOptions, Weights
 from models.lsc_options import LSC_STEPS, USES_LSC, LSCTraining
@@ -80,13 +80,13 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
     @property
     def weights(self) -> Weights:
         """The lambdas of --loss_preset; an explicit --lambda_* replaces its value."""
-        given = {field.name: getattr(self, f"lambda_{field.name}") for field in fields(Weights)}
+        given = {each.name: getattr(self, f"lambda_{each.name}") for each in fields(Weights)}
         given = {name: value for name, value in given.items() if value is not None}
         return replace(LOSS_PRESETS[self.loss_preset], **given)
 
     @property
     def takes_weights_of_preset(self) -> bool:
-        names = {field.name for field in fields(Weights)} - ({"seg"} if self.netG != "hybrid" else set())
+        names = {each.name for each in fields(Weights)} - ({"seg"} if self.netG != "hybrid" else set())
         return any(getattr(self, f"lambda_{name}") is None for name in names)
 
     @property
@@ -113,3 +113,27 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
     def pairs_by_level(self) -> bool:
         """Whether some stage pairs slices by level and not by SGP's table."""
         return self.sgp_match != "bank" or self.trains_sgp or self.trains_lsc or self.n_epochs_refine > 0
+
+
+def _netG(default: str) -> Any:
+    """--netG with another default."""
+    (declared,) = (each for each in fields(PTAOptions) if each.name == "netG")
+    return field(default=default, metadata=declared.metadata)
+
+
+@dataclass(frozen=True)
+class PTACycleGANOptions(PTAOptions):
+    """Options of `--model pta_cyclegan`."""
+
+    keeps: ClassVar = frozenset({"netG"})
+
+    netG: str = _netG("resnet_9blocks")
+
+
+@dataclass(frozen=True)
+class PTAUnetOptions(PTAOptions):
+    """Options of `--model pta_unet`."""
+
+    keeps: ClassVar = frozenset({"netG"})
+
+    netG: str = _netG("unet_256")

@@ -52,6 +52,7 @@ class RestorationStage(Stage):
     """G_AB alone learns to restore b: from its low-field scan, or from what a subclass makes of it."""
 
     name = "restore"
+    options: Any  # RestorationOptions, or those of a subclass
 
     def __init__(self, model: GeneratorModel, options: RestorationOptions) -> None:
         super().__init__([model.G_AB], options.n_epochs + options.n_epochs_decay)

@@ -26,10 +26,10 @@ class Preset:
 
         A model without refinement trains for as many epochs more, so that it sees as many images.
         """
-        values = {**self.values, **(self.adversarial if "ema_beta" in options else {}), **self.of_model.get(model, {})}
+        values = {**self.values, **(self.adversarial if "ema_beta" in options else {})}
         if "n_epochs_refine" in values and "n_epochs_refine" not in options and "n_epochs_decay" in values:
             values["n_epochs_decay"] += values["n_epochs_refine"]
-        return {name: value for name, value in values.items() if name in options}
+        return {name: value for name, value in values.items() if name in options} | dict(self.of_model.get(model, {}))
 
 
 PRESETS: dict[str, Preset] = {
@@ -57,6 +57,7 @@ PRESETS: dict[str, Preset] = {
             "hybrid_heads": 4,
             "hybrid_mlp": 256,
             "hybrid_features": 8,
+            "ngf": 16,
             "ndf": 16,
             "flip": True,
             "batch_size": 2,
@@ -68,6 +69,7 @@ PRESETS: dict[str, Preset] = {
             "lf_band": "auto",
             "lf_bias": "auto",
         },
+        of_model={"pta_unet": {"netG": "unet_128"}},  # which 128 px suit
     ),
     # the command of the published code, and the sizes and rates that it leaves to defaults
     "published": Preset(
@@ -117,6 +119,7 @@ PRESETS: dict[str, Preset] = {
             "lr_policy": "linear",
         },
         dataset_mode="unaligned_mask",
+        of_model={"pta_unet": {"load_size": 256}},  # the multiple of unet_256 that is nearest to 224
     ),
     # between the two, chosen for its cost alone: how good its images are, nobody has measured
     "small": Preset(
@@ -141,6 +144,7 @@ PRESETS: dict[str, Preset] = {
             "hybrid_heads": 6,
             "hybrid_mlp": 384,
             "hybrid_features": 8,
+            "ngf": 24,
             "ndf": 24,
             "flip": True,
             "batch_size": 4,
@@ -152,5 +156,6 @@ PRESETS: dict[str, Preset] = {
             "lf_band": "auto",
             "lf_bias": "auto",
         },
+        of_model={"pta_unet": {"netG": "unet_128"}},  # which 128 px suit
     ),
 }

@@ -25,6 +25,7 @@ SMALL_SGP = [
     "--sgp_heads=2",
     "--sgp_embedding=16",
 ]
+PTA = ("pta_hybrid", "pta_cyclegan", "pta_unet")
 SMALL_LSC = ["--lsc_blocks=8", "--lsc_features=2"]
 SMALL_HYBRID = ["--hybrid_width=24", "--hybrid_depth=2", "--hybrid_heads=2", "--hybrid_mlp=32", "--hybrid_patch=8"]
 SMALL_NETWORKS = [*SMALL_HYBRID, "--hybrid_features=4", "--netD=pixel", "--ndf=4"]
@@ -98,10 +99,14 @@ def train_arguments(dataroot: Path, out: Path, model: str, *extra: str) -> list[
     if int(given.get(f"--{model}_batch_size", 4)) < 16:  # a pretext task's own least size, above the default
         length.append("--batch_size=4")
     small: list[str] = []
-    if model in ("sgp", "pta_hybrid"):
+    if model in ("sgp", *PTA):
         small += [*SMALL_SGP, *([] if "--sgp_weights" in given else ["--sgp_steps=3", "--sgp_batch_size=4"])]
-    if model in ("lsc", "pta_hybrid"):
+    if model in ("lsc", *PTA):
         small += [*SMALL_LSC, *([] if "--lsc_weights" in given else ["--lsc_steps=3", "--lsc_batch_size=4"])]
+    if model == "pta_unet" and "--netG" not in given:  # its own takes 256 px
+        extra = (*extra, "--netG=unet_128")
+        given["--netG"] = "unet_128"
+        common[3] = "--load_size=128"
     fields = {field.name: field for field in dataclasses.fields(MODELS[model].Options)}
     small += [flag for flag in SMALL_NETWORKS if flag[2:].partition("=")[0] in fields]
     if "netG" in fields and given.get("--netG", fields["netG"].default) != "hybrid":

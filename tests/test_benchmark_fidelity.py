@@ -25,7 +25,7 @@ from benchmarks.fidelity.budgets import BUDGETS, Budget, Lengths
 from benchmarks.fidelity.lengths import Slices, images_seen, train_options
 from benchmarks.fidelity.measure import kept, prediction_path
 from benchmarks.fidelity.plan import Plan, Step
-from benchmarks.fidelity.rows import BASELINES, ROWS
+from benchmarks.fidelity.rows import BASELINES, ROWS, Row
 from benchmarks.fidelity.schedule import Scheduler
 from benchmarks.fidelity.store import LESIONS, Place
 from benchmarks.fidelity.tables import markdown
@@ -38,7 +38,11 @@ from util.errors import UserError
 
 TINY = Budget(
     "for tests",
-    rows={"same_contrast": (*BASELINES, "cycle_gan/hybrid", "cycle_gan/hybrid/no_refine", "unsb", "supervised/hybrid")},
+    rows={
+        "same_contrast": (
+            *BASELINES, "cycle_gan/hybrid", "cycle_gan/hybrid/no_refine", "missing", "supervised/hybrid",
+        )
+    },
     seeds=(0,), matrix=32, n_train=2, n_val=2, n_test=2,
     lengths=Lengths(sgp=1, lsc=1, gan=1, refine=1), preset="demo",
     options=("--load_size", "32", "--gpu_ids", "-1", "--amp", "off", *SMALL_NETWORKS),
@@ -254,6 +258,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, 
     """A benchmark that was killed twice and then finished."""
     patch = pytest.MonkeyPatch()
     patch.setitem(BUDGETS, "tiny", TINY)
+    patch.setitem(ROWS, "missing", Row("no_such_model", "hybrid"))  # type: ignore[arg-type]
     root = tmp_path_factory.mktemp("benchmark")
     place = Place(root / "out", "tiny", root / "docs")
     prepare(place)
@@ -277,13 +282,15 @@ def test_killed_and_continued_it_has_all_rows(finished: tuple[Place, dict[str, A
     rows = content["tasks"]["same_contrast"]["rows"]
     assert list(rows) == list(TINY.rows["same_contrast"])
     assert content["tasks"]["same_contrast"]["test_people"] == ["testA0", "testA1"]
-    assert all(rows[row]["psnr_fit"]["mean"] > 5 for row in rows if row != "unsb")
-    assert rows["unsb"]["psnr"] is None
-    assert content["why_null"]["unsb"] == "this version has no --model unsb"
+    assert all(rows[row]["psnr_fit"]["mean"] > 5 for row in rows if row != "missing")
+    assert rows["missing"]["psnr"] is None
+    assert content["why_null"]["missing"] == "this version has no --model no_such_model"
     assert rows["classical"]["psnr"]["ci95"] is None
     assert content["why_null"]["tasks.same_contrast.rows.cycle_gan/hybrid.psnr.ci95"] == "fewer than 3 seeds"
     page = (place.published / "fidelity.md").read_text()
-    assert "`unsb` is missing: this version has no --model unsb." in page and "| `cycle_gan/hybrid` |" in page
+    assert (
+        "`missing` is missing: this version has no --model no_such_model." in page and "| `cycle_gan/hybrid` |" in page
+    )
 
 
 def test_tissues_and_lesions_are_measured(finished: tuple[Place, dict[str, Any]]) -> None:

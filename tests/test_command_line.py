@@ -161,10 +161,11 @@ def test_an_option_of_another_model_is_told_so(refusal: Run) -> None:
     assert refusal("train.py", [*arguments, "--lr=1e-3"]) == (
         f"unrecognized arguments: --lr=1e-3; --lr needs --model {' or '.join(TRAINED_BY_EPOCHS)}, this is --model sgp"
     )
+    pta = "pta_hybrid or pta_cyclegan or pta_unet"
     assert refusal("train.py", [*arguments, "--lambda_cycel=1"]).endswith(
-        "--lambda_cycel: did you mean --lambda_cycle (needs --model pta_hybrid or cycle_gan, this is --model sgp)?"
+        f"--lambda_cycel: did you mean --lambda_cycle (needs --model {pta} or cycle_gan, this is --model sgp)?"
     )
-    assert "--lsc_steps needs --model pta_hybrid or lsc" in refusal("train.py", [*arguments, "--lsc_steps=9", "x"])
+    assert f"--lsc_steps needs --model {pta} or lsc" in refusal("train.py", [*arguments, "--lsc_steps=9", "x"])
 
 
 def test_the_other_programs_suggest_too(refusal: Run) -> None:

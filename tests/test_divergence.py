@@ -83,6 +83,7 @@ def constant_batch(level: float, mask: float) -> Batch:
     return Batch(image, image, foreground, foreground, p, p, index, index, index)
 
 
+SHARPNESS = {"lf_resolution": "0.6", "lf_contrast": "0.8", "lf_tone": "0,0.6,1"}
 NETWORKS = [
     *(("cycle_gan", {"netG": name, "norm": norm}) for name in GENERATORS if name != "unet_256" for norm in NORMS),
     *(
@@ -92,7 +93,8 @@ NETWORKS = [
     ),
     *(("cycle_gan", {"netG": "unet_128", "gan_mode": mode}) for mode in ("vanilla", "wgangp")),
     *(("pta_hybrid", {"netG": "unet_128", "syn_form": form}) for form in ("l1", "cos")),
-    *((model, {"netG": "unet_128"}) for model in ("pix2pix", "supervised")),
+    *((model, {"netG": "unet_128"}) for model in ("cut", "unsb", "pix2pix", "supervised")),
+    ("degrade", {"netG": "unet_128", "lf_noise": "0.1", "lf_band": "0.6", "lf_bias": "0.1", **SHARPNESS}),
     ("sgp", {}),
     ("lsc", {}),
 ]
@@ -101,8 +103,8 @@ SMALL = {
     "sgp": ["--sgp_input=32", "--sgp_patch=8", "--sgp_width=16", "--sgp_depth=1", "--sgp_heads=2", "--sgp_embedding=8"],
     "lsc": ["--lsc_features=2", "--lsc_blocks=8"],
 }
-SMALL["pix2pix"] = SMALL["cycle_gan"]
-SMALL["supervised"] = SMALL["cycle_gan"][1:]
+SMALL["cut"] = SMALL["unsb"] = SMALL["pix2pix"] = SMALL["cycle_gan"]
+SMALL["supervised"] = SMALL["degrade"] = SMALL["cycle_gan"][1:]
 SMALL["pta_hybrid"] = [*SMALL["cycle_gan"], *SMALL["sgp"], *SMALL["lsc"], "--n_epochs_refine=1"]
 
 

@@ -95,6 +95,11 @@ IDLE_IN_TRAINING: list[tuple[str, Sequence[str], Sequence[str]]] = [
       for model in ("sgp", "lsc")),
     ("--val_epoch_freq=1", ["--model=cycle_gan"], ["--model=lsc"]),
     ("--val_epoch_freq=1", TRAINED, TRAINED[:1]),
+    *((option, ["--model=cut", "--lambda_nce=0", "--lambda_nce_idt=0"], ["--model=cut", "--lambda_nce=0"])
+      for option in ("--nce_tau=0.1", "--nce_patches=9")),
+    ("--val_epoch_freq=1", ["--model=cut"], ["--model=supervised"]),
+    ("--lambda_sb=0.5", ["--model=unsb", "--sb_tau=0"], ["--model=unsb"]),
+    ("--level_tolerance=0.1", ["--model=pix2pix"], ["--model=degrade"]),
     ("--update_html_freq=9", ["--no_html"], []),
     ("--display_ncols=2", ["--no_html"], ["--no_html", "--display_id=1"]),
     *((option, ["--display_id=-1"], ["--display_id=1"]) for option in (
@@ -347,7 +352,8 @@ def test_a_preset_serves_every_model_and_is_a_default(name: str, model: str) -> 
     preset, argv = PRESETS[name], ["--dataroot=D", f"--model={model}", f"--preset={name}"]
     run = parse(argv)
     flat = run.flat()
-    assert flat["load_size"] == preset.values["load_size"]
+    of_model = preset.of_model.get(model, {})
+    assert flat["load_size"] == of_model.get("load_size", preset.values["load_size"])
     assert ("netG" in flat) == (model not in ("sgp", "lsc"))
     if "netG" in flat:
         assert flat["batch_size"] == {**preset.values, **preset.adversarial}["batch_size"]
@@ -355,6 +361,18 @@ def test_a_preset_serves_every_model_and_is_a_default(name: str, model: str) -> 
     assert "preset" not in flat
     network = MODELS[model](run.network, (flat["load_size"],) * 2) if name != "published" else None  # type: ignore[call-arg]
     assert network is None or network.stages
+
+
+def test_a_preset_leaves_a_model_what_it_is() -> None:
+    for name in PRESETS:
+        argv = ["--dataroot=D", f"--preset={name}"]
+        assert parse([*argv, "--model=pta_cyclegan"]).network.netG == "resnet_9blocks"
+        unet = parse([*argv, "--model=pta_unet"])
+        assert unet.network.netG.startswith("unet") and unet.data.load_size % int(unet.network.netG[-3:]) == 0
+        pix2pix = parse([*argv, "--model=pix2pix"])
+        assert (pix2pix.network.gan_mode, pix2pix.network.pool_size, pix2pix.dataset_mode) == ("vanilla", 0, "aligned")
+    small = parse(["--dataroot=D", "--preset=small", "--model=cut"]).network
+    assert small.n_epochs + small.n_epochs_decay == 20  # ten, and the ten that others refine for
 
 
 def test_what_a_preset_sets_for_something_else_keeps_its_default() -> None:

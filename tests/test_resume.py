@@ -135,7 +135,7 @@ def test_dropout_goes_on_where_it_was(run: Run, norm: str) -> None:
     assert resumed["sha256"] == whole["sha256"]
 
 
-@pytest.mark.parametrize("model", ["supervised", "pix2pix"])
+@pytest.mark.parametrize("model", ["supervised", "pix2pix", "degrade", "cut", "unsb"])
 def test_models_with_one_generator_resume(run: Run, model: str) -> None:
     whole = run(model, model=model)
     run(f"{model}-stopped", model=model, stop=(model, 4))

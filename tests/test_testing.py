@@ -178,7 +178,7 @@ def test_the_smallest_data_give_a_whole_result(
     assert_explained(metrics)
 
 
-@pytest.mark.parametrize("model", ["cycle_gan", "lsc"])
+@pytest.mark.parametrize("model", ["cycle_gan", "degrade", "supervised", "unsb", "lsc"])
 def test_slices_without_a_head_give_a_whole_result(dataroot: Path, tmp_path: Path, model: str) -> None:
     root = only(dataroot, tmp_path / "data", "_*.png")
     for path in root.rglob("*.png"):

@@ -98,8 +98,8 @@ def test_every_model_trains_and_loads(phantom: Path, tmp_path: Path, model: str,
         alone = torch.load(run_dir / f"latest_net_{name}.pth", weights_only=True)
         assert same(alone, network.state_dict())
     if loaded.can_synthesise:
-        fake = loaded.synthesise(torch.zeros(2, 1, 32, 32))
-        assert fake.shape == (2, 1, 32, 32)
+        fake = loaded.synthesise(torch.zeros(2, 1, *loaded.image_size))
+        assert fake.shape == (2, 1, *loaded.image_size)
         assert not fake.requires_grad
 
 

@@ -49,7 +49,7 @@ def keep(path: Path, slices: Floats) -> None:
 
 def kept(path: Path) -> Floats:
     """A stored prediction: (S, H, W) float32 in [0, 1]."""
-    with np.load(path) as content:
+    with np.load(path, allow_pickle=False) as content:
         return content["prediction"].astype(np.float32) / np.float32(STEPS)
 
 

@@ -82,7 +82,7 @@ class HybridGenerator(nn.Module):
             raise UserError(f"--hybrid_width {width} is not divisible by --hybrid_heads {o.hybrid_heads}")
         self.multiple = o.hybrid_patch
         self.threshold = o.fth
-        self.residual = o.hybrid_residual and in_channels == out_channels
+        self.residual = o.hybrid_residual and in_channels >= out_channels  # of the first channels
         self.dense = False  # set for compiling and export, which need shapes that do not depend on the data
         self.embed = nn.Conv2d(in_channels, width, o.hybrid_patch, o.hybrid_patch)
         self.positions = nn.Parameter(torch.randn(1, width, POSITION_GRID, POSITION_GRID) * 0.02)
@@ -110,17 +110,28 @@ class HybridGenerator(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Translate x; with `mask` (N, 1, H, W) in {0, 1} attention follows the true foreground (training only)."""
+        states, logits = self._states(x, mask)
+        image = self._decode(states)
+        if self.residual:
+            image, sharpness = image[:, : self.out_channels], image[:, self.out_channels :]
+            image = image + torch.atanh(LOGIT_RANGE * softened(x[:, : self.out_channels].clamp(-1, 1), sharpness))
+        return torch.tanh(image), logits
+
+    def hidden(self, x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """What the decoder fuses, from fine to coarse: the image's features, and token maps drawn up to finer grids."""
+        return self._states(x, mask)[0]
+
+    def _states(self, x: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """The maps that `_decode` fuses and the foreground logits."""
         check_multiple("netG hybrid", (x.shape[-2], x.shape[-1]), self.multiple)
         tokens = self.embed(x)  # (N, width, h, w)
         tokens = tokens + F.interpolate(self.positions, tokens.shape[-2:], mode="bilinear", align_corners=False)
         logits = self.foreground(tokens)  # (N, 1, h, w)
         probability = torch.sigmoid(logits) if mask is None else F.max_pool2d(mask, self.multiple)
         foreground = probability > (self.threshold if mask is None else 0.5)
-        image = self._decode(x, self._encode(tokens, foreground.flatten(1)))
-        if self.residual:
-            image, sharpness = image[:, : self.out_channels], image[:, self.out_channels :]
-            image = image + torch.atanh(LOGIT_RANGE * softened(x.clamp(-1, 1), sharpness))
-        return torch.tanh(image), logits
+        states = self._encode(tokens, foreground.flatten(1))
+        skips = [up(states[tap]) for up, tap in zip(self.token_skips, self.taps, strict=True)]
+        return [self.image_skip(x), *skips, states[-1]], logits
 
     def _encode(self, tokens: Tensor, foreground: Tensor) -> list[Tensor]:
         """Token maps (N, width, h, w) before the first block and after each block, the last one normalised."""
@@ -128,15 +139,13 @@ class HybridGenerator(nn.Module):
         x = tokens.flatten(2).transpose(1, 2)  # (N, h w, width)
         states = [x]
         for block in self.blocks:
-            x = block(x, foreground, (h, w), dense=self.dense or x.is_cuda)
+            x = block(x, foreground, (h, w), dense=self.dense or x.device.type != "cpu")
             states.append(x)
         states[-1] = self.final_norm(x)
         return [state.transpose(1, 2).reshape(n, width, h, w) for state in states]
 
-    def _decode(self, x: Tensor, states: list[Tensor]) -> Tensor:
-        skips = [self.image_skip(x)]
-        skips += [up(states[tap]) for up, tap in zip(self.token_skips, self.taps, strict=True)]
-        y = states[-1]
+    def _decode(self, states: list[Tensor]) -> Tensor:
+        *skips, y = states
         for level in reversed(range(len(self.fuse))):
             y = self.fuse[level](y, skips[level])
         return self.output(y)

@@ -32,6 +32,7 @@ class ResnetGenerator(nn.Module):
     """
 
     multiple = 4
+    taps = (3, 6, 9, 13)  # of `hidden`: both stride-2 convolutions, the first and the fifth block (Park et al. 2020)
 
     def __init__(
         self, in_channels: int, out_channels: int, *, ngf: int, norm: Norm, n_blocks: int, dropout: bool, bias: bool
@@ -50,6 +51,15 @@ class ResnetGenerator(nn.Module):
             layers += [up, norm(channels // 2), nn.ReLU(inplace=True)]
         layers += [nn.Conv2d(ngf, out_channels, 7, padding=3, padding_mode="reflect"), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
+
+    def hidden(self, x: Tensor) -> list[Tensor]:
+        """The image and hidden states of the encoder, from fine to coarse, (N, C, h, w) each."""
+        states = [x]
+        for index, layer in enumerate(self.layers[: self.taps[-1] + 1]):
+            x = layer(x)
+            if index in self.taps:
+                states.append(x.clone())  # the activation after it works in place
+        return states
 
     def forward(self, x: Tensor) -> Tensor:
         check_multiple("netG resnet", (x.shape[-2], x.shape[-1]), self.multiple)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from models.networks.layers import Norm, check_multiple
 
+HIDDEN = 4  # scales whose maps `UnetGenerator.hidden` gives: coarser ones have too few places to compare
+
 
 class _Scale(nn.Module):
     """One scale: down by 2, the scales below, up by 2, concatenated with the skip. (N, C, H, W) -> (N, 2 C, H, W)."""
@@ -28,6 +30,16 @@ class _Scale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, self.body(x)], 1)
+
+    def down(self, x: Tensor) -> tuple[Tensor, nn.Module | None]:
+        """The map that the scale below gets, and that scale; None at the innermost one."""
+        for layer in self.body:
+            if isinstance(layer, _Scale):
+                return x, layer
+            if isinstance(layer, nn.ReLU):
+                break
+            x = layer(x)
+        return x, None
 
 
 class UnetGenerator(nn.Module):
@@ -55,6 +67,16 @@ class UnetGenerator(nn.Module):
             nn.ConvTranspose2d(2 * ngf, out_channels, 4, 2, 1),
             nn.Tanh(),
         )
+
+    def hidden(self, x: Tensor) -> list[Tensor]:
+        """The image and the maps of the first scales, from fine to coarse, (N, C, h, w) each."""
+        states, (first, outermost, *_) = [x], self.layers
+        scale: nn.Module | None = outermost
+        x = first(x)
+        while isinstance(scale, _Scale) and len(states) <= HIDDEN:
+            states.append(x)
+            x, scale = scale.down(x)
+        return states
 
     def forward(self, x: Tensor) -> Tensor:
         check_multiple(f"netG unet_{self.multiple}", (x.shape[-2], x.shape[-1]), self.multiple)

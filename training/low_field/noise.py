@@ -101,6 +101,15 @@ def estimate_noise(
     return _in_network(density, cut.shape[1:], images.shape[1:], preprocess, load_size)
 
 
+def mean_power(images: FloatArray, masks: NDArray[np.bool_], side: int) -> FloatArray | None:
+    """Mean power (side, side) of patches inside the masks, but for the darkest ones; None if there are too few.
+
+    Args: images: (N, H, W) in [-1, 1].
+    """
+    spectra = _spectra(images, masks, side)
+    return None if spectra is None else spectra.power.mean(0)
+
+
 def _air_noise(images: FloatArray, masks: NDArray[np.bool_]) -> float | None:
     """Deviation of one channel's noise in [-1, 1], from the air; None if it is blank, or not distributed like noise."""
     air = ~ndimage.binary_dilation(masks, np.ones((1, 3, 3), bool), iterations=AIR_MARGIN)
@@ -126,7 +135,7 @@ def _spectra(images: FloatArray, masks: NDArray[np.bool_], side: int) -> _Spectr
         return None
     power, level = np.concatenate(powers), np.concatenate(levels)
     power = power[level >= np.quantile(level, DIM)]
-    radius = _radius((side, side))
+    radius = frequency_radius((side, side))
     texture = power[:, (radius > 0) & (radius < LOW)].mean(1)
     order = np.argsort(texture)
     return _Spectra(power[order], texture[order])
@@ -145,7 +154,7 @@ def _patches(images: FloatArray, masks: NDArray[np.bool_], side: int) -> Iterato
             yield sliding_window_view(image, (side, side))[found[:, 0], found[:, 1]]
 
 
-def _radius(shape: tuple[int, ...]) -> FloatArray:
+def frequency_radius(shape: tuple[int, ...]) -> FloatArray:
     """Distance of every frequency from zero, in parts of the Nyquist frequency."""
     return np.hypot(*np.meshgrid(*(2 * np.fft.fftfreq(n) for n in shape), indexing="ij"))
 
@@ -189,7 +198,7 @@ def _resized(masks: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.boo
 
 def _density(spectra: _Spectra) -> FloatArray:
     """Power of the noise at each frequency of a patch, (PATCH, PATCH); its mean is the variance."""
-    radius = _radius(spectra.power.shape[1:])
+    radius = frequency_radius(spectra.power.shape[1:])
     plateau = (radius >= PLATEAU[0]) & (radius < PLATEAU[1])
     (quiet, low), (busier, high) = spectra.between(0, QUIET), spectra.between(QUIET, 4 * QUIET)
     density = quiet
@@ -214,7 +223,7 @@ def _in_network(
     found = shown[:, 0, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].numpy()
     found = found - found.mean((1, 2), keepdims=True)
     power = np.abs(np.fft.fft2(found)) ** 2 / found[0].size
-    radius = _radius(found.shape[1:])
+    radius = frequency_radius(found.shape[1:])
     share = np.sqrt(power.mean() / power[:, (radius > 0) & (radius < 0.2)].mean())
     deviation = np.sqrt(density.mean()) * found.std() / 0.05
     return NoiseEstimate(float(deviation), float(np.clip(share / FILLED, 0.1, 1)))

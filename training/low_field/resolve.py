@@ -1,4 +1,4 @@
-"""Puts numbers in the place of `--lf_noise auto`, `--lf_band auto` and `--lf_bias auto`, once for a run.
+"""Puts numbers in the place of `--lf_noise auto` and of all other `--lf_* auto`, once for a run.
 
 A run that is continued keeps the numbers that it began with, whatever its slices are now: run.json has them.
 """
@@ -15,19 +15,25 @@ from numpy.typing import NDArray
 
 from data.cache.packed_slices import PackedSlices
 from data.unaligned_dataset import UnalignedMaskDataset
+from data.unaligned_options import UnalignedOptions
+from models.degrade_options import NO_TONE
 from options.train_options import RunOptions
+from training.low_field.degradation import Slices, estimate_degradation
 from training.low_field.field import STRONGEST, estimate_field
 from training.low_field.noise import estimate_noise
 from training.run_info import RUN_INFO_NAME
 from util.errors import UserError
 from util.reading import read_json
-from util.schema import AUTO
+from util.schema import AUTO, check
 
 ENTRY = "low_field"  # in run.json
 MOST_SLICES = 160
 MOST_PIXELS = 1 << 23  # of all slices that are looked at
 # taken where slices are too small or too few to measure them; usual at 0.05 to 0.064 T (docs/low_field.md)
-TYPICAL = {"lf_noise": 0.1, "lf_band": 1.0, "lf_bias": 0.1}
+TYPICAL: dict[str, float | str] = {
+    "lf_noise": 0.1, "lf_band": 1.0, "lf_bias": 0.1, "lf_resolution": 0.6, "lf_contrast": 0.8, "lf_tone": NO_TONE,
+}  # fmt: skip
+OF_BOTH = ("lf_resolution", "lf_contrast", "lf_tone")  # estimated from A and B
 
 Options = TypeVar("Options")
 
@@ -36,7 +42,7 @@ Options = TypeVar("Options")
 class LowField:
     """The numbers that stand for `auto`, by option, and the lines that tell where they come from."""
 
-    numbers: Mapping[str, float]
+    numbers: Mapping[str, float | str]
     lines: tuple[str, ...] = ()
 
     def put_into(self, options: Options) -> Options:
@@ -48,28 +54,63 @@ class LowField:
         return {ENTRY: dict(self.numbers)} if self.numbers else {}
 
 
+def with_usual_numbers(options: Options) -> Options:
+    """A model's options with a usual number for every `auto`: for timings, which need no data."""
+    return LowField({name: TYPICAL[name] for name in _automatic(options)}).put_into(options)
+
+
+def _automatic(options: object) -> list[str]:
+    return [name for name in TYPICAL if getattr(options, name, None) == AUTO]
+
+
 def low_field(run: RunOptions, dataset: UnalignedMaskDataset) -> LowField:
     """The numbers of the run's `auto` options: those it began with if it is continued, else estimated from its A."""
-    wanted = [name for name in TYPICAL if getattr(run.network, name, None) == AUTO]
+    wanted = _automatic(run.network)
     if not wanted:
         return LowField({})
     begun = _begun_with(run, wanted) if run.train.continue_train else None
     if begun is not None:
         return LowField(begun, (f"{_told(begun)}, as the run began",))
     images, masks, volumes = some_slices(dataset.A)
-    found: dict[str, float | None] = dict.fromkeys(wanted)
+    found: dict[str, float | str | None] = dict.fromkeys(wanted)
     if "lf_noise" in wanted or "lf_band" in wanted:
         noise = estimate_noise(images, masks, preprocess=run.data.preprocess, load_size=run.data.load_size)
         if noise is not None:
             found |= {"lf_noise": noise.deviation, "lf_band": noise.band}
     if "lf_bias" in wanted:
         found["lf_bias"] = estimate_field(images, masks, volumes)
-    measured = {name: round(min(found[name] or 0.0, 1.0), 3) for name in wanted if found[name] is not None}
-    usual = {name: TYPICAL[name] for name in wanted if name not in measured}
+    measured, of_both = _rounded(found), {name for name in wanted if name in OF_BOTH}
+    usual = {name: TYPICAL[name] for name in wanted if name not in measured and name not in of_both}
     lines = _sources(measured, usual, f"{len(images)} slices of {dataset.A.folder}")
+    if of_both:
+        known = dataclasses.replace(run.network, **measured, **usual)
+        high = some_slices(dataset.B)
+        both = _of_both(known, (images, masks), high[:2], run.data)
+        more = {name: value for name, value in _rounded(both).items() if name in of_both}
+        others = {name: TYPICAL[name] for name in of_both if name not in more}
+        lines += _sources(more, others, f"slices of {dataset.A.folder} and of {dataset.B.folder}")
+        measured, usual = measured | more, usual | others
     if run.train.continue_train:
         lines.append(f"{run.run_dir / RUN_INFO_NAME} does not say which numbers the run began with: estimated anew")
     return LowField(measured | usual, tuple(lines))
+
+
+def _of_both(known: Any, low: Slices, high: Slices, data: UnalignedOptions) -> dict[str, float | str | None]:
+    """The options of OF_BOTH; `known` has the numbers of noise and field. None: not to be measured."""
+    found = estimate_degradation(low, high, known.strengths, preprocess=data.preprocess, load_size=data.load_size)
+    if found is None:
+        return {}
+    tone = ",".join(f"{level:g}" for level in found.tone)
+    return {"lf_resolution": found.resolution, "lf_contrast": found.contrast, "lf_tone": tone}
+
+
+def _rounded(found: Mapping[str, float | str | None]) -> dict[str, float | str]:
+    """What was found, numbers from 0 to 1 with three digits."""
+    return {
+        name: value if isinstance(value, str) else round(min(value, 1.0), 3)
+        for name, value in found.items()
+        if value is not None
+    }
 
 
 def some_slices(folder: PackedSlices) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
@@ -83,18 +124,18 @@ def some_slices(folder: PackedSlices) -> tuple[NDArray[np.float32], NDArray[np.b
     return images, masks, folder.volume[chosen]
 
 
-def _begun_with(run: RunOptions, wanted: list[str]) -> dict[str, float] | None:
-    """The numbers in run.json; None if it does not have all of them, which are numbers in the allowed range."""
+def _begun_with(run: RunOptions, wanted: list[str]) -> dict[str, float | str] | None:
+    """The numbers in run.json; None if it does not have all of them, or one that the option does not allow."""
     try:
         entry = read_json(run.run_dir / RUN_INFO_NAME)[ENTRY]
         numbers = {name: entry[name] for name in wanted}
+        check(dataclasses.replace(run.network, **numbers))
     except (UserError, LookupError, TypeError):
         return None
-    fit = all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers.values())
-    return numbers if fit and numbers.get("lf_band", 1) >= 0.1 else None
+    return None if AUTO in numbers.values() else numbers
 
 
-def _sources(measured: Mapping[str, float], usual: Mapping[str, float], slices: str) -> list[str]:
+def _sources(measured: Mapping[str, float | str], usual: Mapping[str, float | str], slices: str) -> list[str]:
     """Lines that tell the numbers and where they come from."""
     lines = []
     if measured:
@@ -105,5 +146,8 @@ def _sources(measured: Mapping[str, float], usual: Mapping[str, float], slices: 
     return lines
 
 
-def _told(numbers: Mapping[str, float]) -> str:
-    return "low field: " + ", ".join(f"--{name} {AUTO} is {number:g}" for name, number in numbers.items())
+def _told(numbers: Mapping[str, float | str]) -> str:
+    return "low field: " + ", ".join(
+        f"--{name} {AUTO} is {number if isinstance(number, str) else format(number, 'g')}"
+        for name, number in numbers.items()
+    )

@@ -1,0 +1,98 @@
+"""A low-field scan of a high-field slice, by random physics: tone, receive field, contrast, resolution and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.chance import uniform
+from models.degrade_options import DegradeOptions
+from models.low_field import disturbed, kept_frequencies, noise, receive_field
+from models.low_field_options import Strengths
+
+BROAD = 0.08  # standard deviation in parts of the side: what is broader is no local contrast
+
+
+@dataclass(frozen=True)
+class Physics:
+    """How a low-field scan differs from a high-field one, and the relative half-width of the ranges of the numbers.
+
+    contrast: the least; with a range every image has one between it and 1.
+    """
+
+    strengths: Strengths
+    resolution: float
+    contrast: float
+    tone: tuple[float, ...]
+    spread: float = 0.0
+
+    @classmethod
+    def of(cls, options: DegradeOptions) -> Physics:
+        """Raises: ValueError: a number is still `auto`."""
+        return cls(options.strengths, *options.sharpness, options.tone, options.lf_spread)
+
+
+@torch.autocast("cpu", enabled=False)  # called within a step, whose mixed precision would round the numbers
+def degraded(b: Tensor, mask: Tensor, keys: Tensor, physics: Physics) -> Tensor:
+    """A low-field scan (N, 1, H, W) in [-1, 1] of every high-field slice; outside the masks it is -1.
+
+    Args: b: (N, 1, H, W) in [-1, 1]. mask: (N, 1, H, W) in {0, 1}. keys: as in models.chance.
+    """
+    if not len(b):
+        return b
+    drawn = (2 * uniform(keys, "low-field physics", 5) - 1).tolist()
+    return torch.cat([_scan(b[i : i + 1], mask[i : i + 1], keys[i : i + 1], physics, drawn[i]) for i in range(len(b))])
+
+
+def _scan(b: Tensor, mask: Tensor, key: Tensor, physics: Physics, drawn: Sequence[float]) -> Tensor:
+    """One slice's scan. drawn: five numbers in [-1, 1), where each quantity lies in its range."""
+    wide, narrow, strengths = physics.spread, physics.spread / 2, physics.strengths
+    level, bias = (1 + wide * drawn[0]) * strengths.noise, (1 + wide * drawn[1]) * strengths.bias
+    resolution = min(1.0, (1 + narrow * drawn[2]) * physics.resolution)
+    between = (drawn[3] + 1) / 2 if wide else 0.0
+    contrast = physics.contrast + (1 - physics.contrast) * between
+    x = toned((b + 1) / 2, physics.tone) ** (1 + narrow * drawn[4])
+    if bias:
+        x = x * receive_field(mask, bias, key, "field of a degraded b")
+    x = filtered(x * mask, mask, resolution, contrast)
+    added = noise(mask, level, strengths.band, key, "noise of a degraded b") if level else None
+    return disturbed(2 * x.clamp(0, 1) - 1, added).masked_fill(mask == 0, -1.0)
+
+
+def toned(x: Tensor, curve: Sequence[float]) -> Tensor:
+    """Grey values x in [0, 1] on a curve through evenly spaced knots, linear in between."""
+    knots = torch.tensor(curve, dtype=x.dtype, device=x.device)
+    place = x.clamp(0, 1) * (len(curve) - 1)
+    below = place.floor().long().clamp(max=len(curve) - 2)
+    return torch.lerp(knots[below], knots[below + 1], place - below)
+
+
+def filtered(x: Tensor, mask: Tensor, resolution: float, contrast: float) -> Tensor:
+    """x (N, 1, H, W), 0 outside the mask, with less local contrast and only the central part of its k-space.
+
+    Local contrast is how many times a pixel is brighter than the head's mean around it. A power of this ratio is taken,
+    so what is dark stays dark and broad structure keeps its contrast.
+    """
+    height, width = x.shape[-2:]
+    if contrast < 1:
+        rows, columns = (_gaussian(n, BROAD * max(height, width)).to(x) for n in (height, width))
+        broad = rows[:, None] * columns[None, :]
+        mean = _passed(x, broad) / _passed(mask, broad).clamp(min=1e-3)
+        mean = mean.clamp(min=1e-3) * mask
+        x = x**contrast * mean ** (1 - contrast)
+    if resolution < 1:
+        rows, columns = (kept_frequencies(n, resolution).to(x) for n in (height, width))
+        x = _passed(x, rows[:, None] * columns[None, :])
+    return x
+
+
+def _gaussian(n: int, sigma: float) -> Tensor:
+    """Transfer function (n,) of a Gaussian blur of `sigma` pixels, in the order of `torch.fft.fftfreq`."""
+    return torch.exp(-2 * (torch.pi * sigma * torch.fft.fftfreq(n)) ** 2)
+
+
+def _passed(x: Tensor, transfer: Tensor) -> Tensor:
+    return torch.fft.ifft2(torch.fft.fft2(x) * transfer).real
