@@ -1,4 +1,4 @@
-"""Random noise and receive field of a low-field scan, which no network can predict (docs/method.md section 3.5)."""
+"""Resolution, random noise and receive field of a low-field scan (docs/method.md section 3.5)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor
 from data.batch import Batch
 from models.chance import drawn, normal, uniform
 from models.low_field_options import Strengths
+from models.passes import full
 
 TAPER = 0.25  # outer part of the measured k-space that rolls off: scanners filter it to reduce ringing
 FILLED = 1 - TAPER * 5 / 8  # share of the power of white noise that the roll-off leaves of a measured axis
 WAVES = 6  # plane waves in a receive field
-WAVES_PER_SIDE = 1.0  # highest spatial frequency of a receive field: a head coil's sensitivity varies over decimetres
+WAVES_PER_SIDE = 2.0  # highest spatial frequency of a receive field: a coil's sensitivity changes over some 10 cm
 
 # Noise of this many times --lf_noise is added to a and fake_B before G_BA restores a. It hides a's own noise; otherwise
 # L_cycle and L_idt reward G_AB for the noise that it lets through. Noise left in the synthesised image (high-frequency
@@ -31,20 +32,24 @@ class HasStrengths(Protocol):
 
 
 class LowFieldScan:
-    """Adds the noise and the receive field of a low-field scan to the images of one batch.
+    """Gives the images of one batch what a low-field scanner does to every image: resolution, noise, receive field.
 
-    Without them G_BA would have to invent noise to fool D_A, and G_AB would hide a's noise in fake_B so that G_BA
-    could restore it (Chu et al. 2017): it would keep what it should remove. With them G_BA draws the image without
-    noise, and G_AB learns to remove noise and field. The random numbers follow from each image's key, whatever batch
-    it is in. Strength 0 changes nothing.
+    Without noise and field G_BA would have to invent noise to fool D_A, and G_AB would hide a's noise in fake_B so that
+    G_BA could restore it (Chu et al. 2017): it would keep what it should remove. With them G_BA draws the image without
+    noise, and G_AB learns to remove noise and field. The scanner has measured a part of k-space only; a fake_A that
+    showed more would ask G_AB for less than a real scan does. The random numbers follow from each image's key, whatever
+    batch it is in. Strength 0 changes nothing.
     """
 
     def __init__(self, options: HasStrengths, batch: Batch) -> None:
         self._strengths, self._masks, self._keys = options.strengths, {"A": batch.mask_A, "B": batch.mask_B}, batch.key
 
     def on_fake(self, domain: str, image: Tensor) -> Tensor:
-        """A synthesised image for the discriminator and the second generator: fake_A gets noise and field."""
-        return self._scanned("B", image, "fake_A") if domain == "A" else image
+        """A synthesised image for the discriminator and the second generator: fake_A gets the scanner's properties."""
+        if domain == "B":
+            return image
+        o = self._strengths
+        return self._scanned("B", band_limited(image, o.band) if o.noise and o.band < 1 else image, "fake_A")
 
     def on_way_back(self, domain: str, image: Tensor) -> Tensor:
         """A synthesised image before the second generator: fake_B gets noise that hides a's own (see `HIDING`)."""
@@ -97,6 +102,17 @@ def noise(mask: Tensor, deviation: float, band: float, keys: Tensor, purpose: st
         return torch.fft.ifft2(torch.fft.fft2(white) * window).real
 
     return deviation * mask * drawn(keys, purpose, coloured).to(mask.device, non_blocking=True)
+
+
+def band_limited(image: Tensor, band: float) -> Tensor:
+    """Images (N, 1, H, W) in [-1, 1], -1 being no signal, without the part of k-space beyond the fraction `band`.
+
+    The roll-off is the one that `noise` has. Float32.
+    """
+    height, width = (kept_frequencies(n, band) for n in image.shape[-2:])
+    window = (height[:, None] * width[None, :]).to(image.device, non_blocking=True)
+    signal = full(image) + 1
+    return torch.fft.ifft2(torch.fft.fft2(signal) * window.to(signal.dtype)).real - 1
 
 
 def kept_frequencies(n: int, band: float) -> Tensor:

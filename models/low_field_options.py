@@ -24,8 +24,8 @@ class LowFieldOptions:
     )
     lf_band: float | str = flag(
         1.0,
-        "part of each axis' k-space that the low-field scanner measured, and its noise fills: below 1 if zero-filled; "
-        "auto: estimated from A",
+        "part of each axis' k-space that the low-field scanner measured, to which fake_A and its noise are limited: "
+        "below 1 if zero-filled; auto: estimated from A",
         group="loss",
         low=0.1,
         high=1,

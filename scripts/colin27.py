@@ -1,4 +1,4 @@
-"""Tissue fractions of the Colin27 average head, for `derive_heads.py`.
+"""Tissue fractions of the Colin27 average head, without its face, for `derive_heads.py`.
 
 Colin27 (Holmes et al., JCAT 1998;22:324) is the mean of 27 T1-weighted scans of one man at 1 mm, so its intensities
 show partial volume with hardly any noise. Fractions are piecewise linear between neighbouring class intensities: CSF,
@@ -7,16 +7,22 @@ GM, WM inside the cranium; bone, soft tissue, fat outside; bone and fat (marrow)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_multiotsu
 
-from scripts.head_surface import largest
+from scripts.head_classes import ALL_TISSUES, MIXTURES, NUMBER
+from scripts.head_surface import BROW_BLEND_MM, BROW_MM, FAT_MM, SKIN_MM, largest, surface_depth
 from simulation.anatomy import TISSUES
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Matrix = NDArray[np.float64]
 
 BONE, SOFT, FAT = 14.0, 72.0, 150.0  # intensities measured in the head: cortical bone, neck muscle, scalp fat
 AIR = 6.0  # sinuses and mastoid cells are darker than bone, which contains some marrow
@@ -169,3 +175,80 @@ def derive(head: Volume, brain: Volume) -> NDArray[np.float32]:
     for name in parts:
         parts[name] = parts[name] * (1 - eyes) + eyes * float(name == "csf")
     return np.stack([parts[name] for name in TISSUES]).astype(np.float32)
+
+
+# --- as it is shipped --------------------------------------------------------------------------------------------
+
+
+def colin_fractions(head: Path, brain: Path) -> tuple[Volume, Matrix]:
+    """The six tissue fractions of Colin27, from intensities that show its partial volume themselves."""
+    image = nibabel.Nifti1Image.from_filename(head)
+    values = image.get_fdata(dtype=np.float32)
+    return derive(values, nibabel.Nifti1Image.from_filename(brain).get_fdata(dtype=np.float32)), np.asarray(
+        image.affine
+    )
+
+
+def colin_without_face(
+    six: Volume, affine: Matrix, nuclei: Sequence[tuple[NDArray[np.uint8], Matrix]]
+) -> tuple[Volume, Matrix]:
+    """Colin27's eight fractions (8, X, Y, Z) without a face and with iron, where most others have their nuclei."""
+    fractions = np.zeros((len(ALL_TISSUES), *six.shape[1:]), np.float32)
+    fractions[: len(TISSUES)] = six
+    gm, wm, dgm = (fractions[ALL_TISSUES.index(name)] for name in ("gm", "wm", "dgm"))
+    for name in ("caudate", "putamen", "pallidum", "thalamus", "ventral_dc", "dentate"):
+        votes = np.zeros(gm.shape, np.float32)
+        for classes, to_template in nuclei:
+            index = np.linalg.inv(to_template) @ affine
+            votes += ndimage.affine_transform(
+                (classes == NUMBER[name]).astype(np.float32), index[:3, :3], index[:3, 3], gm.shape, order=1
+            )
+        iron = np.clip(2 * votes / len(nuclei), 0, 1) * MIXTURES[name]["dgm"] * (gm + wm)
+        from_grey = np.minimum(iron, gm)
+        dgm += iron
+        gm -= from_grey
+        wm -= np.minimum(iron - from_grey, wm)
+    fractions /= np.maximum(fractions.sum(0), 1)
+    eyes = colin_eyes(fractions, affine)
+    axis = (float(-affine[0, 3]), float(np.argwhere(gm + wm > 0.5)[:, 1].mean()))
+    depth = surface_depth(fractions.sum(0) > 0.5, eyes, axis, 1.0)
+    outside = fractions.sum(0) < 0.5
+    front = changed_face(eyes, depth)
+    new = (depth > 0) & open_air(outside)
+    rim = (depth < SKIN_MM + FAT_MM) & front & ~new
+    for where, tissue in (
+        (new, "fat"),
+        (rim & (fractions[ALL_TISSUES.index("bone")] > 0), "fat"),
+        ((new | rim) & (depth < SKIN_MM), "soft"),
+    ):
+        fractions[:, where] = 0
+        fractions[ALL_TISSUES.index(tissue), where] = 1
+    fractions *= np.clip(depth + 0.5, 0, 1)
+    return fractions, affine
+
+
+def colin_eyes(fractions: Volume, affine: Matrix) -> Mask:
+    """The eyes of Colin27: the two components of fluid that lie furthest in front."""
+    fluid = fractions[ALL_TISSUES.index("csf")] > 0.5
+    label, _ = ndimage.label(ndimage.binary_erosion(fluid, iterations=2))
+    sizes = np.bincount(label.ravel())
+    front = ndimage.mean(np.indices(fluid.shape)[1], label, np.arange(len(sizes)))
+    order = [k for k in np.argsort(-front) if k and sizes[k] > 400][:2]
+    return np.asarray(ndimage.binary_dilation(np.isin(label, order), iterations=3))
+
+
+def open_air(outside: Mask) -> Mask:
+    """Air that is connected with the outermost air, cavities excluded."""
+    label, _ = ndimage.label(np.pad(outside, ((1, 1), (1, 1), (0, 1)), constant_values=True))
+    return np.asarray((label == label[0, 0, -1])[1:-1, 1:-1, :-1])
+
+
+def changed_face(eyes: Mask, depth: Volume) -> Mask:
+    """Where the new surface is not the person's: in front, below the forehead."""
+    middle = np.argwhere(eyes).mean(0)
+    y, z = np.arange(depth.shape[1]), np.arange(depth.shape[2])
+    return np.asarray(
+        np.broadcast_to(
+            (y[:, None] > middle[1] - 25) & (z[None] < middle[2] + BROW_MM + BROW_BLEND_MM + 4), depth.shape
+        )
+    )

@@ -5,7 +5,8 @@
 `--heads` holds the label maps head_01.nii.gz to head_16.nii.gz (SynthSeg's training_seg_*.nii.gz: whole heads, 1 mm,
 FreeSurfer's and CHARM's numbers), `--colin` Colin27's ch2.nii.gz and ch2bet.nii.gz. See NOTICE for both.
 
-1. Every head is registered to Colin27 (`head_registration.py`) and turned, not scaled, into the template's axes.
+1. Every head is registered to Colin27 (`head_registration.py`). Where a source has lost a part of the brain, another
+   head's is put there (`head_mending.py`). The head is turned, not scaled, into the template's axes.
 2. Hard labels become fractions: the smoothed indicators of all classes are interpolated in every voxel of 1 mm, and a
    class has a fraction by its lead over the strongest other one, over the width of one voxel. So borders are sharp and
    smooth, and voxels on them are mixed as in a scan.
@@ -28,69 +29,20 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from preprocessing.geometry import to_ras
-from scripts.colin27 import derive
+from scripts.colin27 import colin_fractions, colin_without_face
+from scripts.head_classes import ALL_TISSUES, BRAIN, INSIDE_SKULL, MIXTURES, NAMES, NUMBER, NUMBERS, WHITE
+from scripts.head_mending import lost_part, mend
 from scripts.head_registration import level_errors, register, rigid_part
-from scripts.head_surface import BROW_BLEND_MM, BROW_MM, Skin, fat_between, fat_thickness, largest, surface_depth
-from simulation.anatomy import FURTHER, HEAD_CENTRE_MM, PACKED_STEPS, TISSUES, HeadFile, save_head
+from scripts.head_surface import FAT_MM, Skin, fat_between, fat_thickness, largest, surface_depth
+from simulation.anatomy import HEAD_CENTRE_MM, PACKED_STEPS, HeadFile, save_head
 from util.errors import UserError, run_cli
 
-ALL_TISSUES = TISSUES + FURTHER
 Mask = NDArray[np.bool_]
 Volume = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 
-# Numbers of the label maps by class, left and right together.
-NUMBERS: dict[str, tuple[int, ...]] = {
-    "csf": (4, 5, 14, 15, 24, 43, 44, 72, 30, 62),
-    "gm": (3, 42, 8, 47, 17, 18, 26, 53, 54, 58),
-    "wm": (2, 41, 7, 46, 85),
-    "bone": (515,),
-    "marrow": (516,),
-    "soft": (507, 511),
-    "caudate": (11, 50),
-    "putamen": (12, 51),
-    "pallidum": (13, 52),
-    "thalamus": (10, 49),
-    "brain_stem": (16, 512),
-    "ventral_dc": (28, 60),
-    "choroid_plexus": (136, 137, 163, 164),
-    "pale_white": (25, 57),
-    "vessel": (502, 514),
-    "eye": (506,),
-    "eye_muscle": (508,),
-    "optic_nerve": (530,),
-    "mucosa": (509,),
-}
-# What the classes consist of, the rest to 1 being air. dgm is tissue with the pallidum's iron, so the nuclei have its
-# share of iron above cortex (docs/facts.md section 7). `fat` and `dentate` are no labels; they are made below.
-MIXTURES: dict[str, dict[str, float]] = {
-    "air": {},
-    "csf": {"csf": 1},
-    "gm": {"gm": 1},
-    "wm": {"wm": 1},
-    "bone": {"bone": 1},
-    "marrow": {"bone": 0.5, "fat": 0.5},
-    "soft": {"soft": 1},
-    "caudate": {"gm": 0.625, "dgm": 0.375},
-    "putamen": {"gm": 0.5, "dgm": 0.5},
-    "pallidum": {"dgm": 0.875, "wm": 0.125},
-    "thalamus": {"gm": 0.625, "wm": 0.25, "dgm": 0.125},
-    "brain_stem": {"gm": 0.25, "wm": 0.75},
-    "ventral_dc": {"gm": 0.125, "wm": 0.625, "dgm": 0.25},
-    "choroid_plexus": {"csf": 0.625, "gm": 0.375},
-    "pale_white": {"wm": 0.75, "csf": 0.25},
-    "vessel": {"blood": 1},
-    "eye": {"csf": 1},
-    "eye_muscle": {"soft": 1},
-    "optic_nerve": {"wm": 0.5, "csf": 0.5},
-    "mucosa": {"soft": 0.625, "csf": 0.375},
-    "dentate": {"gm": 0.375, "dgm": 0.375, "wm": 0.25},
-    "fat": {"fat": 1},
-}
-NAMES = tuple(MIXTURES)
-NUMBER = {name: number for number, name in enumerate(NAMES)}
-BRAIN = ("gm", "wm", "caudate", "putamen", "pallidum", "thalamus", "brain_stem", "ventral_dc", "pale_white")
-WHITE = ("wm", "brain_stem", "ventral_dc", "pallidum", "pale_white")
+DONORS = 3  # heads with the most similar room in the skull, of which the one that fits best mends another
+AROUND_BRAIN = 24  # CSF
 CORD = 512  # not in the template's brain
 THIN = ("vessel", "optic_nerve", "eye_muscle")  # little smoothed, or they would vanish
 SMOOTH_VOXELS, SMOOTH_THIN = 0.7, 0.45
@@ -108,7 +60,6 @@ SCLERA_MM = 0.9
 LARGEST_TABLE = 256
 TEMPLATE_STEPS = 24
 WHOLE_PLANES, WHOLE_SHARE = 10, 0.9  # a plane is whole if it has this share of the area so many planes above
-SKIN_MM, FAT_MM = 1.8, 1.6  # least thickness of skin and of the fat under it, where the surface is a new one
 
 
 @dataclass
@@ -120,6 +71,7 @@ class Source:
     centroids: dict[str, Matrix]
     to_template: Matrix
     cerebellum_mm: Matrix  # (3, N), its surface in the source's mm
+    lost: Mask  # CSF where the source scan has lost the brain
 
 
 @dataclass(frozen=True)
@@ -141,6 +93,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--heads", type=Path, required=True, help="folder of head_01.nii.gz to head_16.nii.gz")
     parser.add_argument("--colin", type=Path, required=True, help="folder of ch2.nii.gz and ch2bet.nii.gz")
     parser.add_argument("--out", type=Path, required=True, help="folder for the maps")
+    parser.add_argument("--only", help="write this map alone; all are read and registered nonetheless")
     options = parser.parse_args(argv)
     files = sorted(options.heads.glob("head_*.nii.gz"))
     needed = [options.colin / name for name in ("ch2.nii.gz", "ch2bet.nii.gz")]
@@ -153,15 +106,44 @@ def main(argv: Sequence[str]) -> None:
     brain = np.stack([fixed[1] + fixed[2], fixed[2]])
     sources = {path.name.split(".")[0]: read(path, brain, affine) for path in files}
     errors = level_errors({name: source.centroids for name, source in sources.items()})
+    for name, source in sources.items():
+        if source.lost.any():
+            mend_source(name, sources)
     nuclei: list[tuple[NDArray[np.uint8], Matrix]] = []
     for number, (name, source) in enumerate(sources.items()):
         classes, placed, frame = turned(source)
         nuclei.append((classes, source.to_template @ np.linalg.inv(frame) @ placed))
+        if options.only not in (None, name):
+            continue
         fractions = shipped(source, classes, placed, frame, np.random.default_rng(number))
         save(options.out / f"{name}.npz", fractions, placed, source.to_template @ np.linalg.inv(frame), errors[name][0])
         print(f"{name}: level error {errors[name][0]:.1f} mm, in space {errors[name][1]:.1f} mm", flush=True)
-    fractions, placed = colin_without_face(colin, affine, nuclei)
-    save(options.out / "colin27.npz", fractions, placed, np.eye(4), 0.0)
+    if options.only in (None, "colin27"):
+        fractions, placed = colin_without_face(colin, affine, nuclei)
+        save(options.out / "colin27.npz", fractions, placed, np.eye(4), 0.0)
+
+
+def mend_source(name: str, sources: Mapping[str, Source]) -> None:
+    """Give a head that has lost a part of its brain that part of the head that fits best.
+
+    The insides of the skulls are registered, not the brains: those differ where one lacks a part.
+    """
+    source = sources[name]
+    own = inside_skull(source)
+    others = {key: inside_skull(other) for key, other in sources.items() if key != name}
+    alike = sorted(others, key=lambda key: abs(float(np.log(others[key].sum() / own.sum()))))[:DONORS]
+    donors: list[tuple[NDArray[np.uint8], Matrix]] = []
+    for key in alike:
+        to_own = register(others[key], sources[key].affine, own, source.affine)
+        donors.append((sources[key].classes, np.asarray(np.linalg.inv(to_own @ sources[key].affine), np.float64)))
+    brain = np.array([NUMBER[part] for part in BRAIN], np.uint8)
+    source.classes, donor = mend(source.classes, source.lost, source.affine, donors, brain)
+    print(f"{name}: {source.lost.sum() / 1000:.0f} ml of CSF where the brain is missing, filled from {alike[donor]}")
+
+
+def inside_skull(source: Source) -> Volume:
+    """Brain and fluid, (1, X, Y, Z) in {0, 1}."""
+    return np.isin(source.classes, [NUMBER[part] for part in INSIDE_SKULL])[None].astype(np.float32)
 
 
 def save(path: Path, fractions: Volume, affine: Matrix, to_template: Matrix, level_error_mm: float) -> None:
@@ -204,7 +186,7 @@ def read(path: Path, template: Volume, template_affine: Matrix) -> Source:
         add_dentate(classes[box], labels[box] == side, np.isin(labels[box], (7, 46)))
     surface = np.argwhere(ndimage.binary_opening(hindbrain[box])) + [part.start for part in box]
     cerebellum_mm = affine[:3, :3] @ surface.T + affine[:3, 3:]
-    return Source(classes, affine, places, to_template, cerebellum_mm)
+    return Source(classes, affine, places, to_template, cerebellum_mm, lost_part(labels == AROUND_BRAIN))
 
 
 def add_dentate(classes: NDArray[np.uint8], white: Mask, cerebellum: Mask) -> None:
@@ -379,83 +361,6 @@ def eye_walls(eyes: Mask, shape: tuple[int, ...]) -> Volume:
         to_lens = np.sqrt((x / LENS_MM[0]) ** 2 + ((y - radius + 4.2) / LENS_MM[1]) ** 2 + (z / LENS_MM[2]) ** 2)
         walls[box] = np.maximum(walls[box], np.maximum(wall, np.clip(0.5 + LENS_MM[1] * (1 - to_lens), 0, 1)))
     return walls
-
-
-# --- Colin27 -----------------------------------------------------------------------------------------------------
-
-
-def colin_fractions(head: Path, brain: Path) -> tuple[Volume, Matrix]:
-    """The six tissue fractions of Colin27, from intensities that show its partial volume themselves."""
-    image = nibabel.Nifti1Image.from_filename(head)
-    values = image.get_fdata(dtype=np.float32)
-    return derive(values, nibabel.Nifti1Image.from_filename(brain).get_fdata(dtype=np.float32)), np.asarray(
-        image.affine
-    )
-
-
-def colin_without_face(
-    six: Volume, affine: Matrix, nuclei: Sequence[tuple[NDArray[np.uint8], Matrix]]
-) -> tuple[Volume, Matrix]:
-    """Colin27's eight fractions (8, X, Y, Z) without a face and with iron, where most others have their nuclei."""
-    fractions = np.zeros((len(ALL_TISSUES), *six.shape[1:]), np.float32)
-    fractions[: len(TISSUES)] = six
-    gm, wm, dgm = (fractions[ALL_TISSUES.index(name)] for name in ("gm", "wm", "dgm"))
-    for name in ("caudate", "putamen", "pallidum", "thalamus", "ventral_dc", "dentate"):
-        votes = np.zeros(gm.shape, np.float32)
-        for classes, to_template in nuclei:
-            index = np.linalg.inv(to_template) @ affine
-            votes += ndimage.affine_transform(
-                (classes == NUMBER[name]).astype(np.float32), index[:3, :3], index[:3, 3], gm.shape, order=1
-            )
-        iron = np.clip(2 * votes / len(nuclei), 0, 1) * MIXTURES[name]["dgm"] * (gm + wm)
-        from_grey = np.minimum(iron, gm)
-        dgm += iron
-        gm -= from_grey
-        wm -= np.minimum(iron - from_grey, wm)
-    fractions /= np.maximum(fractions.sum(0), 1)
-    eyes = colin_eyes(fractions, affine)
-    axis = (float(-affine[0, 3]), float(np.argwhere(gm + wm > 0.5)[:, 1].mean()))
-    depth = surface_depth(fractions.sum(0) > 0.5, eyes, axis, 1.0)
-    outside = fractions.sum(0) < 0.5
-    front = changed_face(eyes, depth)
-    new = (depth > 0) & open_air(outside)
-    rim = (depth < SKIN_MM + FAT_MM) & front & ~new
-    for where, tissue in (
-        (new, "fat"),
-        (rim & (fractions[ALL_TISSUES.index("bone")] > 0), "fat"),
-        ((new | rim) & (depth < SKIN_MM), "soft"),
-    ):
-        fractions[:, where] = 0
-        fractions[ALL_TISSUES.index(tissue), where] = 1
-    fractions *= np.clip(depth + 0.5, 0, 1)
-    return fractions, affine
-
-
-def colin_eyes(fractions: Volume, affine: Matrix) -> Mask:
-    """The eyes of Colin27: the two components of fluid that lie furthest in front."""
-    fluid = fractions[ALL_TISSUES.index("csf")] > 0.5
-    label, _ = ndimage.label(ndimage.binary_erosion(fluid, iterations=2))
-    sizes = np.bincount(label.ravel())
-    front = ndimage.mean(np.indices(fluid.shape)[1], label, np.arange(len(sizes)))
-    order = [k for k in np.argsort(-front) if k and sizes[k] > 400][:2]
-    return np.asarray(ndimage.binary_dilation(np.isin(label, order), iterations=3))
-
-
-def open_air(outside: Mask) -> Mask:
-    """Air that is connected with the outermost air, cavities excluded."""
-    label, _ = ndimage.label(np.pad(outside, ((1, 1), (1, 1), (0, 1)), constant_values=True))
-    return np.asarray((label == label[0, 0, -1])[1:-1, 1:-1, :-1])
-
-
-def changed_face(eyes: Mask, depth: Volume) -> Mask:
-    """Where the new surface is not the person's: in front, below the forehead."""
-    middle = np.argwhere(eyes).mean(0)
-    y, z = np.arange(depth.shape[1]), np.arange(depth.shape[2])
-    return np.asarray(
-        np.broadcast_to(
-            (y[:, None] > middle[1] - 25) & (z[None] < middle[2] + BROW_MM + BROW_BLEND_MM + 4), depth.shape
-        )
-    )
 
 
 # --- packing -----------------------------------------------------------------------------------------------------

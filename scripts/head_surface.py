@@ -25,6 +25,7 @@ BROW_MM, BROW_BLEND_MM = 26.0, 28.0  # height above the eyes from which the fore
 LID_MM = 4.0  # in front of the eyes
 SWEEPS = 1500  # of the relaxation that continues the forehead
 SMOOTH_MM = 3.0  # Gaussian (std) of the final surface
+SKIN_MM, FAT_MM = 1.8, 1.6  # least thickness of skin and of the fat under it, where the surface is a new one
 
 
 @dataclass(frozen=True)

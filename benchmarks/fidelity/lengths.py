@@ -16,7 +16,6 @@ from typing import Any
 from benchmarks.fidelity.budgets import Budget
 from benchmarks.fidelity.rows import Row
 from data.folder.slice_folder import SliceFolder
-from models import MODELS
 from models.stage import Stage
 from options.train_options import RunOptions, parse, schemas
 from training.log.loss_log import LOSS_LOG_NAME
