@@ -61,7 +61,7 @@ PRESETS: dict[str, Preset] = {
             "ndf": 16,
             "flip": True,
             "batch_size": 2,
-            "n_epochs": 0,
+            "n_epochs": 1,
             "n_epochs_decay": 1,
             "n_epochs_refine": 6,
             "lr": 6e-4,
