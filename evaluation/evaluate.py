@@ -13,10 +13,12 @@ import numpy as np
 from rich.progress import track
 
 from data.folder.slice_folder import SliceFolder
-from evaluation import baselines, level_error, paired, people, restoration, unpaired, verdict
+from evaluation import baselines, level_error, paired, people, restoration, slice_scores, unpaired, verdict
 from evaluation.encoder import Encoder
 from evaluation.findings import Findings, Rows
 from evaluation.folders import TestData
+from evaluation.page.sprites import placing, script_name, write_sprites
+from evaluation.page.viewer import Listing
 from evaluation.paired import PairedTable
 from evaluation.people import people_in, put_people
 from evaluation.pictures import write_pictures
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 LSC_SLICES = 64  # evenly spaced high-field slices for the score of LSC
 DEFINITIONS = {
     name: text
-    for part in (verdict, paired, people, unpaired, level_error, restoration)
+    for part in (verdict, paired, people, unpaired, level_error, restoration, slice_scores)
     for name, text in part.DEFINITIONS.items()
 }
 
@@ -59,23 +61,32 @@ class Evaluation:
     average_mirrored: bool = False
     inception: FIDInception | None = None
 
-    def run(self, processes: Processes = ALONE) -> tuple[Record, PairedTable] | None:
+    def run(self, processes: Processes = ALONE) -> tuple[Record, PairedTable, Listing | None] | None:
         """Compute all measures and write images and volumes, but not the report.
 
         Each of `processes` tests its part of the subjects, one at a time; the first one then summarises all of them.
-        Returns: the measures in the first process; None in the others.
+        Returns: in the first process the measures, and the slices to list if there are any; None in the others.
         """
         with ThreadPoolExecutor(processes.processors) as pool:
             fitted = self._fit_baselines(pool, processes)
             parts = processes.collected(processes.together(partial(self._part, processes, fitted, pool)))
             if not parts:
                 return None
-            return self._summarise(self._merge(parts), pool)
+            found = self._merge(parts)
+            return *self._summarise(found, pool), self._listing(found)
 
-    def stems(self) -> dict[str, list[str]]:
-        """File-name stems of every subject's slices, in the order of the volume."""
-        files = self.data.source.files
-        return {subject: [files[i].stem for i in positions] for subject, positions in self.data.subjects.items()}
+    def _listing(self, found: Findings) -> Listing | None:
+        """What the report's browser shows; None for a model that synthesises nothing."""
+        if not self.model.can_synthesise:
+            return None
+        scores = found.slices["fake_B"]
+        kinds = ["real_A", "fake_B", *(["truth", "error"] if self.data.has_truth else [])]
+        files = {subject: script_name(self._number(subject)) for subject in scores}
+        return Listing(scores, people_in(self.data.source, scores), files, kinds)
+
+    def _number(self, subject: str) -> int:
+        """A subject's number in the names of the browser's files, the same in every process."""
+        return list(self.data.subjects).index(subject) + 1
 
     def facts(self, tested: str) -> dict[str, str]:
         """Run, model and data for the head of the report; `tested` names the run and its epoch."""
@@ -131,6 +142,7 @@ class Evaluation:
             fake_B = synthesise(model, volume, self.grid, self.on)
             write_pictures(self.results / "images", volume, fake_B, pool)
             self._write_volume(found, volume, fake_B)
+            self._write_slices(found, volume, fake_B)
             rows = {"fake_B": fake_B}
             if volume.truth is not None and self.with_baselines:
                 rows |= baselines.synthesise(volume, fitted, pool)
@@ -139,6 +151,16 @@ class Evaluation:
                 for row, slices in (("fake_B", fake_B), ("identity", volume.visible)):
                     embedding = self._embedding(slices, volume.mask)
                     sets.add(row, volume.subject, slices, volume.mask, embedding)
+
+    def _write_slices(self, found: Findings, volume: SubjectSlices, fake_B: np.ndarray) -> None:
+        """Score a subject's slices, and write what the report's browser shows of it."""
+        scores = slice_scores.score_slices(volume, fake_B)
+        found.slices["fake_B"][volume.subject] = scores
+        kinds = {"real_A": volume.visible, "fake_B": fake_B}
+        if volume.truth is not None:
+            kinds["truth"] = volume.truth
+        place = placing(self.data.entries.get(volume.subject), simulated=volume.level_mm is not None)
+        write_sprites(self.results, self._number(volume.subject), volume, kinds, scores, place)
 
     def _write_volume(self, found: Findings, volume: SubjectSlices, fake_B: np.ndarray) -> None:
         """Write a subject's volume, if its geometry is known and no slice is missing."""

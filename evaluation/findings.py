@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from evaluation.level_error import LevelledSlices
 from evaluation.record import Scores
+from evaluation.slice_scores import SliceScores
 from evaluation.unpaired import ROWS, SubjectSet
 
 T = TypeVar("T")
@@ -19,12 +20,14 @@ class Findings:
     """Measures and embeddings of the subjects that a process has tested, without images.
 
     scores: rows fake_B and the baselines. sets: rows fake_B, real_B and identity. levels: rows low and high (field).
+    slices: row fake_B, what is measured of every slice.
     n_volumes: number of volumes written. incomplete: subjects of which slices are missing, and how many there are.
     """
 
     scores: Rows[Scores] = field(default_factory=dict)
     sets: Rows[SubjectSet] = field(default_factory=lambda: {row: {} for row in ROWS})
     levels: Rows[LevelledSlices] = field(default_factory=lambda: {side: {} for side in ("low", "high")})
+    slices: Rows[SliceScores] = field(default_factory=lambda: {"fake_B": {}})
     n_volumes: int = 0
     incomplete: Rows[str] = field(default_factory=lambda: {"fake_B": {}})
 
@@ -35,6 +38,7 @@ class Findings:
             _merged([part.scores for part in parts], order),
             _merged([part.sets for part in parts], order),
             _merged([part.levels for part in parts], order),
+            _merged([part.slices for part in parts], order),
             sum(part.n_volumes for part in parts),
             _merged([part.incomplete for part in parts], order),
         )

@@ -21,8 +21,8 @@ from util.problems import BAD_FILES_NAME
 from util.reading import read_json
 
 METRICS_NAME = "metrics.json"
-FILES = (METRICS_NAME, "metrics.csv", "index.html")  # in the order in which they are removed
-FOLDERS = ("images", "volumes")
+FILES = (METRICS_NAME, "metrics.csv", "slices.csv", "index.html")  # in the order in which they are removed
+FOLDERS = ("images", "volumes", "browser")
 OUTPUTS = {*FILES, *FOLDERS, BAD_FILES_NAME}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.page.words import LSC_ROWS, ROW_NAMES, number
 from evaluation.record import Record
-from evaluation.report import LSC_ROWS, ROW_NAMES, number
 
 COLUMNS = ("psnr_fit", "psnr", "ssim", "nrmse")
 

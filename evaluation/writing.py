@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from evaluation.evaluate import DEFINITIONS, Evaluation
+from evaluation.page.viewer import Listing
 from evaluation.paired import MEASURES, PairedTable
 from evaluation.record import Record, write_csv, write_json
 from evaluation.report import write_report
 from evaluation.results import METRICS_NAME
+from evaluation.slice_scores import write_slice_table
 from evaluation.summary import print_summary
 from util.errors import warn
 
 
-def write_results(evaluation: Evaluation, record: Record, table: PairedTable, *, title: str, tested: str) -> None:
-    """Write metrics.csv, the report and last metrics.json, whose presence says that all is there; print the summary.
+def write_results(
+    evaluation: Evaluation, record: Record, table: PairedTable, listing: Listing | None, *, title: str, tested: str
+) -> None:
+    """Write metrics.csv, slices.csv, the report and last metrics.json, which says that all is there; print the summary.
 
     Args: title: of the report. tested: names the run and its epoch.
     """
     results = evaluation.results
     write_csv(results / "metrics.csv", table.rows, MEASURES)
-    stems = evaluation.stems() if evaluation.model.can_synthesise else {}
+    if listing is not None:
+        write_slice_table(results / "slices.csv", listing.scores, listing.people)
     page = results / "index.html"
-    write_report(page, record, title=title, facts=evaluation.facts(tested), stems=stems, definitions=DEFINITIONS)
+    write_report(
+        page,
+        record,
+        title=title,
+        facts=evaluation.facts(tested),
+        definitions=DEFINITIONS,
+        rows=table.rows,
+        listing=listing,
+        options=evaluation.model.run,
+    )
     write_json(results / METRICS_NAME, record.as_json(DEFINITIONS))
     print_summary(record)
     if left_out := record.tree.get("volumes_left_out"):

@@ -21,12 +21,14 @@ from data.folder.slices import slice_name, write_image
 from evaluation import level_error, restoration, unpaired
 from evaluation.evaluate import DEFINITIONS
 from evaluation.folders import open_test_data
+from evaluation.page.viewer import Listing
 from evaluation.paired import MEASURES, PairedTable
 from evaluation.people import people_in, put_people
 from evaluation.pictures import error_map
 from evaluation.predict import Device, MirrorAverage, NetworkGrid, synthesise
 from evaluation.record import Record, write_csv, write_json
 from evaluation.report import write_report
+from evaluation.slice_scores import SliceScores
 from evaluation.subjects import SubjectSlices, read_subject
 from evaluation.verdict import VERDICT_MEASURES, put_verdict
 from models.lsc_model import LSC
@@ -483,10 +485,15 @@ def test_report_escapes_names_and_loads_nothing(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     write_image(tmp_path / "images" / f"{stem}_fake_B.png", np.zeros((4, 4), dtype=np.float32), 8)
     page = tmp_path / "index.html"
-    write_report(
-        page, record, title="<i>run</i>", facts={"data": "<u>"}, stems={"<s>": [stem]}, definitions={"psnr": "dB"}
+    listing = Listing(
+        {"</script><s>": SliceScores([stem], [7], {"slice_psnr": [20.0]})},
+        {},
+        {"</script><s>": "browser/0001.js"},
+        ["fake_B"],
     )
+    write_report(page, record, title="<i>run</i>", facts={"data": "<u>"}, listing=listing, definitions={"psnr": "dB"})
     text = page.read_text()
-    for raw in ("<script", "<i>", "<u>", "<em>", "<b>reason", "http://", "https://"):
-        assert raw not in text
+    own = "http://www.w3.org/2000/svg"  # a name, which is not fetched
+    for raw in ("<i>", "<u>", "<em>", "<b>reason", "<s>", "</script><", "http://", "https://", ' src="http'):
+        assert raw not in text.replace(own, "").replace("</script>\n", "").replace("</script></", "")
     assert "images/a%22%3Cscript%3E_001_fake_B.png" in text

@@ -1,37 +1,53 @@
-"""The common style of all HTML pages, without scripts, server or network."""
+"""The common style of all HTML pages, which need no server and no network; styles and scripts stand in the page."""
 
 from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from dominate import document, tags
 from dominate.util import raw
 
-STYLE = """
-body { font: 15px/1.5 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; color: #1f2730; background: #f3f5f7; margin: 0 }
-main { max-width: 1120px; margin: 0 auto; padding: 28px 24px 60px }
-h1 { font-size: 27px; margin: 0 } h2 { font-size: 19px; margin: 0 0 4px } p.sub { color: #64707d; margin: 2px 0 14px }
-section { background: #fff; border: 1px solid #e0e5ea; border-radius: 10px; padding: 18px 22px; margin-top: 18px }
-.tiles { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 16px }
-.tile { background: #fff; border: 1px solid #e0e5ea; border-radius: 10px; padding: 10px 18px; min-width: 110px }
-.tile b { display: block; font-size: 20px; font-variant-numeric: tabular-nums }
-.tile span { color: #64707d; font-size: 13px }
-table { border-collapse: collapse; font-size: 13.5px } td { padding: 3px 26px 3px 0; vertical-align: top }
-td:first-child { color: #64707d; white-space: nowrap } td { overflow-wrap: anywhere }
-.options td:first-child { width: 140px }
-.options { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 0 28px; align-items: start }
-.samples { display: flex; flex-wrap: wrap; justify-content: center; gap: 14px; padding: 12px; border-radius: 8px }
-.samples { background: #0d1013 }
-.band { display: grid; gap: 6px } figure { margin: 0; min-width: 0 } figure img { width: 100%; display: block }
-figcaption { color: #d5dde5; font-size: 13px; text-align: center; padding-bottom: 5px }
-details { margin-top: 12px } summary { cursor: pointer; color: #2c6ba5 } details details { margin-left: 16px }
-.curves { width: 100%; display: block; margin-top: 14px } footer { color: #64707d; font-size: 13px; margin-top: 22px }
-"""
+from util.errors import printable
+
+STYLE = Path(__file__).with_name("page.css")
 
 
-def new_page(title: str, extra_style: str = "") -> document:
-    """An empty page; `extra_style` is additional CSS."""
+def new_page(title: str, *styles: Path) -> document:
+    """An empty page in the common style and those of the CSS files `styles`."""
     page = document(title=title)
+    page.set_attribute("lang", "en")
     with page.head:
         tags.meta(charset="utf-8")
         tags.meta(name="viewport", content="width=device-width, initial-scale=1")
-        tags.style(raw(STYLE + extra_style))
+        tags.style(raw("\n".join(path.read_text(encoding="utf-8") for path in (STYLE, *styles))))
     return page
+
+
+def script(path: Path) -> None:
+    """A script of ours, written into the page: no file that could get lost, and no request."""
+    tags.script(raw(path.read_text(encoding="utf-8")))
+
+
+def script_data(name: str, content: Any) -> None:
+    """Data for the scripts, as the JSON of an element with the id `name`."""
+    tags.script(raw(json_in_script(content)), type="application/json", id=name)
+
+
+def json_in_script(content: Any) -> str:
+    """JSON in ASCII that may stand between script tags or in a script: no name in it can end or begin an element."""
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def link(path: str) -> str:
+    """A relative address for a path below the page; any name works, also one that is not UTF-8."""
+    return quote(os.fsencode(path))
+
+
+def shown(name: str) -> str:
+    """A name for the page and its scripts: what cannot be shown is escaped, as in everything else that is printed."""
+    return printable(name)

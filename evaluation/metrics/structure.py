@@ -54,9 +54,14 @@ def air_leak(prediction: Floats, truth: Floats, mask: Mask) -> float | None:
 
     Air begins `RIM` of the slice's longer side beyond the truth's head mask, and is all of a slice without head.
     """
-    reach = RIM * max(mask.shape[1:])
-    air = np.stack([distance_transform_edt(~plane) > reach if plane.any() else ~plane for plane in mask])
+    air = air_of(mask)
     if not air.any() or not mask.any():
         return None
     head = float(prediction[mask].astype(np.float64).mean())
     return float(np.abs(prediction[air].astype(np.float64)).mean()) / head if head > 0 else None
+
+
+def air_of(mask: Mask) -> Mask:
+    """The air beside heads (S, H, W): from `RIM` of the longer side beyond the mask on; all of a slice without head."""
+    reach = RIM * max(mask.shape[1:])
+    return np.stack([distance_transform_edt(~plane) > reach if plane.any() else ~plane for plane in mask])
