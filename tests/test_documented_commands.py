@@ -48,7 +48,7 @@ PARSERS = {
 }
 TOOLS = ("pip", "git", "cd", "ssh", "tensorboard", "dcm2niix")  # of others: not looked into
 RECIPES = ("train_pta.sh", "test_pta.sh", "pretrain_sgp_lsc.sh", "train_baselines.sh")
-STAND_INS = {"[TASK]": "same-contrast", "PRESET": "same-contrast", "...": "", "…": ""}
+STAND_INS = {"[TASK]": "same-contrast", "CURVE": "auto", "PRESET": "same-contrast", "...": "", "…": ""}
 MANY = 2  # subjects of a tiny simulation, at most
 # what a document takes for granted, before its first command
 DATA = "python preprocessing_images.py --simulate --out DATA"
