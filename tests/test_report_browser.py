@@ -12,6 +12,7 @@ import pytest
 from data.folder.slices import write_image
 from evaluation.page.sprites import Placing, script_name, write_sprites
 from evaluation.page.viewer import Listing
+from evaluation.paired import MEASURES
 from evaluation.pictures import picture_name
 from evaluation.record import Record
 from evaluation.report import write_report
@@ -54,7 +55,11 @@ def report(folder: Path, names: list[str], n: int, side: int) -> Path:
                 write_image(folder / "images" / picture_name(stem, kind), np.zeros((side, side), np.float32), 8)
     record = Record()
     record.put("verdict", value="fake_B beats every baseline.")
-    for section in ("paired", "unpaired", "sgp", "lsc"):
+    for row in ("fake_B", "identity", "histogram", "classical"):
+        for measure in MEASURES:
+            record.put("paired", row, measure, "mean", value=21.66)
+            record.put("paired", row, measure, "ci95", value=[20.72, 22.11])
+    for section in ("unpaired", "sgp", "lsc"):
         record.null(section, why="not of this test")
     files = {name: script_name(number) for number, name in enumerate(names, start=1)}
     listing = Listing(found, dict.fromkeys(names, "someone"), files, ["real_A", "fake_B", "truth", "error"])
@@ -196,6 +201,18 @@ def test_a_phone_needs_no_sideways_scrolling(chromium: Any, page_path: Path, sch
     colour = window.page.evaluate("getComputedStyle(document.body).backgroundColor")
     brightness = sum(map(int, colour[4:-1].split(",")[:3])) / 3
     assert brightness > 200 if scheme == "light" else brightness < 60
+    window.context.close()
+
+
+def test_paper_holds_the_whole_table_and_no_number_is_broken(chromium: Any, page_path: Path) -> None:
+    window = Opened(chromium, page_path, 718, 1000)  # A4 without its margins
+    window.page.emulate_media(media="print")
+    assert window.page.evaluate("document.documentElement.scrollWidth") <= 718
+    lines = (
+        "() => [...document.querySelectorAll('table.numbers td')].map(cell => { const r = document.createRange();"
+        "r.selectNodeContents(cell.firstChild); return r.getClientRects().length; })"
+    )
+    assert set(window.page.evaluate(lines)) == {1}
     window.context.close()
 
 

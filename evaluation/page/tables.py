@@ -40,13 +40,22 @@ def grid(
             tags.th("")
             for column in columns:
                 hint = (hints or {}).get(column)
-                tags.th(column, scope="col", **({"title": hint} if hint else {}))
+                with tags.th(scope="col", **({"title": hint} if hint else {})):
+                    _breakable(column)
         with tags.tbody():
             for row in rows:
                 with tags.tr(cls="ours" if row in ours else ""):
                     tags.th(names.get(row, shown(row)), scope="row")
                     for column in columns:
                         cell(row, column)
+
+
+def _breakable(name: str) -> None:
+    """A column's name, which narrow paper may break after a `_` or a blank."""
+    parts = name.split("_")
+    for i, part in enumerate(parts):
+        tags.span(part + "_" * (i < len(parts) - 1))
+        tags.wbr()
 
 
 def missing(record: Record, section: str) -> bool:
