@@ -3,8 +3,9 @@
 visdom comes without the JavaScript that its page needs. It fetches that at its first start from four web sites, without
 a check, and ends with a traceback where there is no internet. Here the same files come from packages of the npm
 registry, each checked by its SHA-256 in dashboard_assets.json, and `static/version.built` tells visdom that nothing is
-left to fetch. npm itself is not needed. Another registry is taken from NPM_CONFIG_REGISTRY or ~/.npmrc; a folder works
-too (`NPM_CONFIG_REGISTRY=file:///media/usb`, with files as `jquery/-/jquery-3.1.1.tgz`).
+left to fetch. The registry is that of NPM_CONFIG_REGISTRY, of ~/.npmrc, or else of the npm that is installed; npm is
+needed for nothing more. A folder works too (`NPM_CONFIG_REGISTRY=file:///media/usb`, with files as
+`jquery/-/jquery-3.1.1.tgz`).
 
 Nothing is fetched if all files are there and unchanged.
 """
@@ -19,6 +20,8 @@ import io
 import json
 import os
 import re
+import shutil
+import subprocess
 import tarfile
 import urllib.error
 import urllib.request
@@ -31,7 +34,6 @@ from util.files import replace_files
 
 LIST = Path(__file__).with_name("dashboard_assets.json")
 VISDOM = "0.2.4"  # whose page needs exactly these files
-DEFAULT_REGISTRY = "https://registry.npmjs.org"
 TIMEOUT_S = 60
 LARGEST_BYTES = 64 << 20  # of a package; the largest has 21 MB
 INSTALL = (
@@ -42,7 +44,11 @@ Packages = Mapping[str, Any]  # NAME@VERSION -> its SHA-256 and its files
 
 
 def registry(environment: Mapping[str, str], home: Path) -> str:
-    """The npm registry's address as npm itself finds it: environment, then ~/.npmrc, then the public one."""
+    """The npm registry's address as npm itself finds it: environment, then ~/.npmrc, then what npm has built in.
+
+    Raises:
+        UserError: nothing names one, and npm is not installed.
+    """
     for name in ("NPM_CONFIG_REGISTRY", "npm_config_registry"):
         if environment.get(name):
             return environment[name].rstrip("/")
@@ -51,7 +57,28 @@ def registry(environment: Mapping[str, str], home: Path) -> str:
         found = re.findall(r"^\s*registry\s*=\s*(\S+)", settings.read_text(encoding="utf-8"), re.MULTILINE)
     except (OSError, ValueError):
         found = []
-    return (found[-1] if found else DEFAULT_REGISTRY).strip("\"'").rstrip("/")
+    if not found:
+        found = _registry_of_npm(environment)
+    if not found:
+        raise UserError(
+            "no npm registry is known, from which the dashboard's browser files come once: npm is not there or gives none, and "
+            f"neither NPM_CONFIG_REGISTRY nor {settings} names one; install npm, or set NPM_CONFIG_REGISTRY to a "
+            "registry's address"
+        )
+    return found[-1].strip("\"'").rstrip("/")
+
+
+def _registry_of_npm(environment: Mapping[str, str]) -> list[str]:
+    """What npm answers, one address, or nothing if there is no npm that answers."""
+    npm = shutil.which("npm", path=environment.get("PATH", ""))
+    if npm is None:
+        return []
+    command = [npm, "config", "get", "registry"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return re.findall(r"^\s*([a-z]+://\S+)\s*$", answer, re.MULTILINE)
 
 
 def static_folder() -> Path:
@@ -134,12 +161,13 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.parse_args(argv)
     packages = json.loads(LIST.read_text(encoding="utf-8"))
-    static, source = static_folder(), registry(os.environ, Path.home())
+    static = static_folder()
     needed = missing(packages, static)
     if needed:
+        source = registry(os.environ, Path.home())
         print(f"fetching {len(needed)} packages of the dashboard's browser files (23 MB in all) from {source}")
-    for name in needed:
-        fetch(name, packages[name], static, source)
+        for name in needed:
+            fetch(name, packages[name], static, source)
     built = static / "version.built"
     if not built.exists() or built.read_text(encoding="utf-8").strip() != VISDOM:
         try:

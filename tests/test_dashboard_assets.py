@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scripts import dashboard_assets, dashboard_server
-from scripts.dashboard_assets import DEFAULT_REGISTRY, LIST, VISDOM, fetch, main, missing, registry
+from scripts.dashboard_assets import LIST, VISDOM, fetch, main, missing, registry
 from util.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,9 +45,19 @@ def package(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_the_registry_is_found_as_npm_finds_it(tmp_path: Path) -> None:
-    assert registry({}, tmp_path) == DEFAULT_REGISTRY == "https://registry.npmjs.org"
+    with pytest.raises(UserError, match=r"no npm registry is known.*npm is not there or gives none, and neither"):
+        registry({}, tmp_path)
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text('#!/bin/sh\n[ "$*" = "config get registry" ] && echo https://of-npm.example/\n')
+    npm.chmod(0o755)
+    with_npm = {"PATH": str(npm.parent)}
+    assert registry(with_npm, tmp_path) == "https://of-npm.example"
+    npm.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(UserError, match="no npm registry is known"):
+        registry(with_npm, tmp_path)
     (tmp_path / ".npmrc").write_text("fund=false\nregistry = https://mirror.example/npm/\n")
-    assert registry({}, tmp_path) == "https://mirror.example/npm"
+    assert registry(with_npm, tmp_path) == "https://mirror.example/npm"
     (tmp_path / "other").write_text('registry="https://other.example"\n')
     assert registry({"NPM_CONFIG_USERCONFIG": str(tmp_path / "other")}, tmp_path) == "https://other.example"
     assert registry({"npm_config_registry": "https://lower.example/"}, tmp_path) == "https://lower.example"
