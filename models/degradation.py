@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.chance import uniform
 from models.degrade_options import DegradeOptions
-from models.low_field import disturbed, kept_frequencies, noise, receive_field
+from models.low_field import band_window, disturbed, noise, passed, receive_field
 from models.low_field_options import Strengths
 
 BROAD = 0.08  # standard deviation in parts of the side: what is broader is no local contrast
@@ -80,19 +80,14 @@ def filtered(x: Tensor, mask: Tensor, resolution: float, contrast: float) -> Ten
     if contrast < 1:
         rows, columns = (_gaussian(n, BROAD * max(height, width)).to(x) for n in (height, width))
         broad = rows[:, None] * columns[None, :]
-        mean = _passed(x, broad) / _passed(mask, broad).clamp(min=1e-3)
+        mean = passed(x, broad) / passed(mask, broad).clamp(min=1e-3)
         mean = mean.clamp(min=1e-3) * mask
         x = x**contrast * mean ** (1 - contrast)
     if resolution < 1:
-        rows, columns = (kept_frequencies(n, resolution).to(x) for n in (height, width))
-        x = _passed(x, rows[:, None] * columns[None, :])
+        x = passed(x, band_window((height, width), resolution))
     return x
 
 
 def _gaussian(n: int, sigma: float) -> Tensor:
     """Transfer function (n,) of a Gaussian blur of `sigma` pixels, in the order of `torch.fft.fftfreq`."""
     return torch.exp(-2 * (torch.pi * sigma * torch.fft.fftfreq(n)) ** 2)
-
-
-def _passed(x: Tensor, transfer: Tensor) -> Tensor:
-    return torch.fft.ifft2(torch.fft.fft2(x) * transfer).real

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -49,7 +50,9 @@ class LowFieldScan:
         if domain == "B":
             return image
         o = self._strengths
-        return self._scanned("B", band_limited(image, o.band) if o.noise and o.band < 1 else image, "fake_A")
+        if o.noise and o.band < 1:
+            image = band_limited(image, o.band)
+        return self._scanned("B", image, "fake_A")
 
     def on_way_back(self, domain: str, image: Tensor) -> Tensor:
         """A synthesised image before the second generator: fake_B gets noise that hides a's own (see `HIDING`)."""
@@ -93,29 +96,33 @@ def noise(mask: Tensor, deviation: float, band: float, keys: Tensor, purpose: st
     It has a scanner's spectrum: white within the fraction `band` of each k-space axis, with a Tukey roll-off at the
     edge, and nothing beyond. `keys`, `purpose`: as in models.chance.
     """
-    height, width = (kept_frequencies(n, band) for n in mask.shape[-2:])
-    window = height[:, None] * width[None, :]
+    window = band_window(mask.shape[-2:], band)
     window = window / window.square().mean().sqrt()
 
     def coloured(generator: torch.Generator) -> Tensor:
         white = torch.randn(mask.shape[1:], generator=generator)
-        return torch.fft.ifft2(torch.fft.fft2(white) * window).real
+        return passed(white, window)
 
     return deviation * mask * drawn(keys, purpose, coloured).to(mask.device, non_blocking=True)
 
 
 def band_limited(image: Tensor, band: float) -> Tensor:
-    """Images (N, 1, H, W) in [-1, 1], -1 being no signal, without the part of k-space beyond the fraction `band`.
-
-    The roll-off is the one that `noise` has. Float32.
-    """
-    height, width = (kept_frequencies(n, band) for n in image.shape[-2:])
-    window = (height[:, None] * width[None, :]).to(image.device, non_blocking=True)
-    signal = full(image) + 1
-    return torch.fft.ifft2(torch.fft.fft2(signal) * window.to(signal.dtype)).real - 1
+    """Images (N, 1, H, W) in [-1, 1], -1 being no signal, without the part of k-space beyond `band`. Float32."""
+    return passed(full(image) + 1, band_window(image.shape[-2:], band)) - 1
 
 
-def kept_frequencies(n: int, band: float) -> Tensor:
+def passed(signal: Tensor, transfer: Tensor) -> Tensor:
+    """Images (N, 1, H, W) through a filter: weights (H, W) of k-space, in the order of `torch.fft.fftfreq`."""
+    return torch.fft.ifft2(torch.fft.fft2(signal) * transfer.to(signal, non_blocking=True)).real
+
+
+def band_window(size: Sequence[int], band: float) -> Tensor:
+    """Weights (H, W) of k-space: the fraction `band` of each axis with a Tukey roll-off at its edge, nothing beyond."""
+    rows, columns = (_kept_frequencies(n, band) for n in size)
+    return rows[:, None] * columns[None, :]
+
+
+def _kept_frequencies(n: int, band: float) -> Tensor:
     """Weight (n,) of each frequency of one axis, in the order of `torch.fft.fftfreq`."""
     radius = torch.fft.fftfreq(n).abs() * 2 / band
     roll = ((radius - (1 - TAPER)) / TAPER).clamp(0, 1)

@@ -62,8 +62,8 @@ def registry(environment: Mapping[str, str], home: Path) -> str:
     if not found:
         raise UserError(
             "no npm registry is known, from which the dashboard's browser files come once: npm is not there or gives "
-            f"none, and neither NPM_CONFIG_REGISTRY nor {settings} names one; install npm, or set NPM_CONFIG_REGISTRY to "
-            "a registry's address"
+            f"none, and neither NPM_CONFIG_REGISTRY nor {settings} names one; install npm, or set NPM_CONFIG_REGISTRY "
+            "to a registry's address"
         )
     return found[-1].strip("\"'").rstrip("/")
 
