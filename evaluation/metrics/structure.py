@@ -13,9 +13,8 @@ from scipy.ndimage import distance_transform_edt
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
-RIM = (
-    0.02  # of the longer side beyond the truth's head, which counts as neither head nor air: noise hides the dim scalp
-)
+# Of the longer side, beyond the truth's head: neither head nor air, for noise hides the dim scalp
+RIM = 0.02
 
 
 def _gradient(stack: Floats) -> Floats:
