@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from models.base_options import OptimiserOptions
-from models.low_field_options import NO_SCAN, LowFieldOptions, Strengths
+from models.low_field_options import NO_SCAN, PARTNER, SHADINGS, LowFieldOptions, Strengths
 from models.networks import DiscriminatorOptions, GeneratorOptions
 from util.needs import chosen, positive
 from util.schema import flag
@@ -71,5 +71,13 @@ class AdversarialOptions(LowFieldOptions, GANOptions):
         "weight of 1 - SSIM of the restored b, beside its L1 distance, in the epochs of --n_epochs_refine",
         group="loss",
         low=0,
+        needs=positive("n_epochs_refine"),
+    )
+    lf_shading: str = flag(
+        PARTNER,
+        "what changes smoothly in the fake_A of the refinement; partner: the local mean of a, at the same level of "
+        "another head; random: b's own, times a receive field of --lf_bias",
+        group="loss",
+        choices=SHADINGS,
         needs=positive("n_epochs_refine"),
     )

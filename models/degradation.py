@@ -12,6 +12,7 @@ from models.chance import uniform
 from models.degrade_options import DegradeOptions
 from models.low_field import band_window, disturbed, noise, passed, receive_field
 from models.low_field_options import Strengths
+from models.shading import shading
 
 BROAD = 0.08  # standard deviation in parts of the side: what is broader is no local contrast
 
@@ -36,26 +37,37 @@ class Physics:
 
 
 @torch.autocast("cpu", enabled=False)  # called within a step, whose mixed precision would round the numbers
-def degraded(b: Tensor, mask: Tensor, keys: Tensor, physics: Physics) -> Tensor:
+def degraded(
+    b: Tensor, mask: Tensor, keys: Tensor, physics: Physics, partner: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """A low-field scan (N, 1, H, W) in [-1, 1] of every high-field slice; outside the masks it is -1.
 
-    Args: b: (N, 1, H, W) in [-1, 1]. mask: (N, 1, H, W) in {0, 1}. keys: as in models.chance.
+    Args: b: (N, 1, H, W) in [-1, 1]. mask: (N, 1, H, W) in {0, 1}. keys: as in models.chance. partner: low-field slices
+        and their masks, whose shading the scans get in place of a random receive field.
     """
     if not len(b):
         return b
     drawn = (2 * uniform(keys, "low-field physics", 5) - 1).tolist()
-    return torch.cat([_scan(b[i : i + 1], mask[i : i + 1], keys[i : i + 1], physics, drawn[i]) for i in range(len(b))])
+    each = [slice(i, i + 1) for i in range(len(b))]
+    beside = [None if partner is None else (partner[0][i], partner[1][i]) for i in each]
+    return torch.cat(
+        [_scan(b[i], mask[i], keys[i], physics, drawn[i.start], a) for i, a in zip(each, beside, strict=True)]
+    )
 
 
-def _scan(b: Tensor, mask: Tensor, key: Tensor, physics: Physics, drawn: Sequence[float]) -> Tensor:
-    """One slice's scan. drawn: five numbers in [-1, 1), where each quantity lies in its range."""
+def _scan(
+    b: Tensor, mask: Tensor, key: Tensor, physics: Physics, drawn: Sequence[float], a: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """One slice's scan. drawn: five numbers in [-1, 1), where each quantity lies in its range. a: its partner."""
     wide, narrow, strengths = physics.spread, physics.spread / 2, physics.strengths
     level, bias = (1 + wide * drawn[0]) * strengths.noise, (1 + wide * drawn[1]) * strengths.bias
     resolution = min(1.0, (1 + narrow * drawn[2]) * physics.resolution)
     between = (drawn[3] + 1) / 2 if wide else 0.0
     contrast = physics.contrast + (1 - physics.contrast) * between
     x = toned((b + 1) / 2, physics.tone) ** (1 + narrow * drawn[4])
-    if bias:
+    if a is not None:
+        x = x * shading(2 * x - 1, mask, *a)
+    elif bias:
         x = x * receive_field(mask, bias, key, "field of a degraded b")
     x = filtered(x * mask, mask, resolution, contrast)
     added = noise(mask, level, strengths.band, key, "noise of a degraded b") if level else None

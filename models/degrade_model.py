@@ -13,18 +13,25 @@ from data.batch import Batch
 from models.degradation import Physics, degraded
 from models.degrade_options import DegradeOptions
 from models.generator_model import GeneratorModel
+from models.low_field_options import PARTNER
 from models.restoration import RestorationStage
 
 
 class DegradeStage(RestorationStage):
-    """G_AB(degraded b) against b, by the L1 distance and SSIM. The slices of A are not looked at."""
+    """G_AB(degraded b) against b, by the L1 distance and SSIM. Slices of A give their shading, or nothing."""
 
     name = "degrade"
     options: DegradeOptions
 
+    def __init__(self, model: GeneratorModel, options: DegradeOptions) -> None:
+        super().__init__(model, options)
+        if options.lf_shading == PARTNER:
+            self.places = "pair"
+
     @torch.no_grad()
     def low_field(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return degraded(batch.B, batch.mask_B, batch.key, Physics.of(self.options)), batch.mask_B
+        partner = (batch.A, batch.mask_A) if self.options.lf_shading == PARTNER else None
+        return degraded(batch.B, batch.mask_B, batch.key, Physics.of(self.options), partner), batch.mask_B
 
     def visuals(self, batch: Batch) -> dict[str, Tensor]:
         """As of one direction, and what b is restored from."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from models.low_field_options import Strengths
+from models.low_field_options import RANDOM, SHADINGS, Strengths
 from models.restoration_options import RestorationOptions
 from util.errors import UserError
 from util.needs import positive
@@ -71,6 +71,13 @@ class DegradeOptions(RestorationOptions):
         AUTO,
         "A's grey values for evenly spaced ones of B from 0 to 1, with commas; auto: estimated from A and B; none: B's",
         group="loss",
+    )
+    lf_shading: str = flag(
+        RANDOM,
+        "what changes smoothly in the degraded b; random: b's own, times a field of --lf_bias; partner: the local mean "
+        "of a, at the same level of another head",
+        group="loss",
+        choices=SHADINGS,
     )
     lf_spread: float = flag(
         0.1,

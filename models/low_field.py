@@ -45,14 +45,19 @@ class LowFieldScan:
     def __init__(self, options: HasStrengths, batch: Batch) -> None:
         self._strengths, self._masks, self._keys = options.strengths, {"A": batch.mask_A, "B": batch.mask_B}, batch.key
 
-    def on_fake(self, domain: str, image: Tensor) -> Tensor:
-        """A synthesised image for the discriminator and the second generator: fake_A gets the scanner's properties."""
+    def on_fake(self, domain: str, image: Tensor, shading: Tensor | None = None) -> Tensor:
+        """A synthesised image for the discriminator and the second generator: fake_A gets the scanner's properties.
+
+        shading: factors (N, 1, H, W) in place of a random receive field.
+        """
         if domain == "B":
             return image
         o = self._strengths
         if o.noise and o.band < 1:
             image = band_limited(image, o.band)
-        return self._scanned("B", image, "fake_A")
+        if shading is not None:
+            image = disturbed(image, field=shading)
+        return self._scanned("B", image, "fake_A", field=shading is None)
 
     def on_way_back(self, domain: str, image: Tensor) -> Tensor:
         """A synthesised image before the second generator: fake_B gets noise that hides a's own (see `HIDING`)."""

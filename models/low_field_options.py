@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from util.needs import positive
 from util.schema import AUTO, flag
 
+PARTNER, RANDOM = "partner", "random"  # where the smooth part of simulated low-field images comes from
+SHADINGS = (PARTNER, RANDOM)
+
 
 @dataclass(frozen=True)
 class LowFieldOptions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-BEFORE: dict[str, Any] = {"lsc_fill": False}
+BEFORE: dict[str, Any] = {"lsc_fill": False, "lf_shading": "random"}
 
 
 def with_younger_options(saved: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:

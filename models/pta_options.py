@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from models.adversarial_options import AdversarialOptions, Weights
+from models.low_field_options import PARTNER
 from models.lsc_options import LSC_STEPS, USES_LSC, LSCTraining
 from models.sgp_options import SGP_STEPS, USES_SGP, SGPTraining
 from util.needs import Need, chosen
@@ -112,7 +113,8 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
     @property
     def pairs_by_level(self) -> bool:
         """Whether some stage pairs slices by level and not by SGP's table."""
-        return self.sgp_match != "bank" or self.trains_sgp or self.trains_lsc or self.n_epochs_refine > 0
+        refines_by_level = self.n_epochs_refine > 0 and self.lf_shading != PARTNER
+        return self.sgp_match != "bank" or self.trains_sgp or self.trains_lsc or refines_by_level
 
 
 def _netG(default: str) -> Any:

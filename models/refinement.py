@@ -1,23 +1,28 @@
 """Refinement: the --n_epochs_refine last epochs train G_AB alone (docs/method.md section 3.6). Ours, not published.
 
-The trained G_BA turns b into low-field images whose truth, b, is known. No other term acts on G_AB, and a step costs a
-fifth of an adversarial one.
+The trained G_BA turns b into low-field images whose truth, b, is known; what changes smoothly in them is taken from a
+slice of A that SGP has chosen. No other term acts on G_AB, and a step costs a fifth of an adversarial one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from data.batch import Batch
+from data.batch import Batch, Pairs
 from models.base_model import adam
 from models.gan_stage import GANStage
 from models.low_field import LowFieldScan
+from models.low_field_options import PARTNER, RANDOM
 from models.passes import translate
 from models.restoration import hold_restoration
+from models.shading import shading
 from models.stage import Stage
 from models.update import StepContext, Update
 from util.errors import UserError
+from util.processes import Processes
 
 REFINE_BATCH = 4  # images per step, at least: 34 images of 96 px per second on two cores, 24 with two; equally good
 
@@ -43,6 +48,8 @@ class RefineStage(Stage):
         super().__init__([gan.G["B"]], o.n_epochs_refine, epochs_before=o.n_epochs + o.n_epochs_decay)
         self.gan, self.options, self.weights = gan, o, gan.weights
         self.splits, self.smaller = gan.splits, gan.smaller
+        if o.lf_shading == PARTNER:
+            self.places, self.chooses_partners = "pair", gan.chooses_partners
         self.optimisers = {self.name: adam([gan.G["B"]], o)}
 
     def learning_rate(self, epoch: int, step: int) -> float:
@@ -54,11 +61,23 @@ class RefineStage(Stage):
         w, scan = self.weights, LowFieldScan(self.options, batch)
         with torch.no_grad():
             made, _ = translate(self.gan.averages.averaged["G_BA"], batch.B)
-            fake_A = scan.on_fake("A", made)
+            fake_A = scan.on_fake("A", made, self._shading(made, batch))
         weights = {"l1": w.cycle, "ssim": w.cycle * self.options.refine_ssim, "seg": w.seg}
         restored = translate(self.gan.G["B"], fake_A)
         hold_restoration(update, restored, batch.B, batch.mask_B, name="cycle", **weights)
         update.join()
+
+    def _shading(self, made: Tensor, batch: Batch) -> Tensor | None:
+        """What gives G_BA's images of b the smooth part of a, b's partner; None: they keep their own."""
+        if self.options.lf_shading == RANDOM:
+            return None
+        return shading(made, batch.mask_B, batch.A, batch.mask_A)
+
+    def partners_from(
+        self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], processes: Processes
+    ) -> Pairs:
+        """The adversarial stage's: SGP's, if the model has one."""
+        return self.gan.partners_from(low, high, totals, processes)
 
     def step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         terms = super().step(batch, context)

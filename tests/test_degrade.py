@@ -19,6 +19,7 @@ from models.degradation import Physics, degraded, filtered, toned
 from models.degrade_model import DegradeModel
 from models.degrade_options import DegradeOptions, tone_curve
 from models.low_field_options import NO_SCAN, Strengths
+from models.shading import shading
 from options.train_options import parse
 from training.low_field.degradation import estimate_degradation
 from util.errors import UserError
@@ -70,6 +71,26 @@ def test_less_local_contrast_leaves_broad_structure_and_what_is_even() -> None:
     weaker = filtered(fine, mask, 1.0, 0.5)[inside]
     assert weaker.std() / fine[inside].std() == pytest.approx(0.5, abs=0.05)
     assert weaker.mean() == pytest.approx(fine[inside].mean().item(), rel=0.02)
+
+
+def test_the_partners_shading_takes_the_place_of_a_random_field() -> None:
+    (b, mask), (a, mask_a) = heads(3, 48, 0), heads(3, 48, 1)
+    physics = replace(PLAIN, strengths=Strengths(0.0, 1.0, 0.3))
+    made = degraded(b, mask, torch.arange(3), physics, (a, mask_a))
+    expected = ((b + 1) * shading(b, mask, a, mask_a) - 1).clamp(-1, 1).where(mask > 0, -torch.ones_like(b))
+    assert torch.allclose(made, expected, atol=1e-5)
+    assert not torch.allclose(made, degraded(b, mask, torch.arange(3), physics), atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["random", "partner"])
+def test_slices_of_A_count_for_their_shading_only_if_asked(kind: str) -> None:
+    """As does what shares crop and flip."""
+    (stage,) = small_model(lf_shading=kind).stages
+    data, other = batch(), batch()
+    other.A.mul_(0.5)
+    low = [stage.low_field(each)[0] for each in (data, other)]
+    assert torch.equal(*low) == (kind == "random")
+    assert stage.places == ("own" if kind == "random" else "pair")
 
 
 def test_noise_has_its_level_and_every_image_one_of_its_range() -> None:
@@ -140,12 +161,16 @@ def numbers() -> dict[str, object]:
     }
 
 
-def test_a_step_restores_b_and_looks_at_no_slice_of_A() -> None:
+def small_model(**options: object) -> DegradeModel:
+    torch.manual_seed(0)
     sizes = {name: value for name, value in SMALL.items() if name.startswith("hybrid")}
+    return DegradeModel(DegradeOptions(**sizes, **numbers(), **options), (SIDE, SIDE))
+
+
+def test_a_step_restores_b_and_looks_at_no_slice_of_A() -> None:
     found = []
     for of_A in (batch().A, torch.rand(4, 1, SIDE, SIDE)):
-        torch.manual_seed(0)
-        model = DegradeModel(DegradeOptions(**sizes, **numbers()), (SIDE, SIDE))
+        model = small_model()
         (stage,) = model.stages
         stage.begin(model)
         found.append(stage.step(replace(batch(), A=of_A), context()))

@@ -64,6 +64,7 @@ IDLE_IN_TRAINING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     *((option, ["--gan_mode=wgangp"], ["--gan_mode=vanilla"]) for option in ("--real_label=1.0", "--fake_label=0.0")),
     ("--lr_decay_iters=9", ["--lr_policy=cosine"], ["--lr_policy=step"]),
     ("--refine_ssim=0.5", [], ["--n_epochs_refine=1"]),
+    ("--lf_shading=random", [], ["--n_epochs_refine=1"]),
     ("--lf_band=0.5", ["--lf_bias=0.1"], ["--lf_noise=0.1"]),
     ("--loss_preset=paper", ALL_LAMBDAS, ALL_LAMBDAS[1:]),
     ("--loss_preset=paper", [RESNET, *ALL_LAMBDAS[:-1]], ALL_LAMBDAS[:-1]),
@@ -87,7 +88,8 @@ IDLE_IN_TRAINING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     ("--load_size=96", ["--preprocess=crop", "--crop_size=64"], ["--preprocess=resize_and_crop", "--crop_size=64"]),
     ("--crop_size=64", [], ["--preprocess=crop"]),
     ("--serial_batches", ["--model=sgp"], ["--model=lsc"]),
-    ("--level_tolerance=0.1", TRAINED, [*TRAINED, "--n_epochs_refine=1"]),
+    ("--level_tolerance=0.1", TRAINED, [*TRAINED, "--n_epochs_refine=1", "--lf_shading=random"]),
+    ("--level_tolerance=0.1", [*TRAINED, "--n_epochs_refine=1"], [TRAINED[1], "--sgp_match=none"]),
     ("--level_crop=0.2", ["--model=cycle_gan"], ["--model=sgp"]),
     ("--batch_size=8", ["--model=sgp"], ["--model=sgp", "--sgp_batch_size=4"]),
     ("--batch_size=4", ["--model=lsc", "--lsc_batch_size=16"], ["--model=lsc"]),
@@ -279,7 +281,9 @@ def test_what_did_nothing_in_an_earlier_run_is_neither_refused_nor_compared() ->
     assert differences(saved, parse([*argv, "--n_epochs_refine=2", "--refine_ssim=2"]).flat()) == []
     assert differences(saved, parse([*argv, "--ngf=8"]).flat()) == ["--ngf: 64 -> 8"]
     refined = as_saved_before(argv, n_epochs_refine=1, refine_ssim=0.5)
-    assert differences(refined, parse([*argv, "--n_epochs_refine=2"]).flat()) == ["--refine_ssim: 0.5 -> 1.0"]
+    del refined["lf_shading"]
+    changed = ["--lf_shading: random -> partner", "--refine_ssim: 0.5 -> 1.0"]
+    assert differences(refined, parse([*argv, "--n_epochs_refine=2"]).flat()) == changed
 
 
 @pytest.mark.parametrize("model", ["sgp", "lsc"])
