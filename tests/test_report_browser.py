@@ -19,7 +19,6 @@ from evaluation.report import write_report
 from evaluation.slice_scores import SliceScores, score_slices
 from evaluation.subjects import SubjectSlices
 
-BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 NAMES = ["plain", "<img src=x onerror=document.title=1337>", "\"'&</script>", "caf\udce9"]
 DRAWN = "section.viewer[data-drawn]"
 
@@ -65,20 +64,6 @@ def report(folder: Path, names: list[str], n: int, side: int) -> Path:
     listing = Listing(found, dict.fromkeys(names, "someone"), files, ["real_A", "fake_B", "truth", "error"])
     write_report(folder / "index.html", record, title="run", facts={"data": "x"}, definitions={}, listing=listing)
     return folder / "index.html"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    path = next((path for path in BROWSERS if Path(path).exists()), None)
-    if path is None:
-        pytest.skip("there is no Chromium on this machine")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
