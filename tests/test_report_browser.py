@@ -13,8 +13,9 @@ from data.folder.slices import write_image
 from evaluation.page.sprites import Placing, script_name, write_sprites
 from evaluation.page.viewer import Listing
 from evaluation.paired import MEASURES
+from evaluation.people import PERSON_MEASURES, put_people
 from evaluation.pictures import picture_name
-from evaluation.record import Record
+from evaluation.record import Record, Scores
 from evaluation.report import write_report
 from evaluation.slice_scores import SliceScores, score_slices
 from evaluation.subjects import SubjectSlices
@@ -58,12 +59,18 @@ def report(folder: Path, names: list[str], n: int, side: int) -> Path:
         for measure in MEASURES:
             record.put("paired", row, measure, "mean", value=21.66)
             record.put("paired", row, measure, "ci95", value=[20.72, 22.11])
+    put_people(record, rows_of(names), dict.fromkeys(names, "someone with a rather long name"))
     for section in ("unpaired", "sgp", "lsc"):
         record.null(section, why="not of this test")
     files = {name: script_name(number) for number, name in enumerate(names, start=1)}
     listing = Listing(found, dict.fromkeys(names, "someone"), files, ["real_A", "fake_B", "truth", "error"])
     write_report(folder / "index.html", record, title="run", facts={"data": "x"}, definitions={}, listing=listing)
     return folder / "index.html"
+
+
+def rows_of(names: list[str]) -> dict[str, dict[str, Scores]]:
+    """Scores as a test has them, of which every person's means are made."""
+    return {row: {name: dict.fromkeys(PERSON_MEASURES, 21.66) for name in names} for row in ("fake_B", "classical")}
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +193,18 @@ def test_a_phone_needs_no_sideways_scrolling(chromium: Any, page_path: Path, sch
     colour = window.page.evaluate("getComputedStyle(document.body).backgroundColor")
     brightness = sum(map(int, colour[4:-1].split(",")[:3])) / 3
     assert brightness > 200 if scheme == "light" else brightness < 60
+    window.context.close()
+
+
+@pytest.mark.parametrize("width", [1100, 745, 390])
+def test_no_column_of_a_table_is_out_of_sight(chromium: Any, page_path: Path, width: int) -> None:
+    window = Opened(chromium, page_path, width)
+    boxes = "() => [...document.querySelectorAll('.wide')].map(box => box.scrollWidth - box.clientWidth)"
+    assert window.page.evaluate(boxes) == [0, 0, 0]
+    cells = window.page.locator("table.numbers tr.ours").first.locator("td")
+    assert cells.count() == 6 and "psnr_fit" in cells.first.evaluate("cell => cell.dataset.column")
+    label = cells.first.evaluate("cell => getComputedStyle(cell, '::before').content")
+    assert label == ('"psnr_fit"' if width == 390 else "none")
     window.context.close()
 
 
