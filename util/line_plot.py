@@ -20,7 +20,7 @@ LOOKS = ("a", "b", "plain", "soft", *(f"c{i}" for i in range(8)))  # classes of 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve; `look`, of LOOKS, is its colour. A name that is empty is not written in the title."""
+    """One curve; `look`, of LOOKS, is its colour."""
 
     name: str
     steps: Sequence[float] = field(repr=False)
@@ -29,11 +29,11 @@ class Line:
 
 
 def line_plot(lines: Sequence[Line], title: str = "") -> svg.svg:
-    """Curves on common axes: thin as they are, thick smoothed. The title names each with its last value.
+    """Curves on common axes: thin as they are, thick smoothed. Above: each one's name, or the title, and last value.
 
     Args:
         lines: at least one; all values are finite. Those without any value are left out.
-        title: what they have in common; in front of their names.
+        title: what they have in common, written in the place of their names.
     """
     found = [line for line in lines if len(line.values)]
     values = np.concatenate([np.asarray(line.values, np.float64) for line in found])
@@ -138,7 +138,8 @@ def _title(lines: Sequence[Line], title: str) -> None:
         if title:
             svg.tspan(f"{title}  ")
         for line in lines:
-            svg.tspan(f"{line.name} {line.values[-1]:.4g}".strip() + "   ", cls=line.look)
+            name = "" if title else f"{line.name} "
+            svg.tspan(f"{name}{line.values[-1]:.4g}   ", cls=line.look)
 
 
 def _in_words(lines: Sequence[Line], title: str) -> str:

@@ -115,6 +115,7 @@ def paired_cell(rows: Mapping[str, Any], row: str, column: str) -> None:
         if interval is not None:
             with tags.small():
                 tags.span(f"{number(interval[0])} to ")
+                tags.wbr()
                 tags.span(number(interval[1]))
 
 

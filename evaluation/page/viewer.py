@@ -53,12 +53,19 @@ def slice_browser(listing: Listing) -> None:
     _picks(listing)
 
 
-def viewer(name: str, heading: str, subjects: Sequence[Mapping[str, Any]], panels: Sequence[Mapping[str, Any]]) -> None:
+def viewer(
+    name: str,
+    heading: str,
+    subjects: Sequence[Mapping[str, Any]],
+    panels: Sequence[Mapping[str, Any]],
+    runs: Sequence[str] = (),
+) -> None:
     """A browser with the id `name`.
 
     Args:
         subjects: name, person and `files` of each.
         panels: label, number of the subject's file and kind of picture of each.
+        runs: names of the files, where a subject has several.
     """
     with tags.section(cls="viewer", id=name, data_config=f"{name}-data", aria_label=heading):
         tags.h2(heading)
@@ -81,7 +88,8 @@ def viewer(name: str, heading: str, subjects: Sequence[Mapping[str, Any]], panel
             tags.p("From the same slices, with their distances. A click moves the lines.", cls="sub")
             tags.div(cls="stage planes")
         _legend(panels)
-        script_data(f"{name}-data", {"subjects": list(subjects), "panels": list(panels), "error_range": ERROR_RANGE})
+        data = {"subjects": list(subjects), "panels": list(panels), "error_range": ERROR_RANGE, "runs": list(runs)}
+        script_data(f"{name}-data", data)
 
 
 def _option(subject: Mapping[str, Any]) -> str:
@@ -102,13 +110,15 @@ def _choice(cls: str, panels: Sequence[Mapping[str, Any]], chosen: int) -> None:
 
 
 def _modes(panels: Sequence[Mapping[str, Any]]) -> None:
+    ours = [i for i, panel in enumerate(panels) if panel["kind"] == "fake_B"]
+    first, second = ours[:2] if len(ours) > 1 else (0, _place(panels, "fake_B", 1))
     with tags.div(cls="controls", role="group", aria_label="how pictures are compared"):
         for mode, text in (("side", "side by side"), ("swipe", "swipe"), ("flicker", "flicker")):
             tags.button(text, type="button", data_mode=mode, aria_pressed="true" if mode == "side" else "false")
         with tags.label("left or first ", data_only="swipe flicker", hidden=True):
-            _choice("first", panels, 0)
+            _choice("first", panels, first)
         with tags.label("right or second ", data_only="swipe flicker", hidden=True):
-            _choice("other", panels, _place(panels, "fake_B", 1))
+            _choice("other", panels, second)
         with tags.label("divider ", data_only="swipe", hidden=True, cls="long"):
             tags.input_(type="range", cls="divider", min="0", max="100", value="50")
         with tags.label(data_only="flicker", hidden=True):
