@@ -152,6 +152,8 @@ class TestRunLog:
         assert seconds == sorted(seconds)
         listed = json.loads((tmp_path / "web" / "samples.json").read_text(encoding="utf-8"))
         assert [sample["step"] for sample in listed] == [1, 2, 3, 4]
+        news = live(tmp_path)
+        assert [sample[2] for sample in news["samples"]] == [1, 2, 3, 4] and "Steps 1 to 4." in news["parts"]["curves"]
 
     def test_the_expected_time_is_told_once_when_the_rate_is_known(
         self, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
