@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsing import running_chromium
 from made_up_results import write_results
 
 from evaluation.comparison import compare, far_apart, mean_of, read_result, results_folder, verdict
@@ -171,6 +172,11 @@ def test_the_folder_of_a_run_and_of_its_results_are_found(made: Path, tmp_path: 
     page = (out / "index.html").read_text(encoding="utf-8")
     assert '<tspan>cycle  </tspan><tspan class="c0">0.002564   </tspan>' in page.replace("\n", "")
     assert page.count("curves alone: from") == 4  # cycle, idt, learning rate and images per second
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    yield from running_chromium()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsing import running_chromium
 
 from data.folder.slices import write_image
 from evaluation.page.sprites import Placing, script_name, write_sprites
@@ -66,6 +67,11 @@ def report(folder: Path, names: list[str], n: int, side: int) -> Path:
     listing = Listing(found, dict.fromkeys(names, "someone"), files, ["real_A", "fake_B", "truth", "error"])
     write_report(folder / "index.html", record, title="run", facts={"data": "x"}, definitions={}, listing=listing)
     return folder / "index.html"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    yield from running_chromium()
 
 
 def rows_of(names: list[str]) -> dict[str, dict[str, Scores]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from browsing import running_chromium
 
 from options.display_options import DisplayOptions
 from training.log import training_report
@@ -29,6 +30,11 @@ CONTRAST = """selector => {
     return (Math.max(fore, back) + 0.05) / (Math.min(fore, back) + 0.05);
   });
 }"""  # as WCAG 2 defines it
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    yield from running_chromium()
 
 
 class Run:

@@ -1,6 +1,7 @@
 "use strict";
 // The slice browser of a report. Every viewer is a section.viewer whose data-config names an element with its data:
-// {subjects: [{name, person, files: [script, ...]}], panels: [{label, file, kind}], error_range, runs: [name of a file]}.
+// {subjects: [{name, person, files: [script, ...]}], panels: [{label, file, kind}], error_range}.
+// Where several files have a synthesis, each is a run, named by that panel's label, and scores are shown of every run.
 // A panel shows sheet `kind` of the subject's file number `file`; the kind "error" is computed from fake_B and truth.
 (function () {
   const KEPT = 3; // subjects whose pictures stay in memory
@@ -268,7 +269,7 @@
     }
 
     describe(name) {
-      const main = this.subject.main, runs = this.config.runs || [], files = runs.length ? this.subject.files : [main];
+      const main = this.subject.main, runs = this.runs(), files = runs.length ? this.subject.files : [main];
       const side = main.sides.length ? `${main.plane}; the picture's left is ${main.sides[0]}` : "left and right unknown: the data do not say";
       const numbers = files.map((file, i) => {
         const scores = Object.entries(file.scores).map(([key, values]) => [key, values[this.slice]]).filter(([, value]) => value !== null && value !== undefined);
@@ -277,11 +278,13 @@
       this.find("where").textContent = `${name}; ${main.stems[this.slice]}. ${numbers ? numbers + ". " : ""}Orientation: ${side}.`;
     }
 
+    runs() { const ours = this.config.panels.filter((panel) => panel.kind === "fake_B"); return ours.length > 1 ? ours.map((panel) => panel.label) : []; }
+
     // A measure over the slices of the volume, with a mark at the present one.
     chart() {
       const host = this.find("chart"), main = this.subject.main, wide = 360, high = 110, left = 64;
       if (!host) return;
-      const several = (this.config.runs || []).length > 0, files = several ? this.subject.files : [main];
+      const several = this.runs().length > 0, files = several ? this.subject.files : [main];
       const measures = Object.keys(main.scores).map((name) => [name, files.map((file) => file.scores[name] || [])]).filter(([, all]) => all.some((values) => values.some((v) => v !== null)));
       const svg = (tag, attributes) => { const e = document.createElementNS("http://www.w3.org/2000/svg", tag); for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v); return e; };
       this.marks = [];

@@ -48,7 +48,7 @@ def write_comparison(out: Path, comparison: Comparison, curves: Curves, command:
         _sets(comparison)
         if subjects:
             _key(names)
-            viewer("slices", "Slices", subjects, _panels(comparison, subjects), [shown(name) for name in names])
+            viewer("slices", "Slices", subjects, _panels(comparison, subjects))
             _far_apart(comparison, subjects)
         else:
             tags.p("There are no pictures to browse: these results have no folder browser/.", cls="sub")

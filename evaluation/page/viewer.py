@@ -53,19 +53,12 @@ def slice_browser(listing: Listing) -> None:
     _picks(listing)
 
 
-def viewer(
-    name: str,
-    heading: str,
-    subjects: Sequence[Mapping[str, Any]],
-    panels: Sequence[Mapping[str, Any]],
-    runs: Sequence[str] = (),
-) -> None:
+def viewer(name: str, heading: str, subjects: Sequence[Mapping[str, Any]], panels: Sequence[Mapping[str, Any]]) -> None:
     """A browser with the id `name`.
 
     Args:
         subjects: name, person and `files` of each.
         panels: label, number of the subject's file and kind of picture of each.
-        runs: names of the files, where a subject has several.
     """
     with tags.section(cls="viewer", id=name, data_config=f"{name}-data", aria_label=heading):
         tags.h2(heading)
@@ -88,8 +81,7 @@ def viewer(
             tags.p("From the same slices, with their distances. A click moves the lines.", cls="sub")
             tags.div(cls="stage planes")
         _legend(panels)
-        data = {"subjects": list(subjects), "panels": list(panels), "error_range": ERROR_RANGE, "runs": list(runs)}
-        script_data(f"{name}-data", data)
+        script_data(f"{name}-data", {"subjects": list(subjects), "panels": list(panels), "error_range": ERROR_RANGE})
 
 
 def _option(subject: Mapping[str, Any]) -> str:
