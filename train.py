@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
         try:
             trainer.fit()
         except Stopped as stopped:
-            trainer.log.note(f"{stopped}, {trainer.checkpoints.last_saved()}; add --continue_train to go on")
+            trainer.log.stop(f"{stopped}, {trainer.checkpoints.last_saved()}; add --continue_train to go on")
             return stopped.status
         trainer.log.end(last_lines(run))
     return 0

@@ -60,7 +60,7 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
         for warning in (*warnings_of_data(run, dataset, skipped), other, newest.warning if newest else ""):
             if warning:
                 log.warn(warning)
-    held.callback(log.close)
+    held.push(log.leave)
     seed_everything(run.train.seed + processes.rank)  # all processes have the same weights but different dropout
     trainer = Trainer(
         model,

@@ -84,7 +84,7 @@ def phantom(tmp_path: Path) -> Path:
 def train_arguments(dataroot: Path, out: Path, model: str, *extra: str) -> list[str]:
     """Command line of a run that takes a second, without its report and the options that would do nothing with `extra`.
 
-    `--html` brings the report back, which takes half a second at every save.
+    `--html` brings the report back.
     """
     common = [
         f"--dataroot={dataroot}",

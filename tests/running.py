@@ -40,7 +40,7 @@ MAINS: dict[str, Callable[[Sequence[str]], int]] = {
 }
 # what a program imports before its first step; torch's optimisers import its compiler, which takes longest
 PRELOADED = [
-    *("running", "conftest", "torch._dynamo", "torchvision.models", "torchvision.utils", "matplotlib.figure"),
+    *("running", "conftest", "torch._dynamo", "torchvision.models", "torchvision.utils"),
     *("programs.training", "programs.testing", "models.pta_model", "models.cycle_gan_model", "data.unaligned_dataset"),
     *("preprocessing.checking", "preprocessing.volumes", "simulation.benchmark"),
 ]

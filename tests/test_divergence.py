@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
@@ -55,9 +56,14 @@ def test_divergence_stops_and_is_never_saved(
 
     monkeypatch.setattr(SGPStage, "step", spoiled_step)
     with pytest.raises(UserError) as stopped:
-        train.main(train_arguments(phantom, tmp_path, "sgp", "--name=run", "--save_latest_freq=1"))
+        train.main(train_arguments(phantom, tmp_path, "sgp", "--name=run", "--save_latest_freq=1", "--html"))
     latest = tmp_path / "run" / "latest.pt"
     assert str(stopped.value) == f"{words}; the last good state is {latest}; a smaller --lr may help"
+    page = html.unescape((tmp_path / "run" / "web" / "index.html").read_text(encoding="utf-8"))
+    assert (
+        "Training report, failed" in page
+        and f"Ended by an error in stage sgp, epoch 1, step 2 of 3 (66 %): {words}" in page
+    )
     assert len(steps) == 2
     assert read_newest(tmp_path / "run").content["position"]["step"] == 1
 

@@ -185,6 +185,9 @@ def run_command(words: list[str], overwrite: bool) -> None:
     if words[:3] == ["python", "-m", "scripts.metrics_by_example"]:
         importlib.import_module(words[2]).main(words[3:])
         return
+    if words[:2] == ["python", "scripts/compare_runs.py"]:
+        importlib.import_module("scripts.compare_runs").main(words[2:])
+        return
     assert words[0] == "python" and words[1] in PARSERS, words
     command = tiny(words[1:])
     done = run(command[0], *command[1:])

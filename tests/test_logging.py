@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import platform
 import re
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
 from options.display_options import DisplayOptions
-from training.log import console_log, run_log, training_curves
+from training.log import console_log, run_log
+from training.log.follower import Values
 from training.log.loss_log import FIXED, LossLog
 from training.log.run_log import RunLog
-from training.log.sample_images import column, labelled_grid
-from training.log.training_curves import panels, smooth, use_log_scale
-from training.log.training_report import duration
+from training.log.sample_images import KEPT, NEWEST, SampleImages, column, labelled_grid, one_too_many
+from training.log.status import StageSoFar, Status, direction, duration, verdict
+from training.log.training_curves import panels, plots
 from training.run_info import git_commit, write_run_info
+from util.errors import UserError
+from util.line_plot import Line, line_plot, log_ticks, smooth, use_log_scale
 
 NO_HTML = DisplayOptions(html=False)
 
@@ -146,6 +152,8 @@ class TestRunLog:
         assert seconds == sorted(seconds)
         listed = json.loads((tmp_path / "web" / "samples.json").read_text(encoding="utf-8"))
         assert [sample["step"] for sample in listed] == [1, 2, 3, 4]
+        news = live(tmp_path)
+        assert [sample[2] for sample in news["samples"]] == [1, 2, 3, 4] and "Steps 1 to 4." in news["parts"]["curves"]
 
     def test_the_expected_time_is_told_once_when_the_rate_is_known(
         self, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
@@ -314,24 +322,35 @@ class TestReport:
         log.close()
         return (tmp_path / "web" / "index.html").read_text(encoding="utf-8")
 
-    def test_names_every_stage_newest_first_with_existing_files(self, page: str, tmp_path: Path) -> None:
-        assert page.index("Stage gan") < page.index("Stage lsc")
-        sources = re.findall(r'src="([^"]+)"', page)
-        assert len([s for s in sources if s.startswith("curves/")]) == 2 and len(sources) == 2 + 2 * 3
-        for source in sources:
-            assert not source.startswith(("/", "http")) and (tmp_path / "web" / source.partition("?")[0]).is_file()
-        assert page.index("step 41") < page.index("step 40<")
-        assert "ended" in page and "http-equiv" not in page  # the page of a run that has ended does not reload itself
+    def test_the_verdict_comes_first_then_stages_newest_first(self, page: str, tmp_path: Path) -> None:
+        order = ["verdict", "Losses of stage gan", "Losses of stage lsc", "Samples over time", "How it is trained"]
+        places = [page.index(text) for text in [*order, "Where things are"]]
+        assert places == sorted(places)
+        assert "Ended: all stages are complete" in page and "http-equiv" not in page
+        for source in re.findall(r'(?:src|href)="([^"]+)"', page):
+            assert not source.startswith(("/", "http")) and (tmp_path / "web" / unquote(source)).exists(), source
+
+    def test_the_newest_pictures_are_on_the_page_and_all_in_its_data(self, page: str, tmp_path: Path) -> None:
+        assert re.findall(r'<img[^>]*alt="([^"]+)"', page) == ["real_A, stage gan, step 41"]
+        data = json.loads(re.findall(r'<script id="report-data"[^>]*>(.*?)</script>', page)[0])
+        assert [(stage, step) for stage, _, step, _, _ in data["samples"]] == [
+            ("lsc", 40),
+            ("lsc", 41),
+            ("gan", 40),
+            ("gan", 41),
+        ]
+        assert all((tmp_path / "web" / file).is_file() for sample in data["samples"] for file in sample[3].values())
 
     def test_shows_options_and_versions_escaped(self, page: str) -> None:
         assert "<td>0.0002</td>" in page and "<td>1 2</td>" in page and f"<td>{platform.python_version()}</td>" in page
-        assert "fake_B &amp; &lt;co&gt;" in page and "--name '&lt;b&gt;'" in page.replace("&#39;", "'")
-        assert "<script" not in page and "<co>" not in page
+        assert "fake_B \\u0026 \\u003cco\\u003e" in page and "--name '&lt;b&gt;'" in page.replace("&#x27;", "'")
+        assert "&lt;script&gt; 0." in page and page.count("<script") == 2 and "<co>" not in page
 
-    def test_curves_name_every_loss(self, page: str, tmp_path: Path) -> None:
-        svg = (tmp_path / "web" / "curves" / "gan.svg").read_text(encoding="utf-8")
-        assert svg.startswith("<?xml") and "<script>" not in svg.replace("<!-- <script>", "")
-        assert "10^{-2}" in svg  # a loss that falls by 40 dB is on a logarithmic scale
+    def test_curves_are_files_too(self, page: str, tmp_path: Path) -> None:
+        for stage, n in (("lsc", 2), ("gan", 3)):
+            sheet = ElementTree.parse(tmp_path / "web" / "curves" / f"{stage}.svg").getroot()
+            assert len(sheet.findall("{http://www.w3.org/2000/svg}svg")) == n
+        assert "prefers-color-scheme: dark" in (tmp_path / "web" / "curves" / "gan.svg").read_text(encoding="utf-8")
 
     def test_no_html_writes_no_page(self, tmp_path: Path) -> None:
         log = RunLog(tmp_path, NO_HTML, console=False)
@@ -340,31 +359,139 @@ class TestReport:
         log.close()
         assert not (tmp_path / "web").exists()
 
-    def test_running_page_reloads_itself(self, tmp_path: Path) -> None:
+    def test_a_running_page_goes_on_reading_also_without_scripts(self, tmp_path: Path) -> None:
         log = RunLog(tmp_path, DisplayOptions(), console=False)
         log.report()  # before any stage or row
-        assert 'http-equiv="refresh"' in (tmp_path / "web" / "index.html").read_text(encoding="utf-8")
+        page = (tmp_path / "web" / "index.html").read_text(encoding="utf-8")
+        assert '<noscript><meta content="60" http-equiv="refresh"></noscript>' in page
+        assert "Training is being prepared" in page and live(tmp_path)["state"] == "running"
+
+    @pytest.mark.parametrize(
+        ("error", "state", "sentence"),
+        [
+            (UserError("loss 'G' is nan at step 1"), "failed", "Ended by an error in stage gan, epoch 1, step 1 of 4"),
+            (OSError(28, "No space left"), "failed", "OSError: [Errno 28] No space left."),
+            (None, "stopped", "Stopped in stage gan, epoch 1, step 1 of 4 (25 %): stopped by SIGTERM; all is saved."),
+        ],
+    )
+    def test_the_page_says_how_a_run_ended(
+        self, tmp_path: Path, error: Exception | None, state: str, sentence: str
+    ) -> None:
+        log = RunLog(tmp_path, DisplayOptions(), console=False)
+        with suppress(UserError, OSError), ExitStack() as held:
+            held.push(log.leave)
+            log.stage("gan", 4)
+            log.advance(1)
+            log.losses(1, 1, {"G": 1.0})
+            if error is not None:
+                raise error
+            log.stop("stopped by SIGTERM; all is saved")
+        assert live(tmp_path)["state"] == state
+        assert sentence in html.unescape((tmp_path / "web" / "index.html").read_text(encoding="utf-8"))
+
+    def test_rows_without_pictures_are_news_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = [0.0]
+        monkeypatch.setattr(run_log.time, "monotonic", lambda: clock[0])
+        log = RunLog(tmp_path, DisplayOptions(update_html_freq=10**6), console=False)
+        log.stage("gan", 10)
+        pages = []
+        for step in range(1, 6):
+            clock[0] += 25
+            log.advance(1)
+            log.losses(1, step, {"G": 1.0})
+            pages.append(live(tmp_path)["parts"]["head"])
+        news = [f"step {step} of 10" in page for step, page in enumerate(pages, 1)]
+        assert news == [False, False, True, False, False]
+        assert pages[2] == pages[4] and "the time left is not known yet" in pages[2]
 
 
-def test_curves_are_labelled_with_their_columns_and_one_point_is_marked() -> None:
-    axes = Figure().add_subplot()
-    few, many = (np.array([3.0]), np.array([0.5])), (np.arange(40.0), np.full(40, 0.25))
-    training_curves._draw_panel(axes, "syn, syn_A", {"syn": few, "syn_A": many})
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["syn  0.5", "syn_A  0.25"]
-    thick = [line for line in axes.lines if line.get_alpha() is None]
-    assert [line.get_marker() for line in thick] == ["o", ""]
-    assert axes.get_title(loc="left") == "syn, syn_A"
+def live(run_dir: Path) -> dict:
+    """What an open page reads."""
+    text = (run_dir / "web" / "live.js").read_text(encoding="utf-8")
+    assert text.startswith("ptaLive(") and text.endswith(");\n")
+    return json.loads(text[len("ptaLive(") : -3])
 
 
-def test_panels_scale_and_smoothing() -> None:
-    shared = {"D_A, D_B": ["D_A", "D_B"], "syn, syn_A": ["syn", "syn_A"], "adv_B": ["adv_B"]}
-    assert panels(["D_A", "syn", "D_B", "adv_B", "syn_A"]) == shared
-    assert use_log_scale(np.geomspace(1e-3, 1, 50)) and not use_log_scale(np.linspace(0.5, 1, 50))
-    assert not use_log_scale(np.array([-1.0, 1000.0])) and not use_log_scale(np.array([]))
-    np.testing.assert_allclose(smooth(np.full(100, 3.0)), 3.0)
-    noise = np.random.default_rng(0).normal(size=300)
-    assert smooth(noise).std() < 0.4 * noise.std()
-    assert [duration(s) for s in (42, 720, 11100)] == ["42 s", "12 min", "3 h 05 min"]
+class TestManySamples:
+    def test_a_stage_keeps_the_first_the_newest_and_evenly_spread_ones(self) -> None:
+        steps: list[int] = []
+        for step in range(1, 5001):
+            steps.append(step)
+            if (number := one_too_many(steps)) is not None:
+                del steps[number]
+        assert len(steps) == KEPT and steps[0] == 1 and steps[-NEWEST:] == list(range(5001 - NEWEST, 5001))
+        gaps = np.diff(steps[:-NEWEST])
+        assert gaps.max() <= 2 * 5000 / (KEPT - NEWEST) and np.median(gaps) > 0.5 * 5000 / (KEPT - NEWEST)
+
+    def test_files_go_once_no_page_shows_them_and_so_do_those_of_a_replaced_run(self, tmp_path: Path) -> None:
+        (tmp_path / "images").mkdir(parents=True)
+        for name in ("old_epoch001_step0000001_real_A.png", "mine.png"):
+            (tmp_path / "images" / name).touch()
+        samples = SampleImages(tmp_path)
+        for step in range(1, KEPT + 6):
+            samples.save("gan", 1, step, {"real_A": np.zeros((2, 3), np.uint8)})
+        assert len(list((tmp_path / "images").iterdir())) == KEPT + 7  # a page may still show them
+        samples.tidy()
+        listed = {file for sample in samples.samples for file in sample.files.values()}
+        left = {f"images/{path.name}" for path in (tmp_path / "images").iterdir()}
+        assert left == listed | {"images/mine.png"} and len(listed) == KEPT
+
+    def test_a_damaged_list_costs_no_picture(self, tmp_path: Path) -> None:
+        samples = SampleImages(tmp_path)
+        samples.save("gan", 1, 1, {"real_A": np.zeros((2, 3), np.uint8)})
+        (tmp_path / "samples.json").write_text("[{", encoding="utf-8")
+        again = SampleImages(tmp_path)
+        again.resume("gan", 5)
+        again.tidy()
+        assert len(list((tmp_path / "images").iterdir())) == 1
+
+
+class TestVerdict:
+    def test_validation_names_the_best_epoch_of_each_figure(self) -> None:
+        stages = {"lsc": StageSoFar(), "gan": StageSoFar()}
+        for epoch, psnr, error in ((1, 20.0, 0.3), (2, 22.0, 0.1), (3, 21.5, 0.2)):
+            values = {"val_psnr": psnr, "val_train_psnr": 30.0, "val_p_error": error, "val_new": 1.0}
+            stages["lsc"].add(Values("lsc", epoch, 10 * epoch, values))
+        running = Status("running", "gan", 50, 200, ("refine",), 100.0, 7200.0)
+        assert verdict(running, stages).startswith("Training: stage gan, step 50 of 200 (25 %); about 2 h 00 min left")
+        assert verdict(running, stages).endswith(
+            "refine will follow. Validation of lsc: val_psnr 21.5 after epoch 3, best 22 after epoch 2; "
+            "val_p_error 0.2 after epoch 3, best 0.1 after epoch 2; val_new 1 after epoch 3."
+        )
+
+    def test_which_way_a_figure_is_better(self) -> None:
+        rising, falling = ("val_psnr", "val_ssim"), ("val_p_error", "val_1-ssim", "val_mae")
+        assert [direction(name) for name in (*rising, *falling, "val_x")] == [1, 1, -1, -1, -1, 0]
+
+
+class TestPlots:
+    def test_a_single_point_is_marked_and_a_long_curve_is_a_line(self) -> None:
+        one = line_plot([Line("psnr", [3], [0.5])]).render()
+        assert one.count("<circle") == 1 and "<path" not in one and "psnr 0.5" in one
+        long = line_plot([Line("G", range(5000), [0.25] * 5000, "a")]).render()
+        assert "<circle" not in long and long.count("<path") == 2 and long.count("L") < 700
+
+    def test_losses_of_different_size_share_no_linear_axes(self) -> None:
+        steps = [float(step) for step in range(20)]
+        near, far = [1.0 - step / 40 for step in steps], [0.01 - step / 4000 for step in steps]
+        assert len(plots({"D_A": (steps, near), "D_B": (steps, near)})) == 1
+        assert len(plots({"D_A": (steps, near), "D_B": (steps, [value - 0.008 for value in far])})) == 2
+        assert len(plots({"D_A": (steps, near), "D_B": (steps, [abs(value) + 1e-3 for value in far])})) == 1  # log
+
+    def test_validation_comes_first_and_empty_curves_are_left_out(self) -> None:
+        found = plots({"G": ([1.0], [2.0]), "idt": ([], []), "val_psnr": ([1.0], [20.0]), "lr": ([1.0], [1e-4])})
+        assert [plot["aria-label"].split(":")[0] for plot in found] == ["val_psnr", "G", "learning rate"]
+
+    def test_scale_smoothing_and_words(self) -> None:
+        assert log_ticks(0.02, 3) == [0.01, 0.1, 1, 10] and len(log_ticks(1e-9, 1e3)) <= 5
+        shared = {"D_A, D_B": ["D_A", "D_B"], "syn, syn_A": ["syn", "syn_A"], "adv_B": ["adv_B"]}
+        assert panels(["D_A", "syn", "D_B", "adv_B", "syn_A"]) == shared
+        assert use_log_scale(np.geomspace(1e-3, 1, 50)) and not use_log_scale(np.linspace(0.5, 1, 50))
+        assert not use_log_scale(np.array([-1.0, 1000.0])) and not use_log_scale(np.array([]))
+        np.testing.assert_allclose(smooth(np.full(100, 3.0)), 3.0)
+        noise = np.random.default_rng(0).normal(size=300)
+        assert smooth(noise).std() < 0.4 * noise.std()
+        assert [duration(s) for s in (42, 720, 11100)] == ["42 s", "12 min", "3 h 05 min"]
 
 
 def test_run_info_says_with_what_and_keeps_the_first_start(tmp_path: Path) -> None:

@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsing import running_chromium
 
 from data.folder.slices import write_image
 from evaluation.page.sprites import Placing, script_name, write_sprites
 from evaluation.page.viewer import Listing
 from evaluation.paired import MEASURES
+from evaluation.people import PERSON_MEASURES, put_people
 from evaluation.pictures import picture_name
-from evaluation.record import Record
+from evaluation.record import Record, Scores
 from evaluation.report import write_report
 from evaluation.slice_scores import SliceScores, score_slices
 from evaluation.subjects import SubjectSlices
 
-BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 NAMES = ["plain", "<img src=x onerror=document.title=1337>", "\"'&</script>", "caf\udce9"]
 DRAWN = "section.viewer[data-drawn]"
 
@@ -59,6 +60,7 @@ def report(folder: Path, names: list[str], n: int, side: int) -> Path:
         for measure in MEASURES:
             record.put("paired", row, measure, "mean", value=21.66)
             record.put("paired", row, measure, "ci95", value=[20.72, 22.11])
+    put_people(record, rows_of(names), dict.fromkeys(names, "someone with a rather long name"))
     for section in ("unpaired", "sgp", "lsc"):
         record.null(section, why="not of this test")
     files = {name: script_name(number) for number, name in enumerate(names, start=1)}
@@ -69,16 +71,12 @@ def report(folder: Path, names: list[str], n: int, side: int) -> Path:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    path = next((path for path in BROWSERS if Path(path).exists()), None)
-    if path is None:
-        pytest.skip("there is no Chromium on this machine")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND"]
-        )
-        yield browser
-        browser.close()
+    yield from running_chromium()
+
+
+def rows_of(names: list[str]) -> dict[str, dict[str, Scores]]:
+    """Scores as a test has them, of which every person's means are made."""
+    return {row: {name: dict.fromkeys(PERSON_MEASURES, 21.66) for name in names} for row in ("fake_B", "classical")}
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +199,18 @@ def test_a_phone_needs_no_sideways_scrolling(chromium: Any, page_path: Path, sch
     colour = window.page.evaluate("getComputedStyle(document.body).backgroundColor")
     brightness = sum(map(int, colour[4:-1].split(",")[:3])) / 3
     assert brightness > 200 if scheme == "light" else brightness < 60
+    window.context.close()
+
+
+@pytest.mark.parametrize("width", [1100, 745, 390])
+def test_no_column_of_a_table_is_out_of_sight(chromium: Any, page_path: Path, width: int) -> None:
+    window = Opened(chromium, page_path, width)
+    boxes = "() => [...document.querySelectorAll('.wide')].map(box => box.scrollWidth - box.clientWidth)"
+    assert window.page.evaluate(boxes) == [0, 0, 0]
+    cells = window.page.locator("table.numbers tr.ours").first.locator("td")
+    assert cells.count() == 6 and "psnr_fit" in cells.first.evaluate("cell => cell.dataset.column")
+    label = cells.first.evaluate("cell => getComputedStyle(cell, '::before').content")
+    assert label == ('"psnr_fit"' if width == 390 else "none")
     window.context.close()
 
 

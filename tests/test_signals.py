@@ -36,7 +36,7 @@ def holds_something(path: Path) -> bool:
 def test_a_signal_saves_and_leaves(phantom: Path, tmp_path: Path, number: signal.Signals) -> None:
     """To the whole group, as Ctrl-C and slurm do it: the workers must not die before the last step is done."""
     run_dir = tmp_path / "run"
-    training = start("train.py", *arguments(phantom, tmp_path, "--num_threads=1"))
+    training = start("train.py", *arguments(phantom, tmp_path, "--num_threads=1", "--html"))
     training.wait_for(lambda: holds_something(run_dir / "loss_log.csv"))
     refused = run("train.py", *arguments(phantom, tmp_path, "--overwrite"))
     assert refused.status == 2 and f"in use by process {training.pid} on" in refused.err
@@ -46,6 +46,8 @@ def test_a_signal_saves_and_leaves(phantom: Path, tmp_path: Path, number: signal
     assert done.err.startswith(f"{number.name}: ") and done.err.count("\n") == 1
     last = done.out.splitlines()[-1]
     assert number.name in last and str(run_dir / "latest.pt") in last and "--continue_train" in last
+    page = (run_dir / "web" / "index.html").read_text(encoding="utf-8")
+    assert "Training report, stopped" in page and f"stopped by {number.name}, the last" in page
     newest = read_newest(run_dir)
     assert newest.path == run_dir / "latest.pt"
     assert newest.content["position"]["step"] > 0

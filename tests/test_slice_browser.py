@@ -16,12 +16,12 @@ from PIL import Image
 
 from data.folder.manifest import read_manifest
 from evaluation.folders import open_test_data
-from evaluation.page.plots import nice_ticks
 from evaluation.page.sprites import MOST_SIDE, Placing, columns, placing, sheet, write_sprites
 from evaluation.page.words import higher_is_better, in_order
 from evaluation.slice_scores import SliceScores, ranked, score_slices, write_slice_table
 from evaluation.subjects import SubjectSlices, read_subject
 from util.html_page import json_in_script, link
+from util.line_plot import nice_ticks
 
 
 @pytest.fixture(scope="module")

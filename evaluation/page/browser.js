@@ -1,6 +1,7 @@
 "use strict";
 // The slice browser of a report. Every viewer is a section.viewer whose data-config names an element with its data:
 // {subjects: [{name, person, files: [script, ...]}], panels: [{label, file, kind}], error_range}.
+// Where several files have a synthesis, each is a run, named by that panel's label, and scores are shown of every run.
 // A panel shows sheet `kind` of the subject's file number `file`; the kind "error" is computed from fake_B and truth.
 (function () {
   const KEPT = 3; // subjects whose pictures stay in memory
@@ -268,28 +269,37 @@
     }
 
     describe(name) {
-      const main = this.subject.main, scores = Object.entries(main.scores).map(([key, values]) => [key, values[this.slice]]).filter(([, value]) => value !== null && value !== undefined);
+      const main = this.subject.main, runs = this.runs(), files = runs.length ? this.subject.files : [main];
       const side = main.sides.length ? `${main.plane}; the picture's left is ${main.sides[0]}` : "left and right unknown: the data do not say";
-      const numbers = scores.map(([key, value]) => `${key} ${Number(value.toPrecision(4))}`).join(", ");
+      const numbers = files.map((file, i) => {
+        const scores = Object.entries(file.scores).map(([key, values]) => [key, values[this.slice]]).filter(([, value]) => value !== null && value !== undefined);
+        return (runs.length && scores.length ? runs[i] + ": " : "") + scores.map(([key, value]) => `${key} ${Number(value.toPrecision(4))}`).join(", ");
+      }).filter((text) => text).join("; ");
       this.find("where").textContent = `${name}; ${main.stems[this.slice]}. ${numbers ? numbers + ". " : ""}Orientation: ${side}.`;
     }
+
+    runs() { const ours = this.config.panels.filter((panel) => panel.kind === "fake_B"); return ours.length > 1 ? ours.map((panel) => panel.label) : []; }
 
     // A measure over the slices of the volume, with a mark at the present one.
     chart() {
       const host = this.find("chart"), main = this.subject.main, wide = 360, high = 110, left = 64;
       if (!host) return;
-      const measures = Object.entries(main.scores).filter(([, values]) => values.some((v) => v !== null));
+      const several = this.runs().length > 0, files = several ? this.subject.files : [main];
+      const measures = Object.keys(main.scores).map((name) => [name, files.map((file) => file.scores[name] || [])]).filter(([, all]) => all.some((values) => values.some((v) => v !== null)));
       const svg = (tag, attributes) => { const e = document.createElementNS("http://www.w3.org/2000/svg", tag); for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v); return e; };
       this.marks = [];
-      host.replaceChildren(...measures.map(([name, values]) => {
-        const known = values.filter((v) => v !== null), low = Math.min(...known), high_ = Math.max(...known), span = high_ - low || 1;
+      host.replaceChildren(...measures.map(([name, all]) => {
+        const values = all[0], known = all.flat().filter((v) => v !== null), low = Math.min(...known), high_ = Math.max(...known), span = high_ - low || 1;
         const px = (i) => left + (wide - left - 8) * (values.length < 2 ? 0.5 : i / (values.length - 1)), py = (v) => high - 22 - (high - 50) * (v - low) / span;
         const root = svg("svg", { viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": `${name} over the slices, from ${low.toPrecision(3)} to ${high_.toPrecision(3)}` });
         const text = (x, y, content, anchor, kind) => { const t = svg("text", { x, y, "text-anchor": anchor, class: kind || "" }); t.textContent = content; root.append(t); };
         text(0, 12, name, "start", "title"); text(left - 6, py(low) + 4, low.toPrecision(3), "end"); text(left - 6, py(high_) + 4, high_.toPrecision(3), "end"); text(left, high - 2, "first slice", "start"); text(wide - 8, high - 2, "last slice", "end");
-        let path = "", pen = "M";
-        values.forEach((v, i) => { if (v === null) { pen = "M"; return; } path += `${pen}${px(i).toFixed(1)} ${py(v).toFixed(1)}`; pen = "L"; root.append(svg("circle", { cx: px(i), cy: py(v), r: 1.8 })); });
-        root.append(svg("path", { d: path }));
+        all.forEach((series, file) => {
+          let path = "", pen = "M";
+          const look = several ? { class: `c${file % 8}` } : {};
+          series.forEach((v, i) => { if (v === null) { pen = "M"; return; } path += `${pen}${px(i).toFixed(1)} ${py(v).toFixed(1)}`; pen = "L"; root.append(svg("circle", { cx: px(i), cy: py(v), r: 1.8, ...look })); });
+          root.append(svg("path", { d: path, ...look }));
+        });
         const now = svg("line", { class: "now", y1: 18, y2: high - 16 });
         root.append(now);
         this.marks.push([now, px]);

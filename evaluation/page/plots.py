@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 from dominate import svg, tags
@@ -11,6 +10,7 @@ from evaluation.page.words import ROW_NAMES, in_order, number
 from evaluation.people import OURS
 from evaluation.record import Scores
 from util.html_page import shown
+from util.line_plot import nice_ticks
 
 PLOTTED = ("psnr_fit", "ssim")  # measures with a plot of their own
 WIDTH, LEFT, RIGHT, TOP, LINE = 520, 150, 14, 22, 17  # pixels; LINE is the height of a subject's row
@@ -100,12 +100,3 @@ def _subject(
 
 def _short(name: str) -> str:
     return name if len(name) <= NAME_LETTERS else name[: NAME_LETTERS - 1] + "…"
-
-
-def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from at or below `low` to at or above `high`, some `about` of them."""
-    span = high - low if high > low else abs(high) * 0.1 or 1.0
-    size = 10.0 ** math.floor(math.log10(span / about))
-    step = next((size * factor for factor in (1, 2, 5) if span / (size * factor) <= about), size * 10)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [float(f"{step * i:.10g}") for i in range(first, max(last, first + 1) + 1)]

@@ -16,6 +16,7 @@ from util.html_page import shown
 
 OPEN_ROWS = 40  # people; longer tables are collapsed
 LEVEL_COLUMNS = ("median", "p95")
+FIRST_COLUMNS = 6  # measures of the first table of `paired`; the others have a table of their own, which fits as well
 
 
 def grid(
@@ -44,10 +45,12 @@ def grid(
                     _breakable(column)
         with tags.tbody():
             for row in rows:
-                with tags.tr(cls="ours" if row in ours else ""):
+                with tags.tr(cls="ours" if row in ours else "") as line:
                     tags.th(names.get(row, shown(row)), scope="row")
                     for column in columns:
                         cell(row, column)
+                for column, made in zip(columns, line.children[1:], strict=True):
+                    made["data-column"] = column  # a phone shows it in front of the number
 
 
 def _breakable(name: str) -> None:
@@ -86,13 +89,15 @@ def paired(record: Record, definitions: Mapping[str, str]) -> None:
             return
         rows: dict[str, Any] = record.tree["paired"]
         columns = paired_measures(rows)
-        grid(
-            columns,
-            list(rows),
-            lambda row, column: _paired_cell(rows, row, column),
-            caption="measures against the truth, by method",
-            hints={column: plain(column, definitions) for column in columns},
-        )
+        hints = {column: plain(column, definitions) for column in columns}
+
+        def table(some: Sequence[str], caption: str) -> None:
+            grid(some, list(rows), lambda row, column: paired_cell(rows, row, column), caption=caption, hints=hints)
+
+        table(columns[:FIRST_COLUMNS], "measures against the truth, by method")
+        if further := columns[FIRST_COLUMNS:]:
+            tags.h3("Further measures")
+            table(further, "further measures against the truth, by method")
         tags.p(
             "Mean over subjects, with its 95 % interval below; the best value of a column is green. fake_B is "
             "this model; the others are simple methods without a network.",
@@ -100,14 +105,18 @@ def paired(record: Record, definitions: Mapping[str, str]) -> None:
         )
 
 
-def _paired_cell(rows: Mapping[str, Any], row: str, column: str) -> None:
+def paired_cell(rows: Mapping[str, Any], row: str, column: str) -> None:
+    """A mean, green if it is the column's best, with its interval below."""
     mean, better = mean_of(rows, row, column), higher_is_better(column)
     means = [found for other in rows if (found := mean_of(rows, other, column)) is not None]
     best = mean is not None and better is not None and mean == (max(means) if better else min(means))
     interval = rows[row][column]["ci95"] if mean is not None else None
     with tags.td(number(mean), cls="best" if best else ""):
         if interval is not None:
-            tags.small(f"{number(interval[0])} to {number(interval[1])}")
+            with tags.small():
+                tags.span(f"{number(interval[0])} to ")
+                tags.wbr()
+                tags.span(number(interval[1]))
 
 
 def by_person(record: Record) -> None:

@@ -102,13 +102,15 @@ def _choice(cls: str, panels: Sequence[Mapping[str, Any]], chosen: int) -> None:
 
 
 def _modes(panels: Sequence[Mapping[str, Any]]) -> None:
+    ours = [i for i, panel in enumerate(panels) if panel["kind"] == "fake_B"]
+    first, second = ours[:2] if len(ours) > 1 else (0, _place(panels, "fake_B", 1))
     with tags.div(cls="controls", role="group", aria_label="how pictures are compared"):
         for mode, text in (("side", "side by side"), ("swipe", "swipe"), ("flicker", "flicker")):
             tags.button(text, type="button", data_mode=mode, aria_pressed="true" if mode == "side" else "false")
         with tags.label("left or first ", data_only="swipe flicker", hidden=True):
-            _choice("first", panels, 0)
+            _choice("first", panels, first)
         with tags.label("right or second ", data_only="swipe flicker", hidden=True):
-            _choice("other", panels, _place(panels, "fake_B", 1))
+            _choice("other", panels, second)
         with tags.label("divider ", data_only="swipe", hidden=True, cls="long"):
             tags.input_(type="range", cls="divider", min="0", max="100", value="50")
         with tags.label(data_only="flicker", hidden=True):

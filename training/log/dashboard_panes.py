@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from training.log.curve_store import Points
-from training.log.follower import LEARNING_RATE, RATE
-from training.log.loss_log import VALIDATION
 from training.log.sample_images import labelled_grid
-from training.log.training_curves import COLOURS, panels, use_log_scale
+from training.log.training_curves import COLOURS, ON_TRAINING, OTHER_NAMES, groups
+from util.line_plot import use_log_scale
 
 PANELS_ACROSS = 3
 PANEL_PX = 250, 170  # width and height of a panel, margins included
@@ -20,8 +19,7 @@ MARGIN_PX = {"left": 46, "right": 10, "top": 30, "bottom": 22}  # of a panel
 PANE_BORDER_PX = 22  # visdom's title bar
 MARKED_UP_TO = 12  # points of a curve that are marked; a single one could not be seen else
 COLUMN_PX = 120  # width that a column of small pictures is enlarged to
-TRAINING, LIGHT = f"{VALIDATION}train_", "#9aa5b1"  # figures of training slices, and their colour
-OTHER_NAMES = {LEARNING_RATE: "learning rate", RATE: "images per second"}
+LIGHT = "#9aa5b1"  # colour of figures of training slices
 
 Message = dict[str, Any]
 
@@ -32,10 +30,7 @@ def curves_pane(title: str, curves: Mapping[str, Points]) -> Message:
     Losses differ in size by orders of magnitude, so only `x_A` and `x_B` share axes. Every panel's title has the last
     values.
     """
-    losses = [name for name in curves if name not in OTHER_NAMES and not name.startswith(VALIDATION)]
-    others = [name for name in OTHER_NAMES if name in curves]
-    figures = [name for name in curves if name.startswith(VALIDATION)]
-    grouped = [*panels(losses).values(), *([name] for name in others), *_by_figure(figures)]
+    grouped = groups(curves)
     across = min(PANELS_ACROSS, len(grouped))
     width, height = across * PANEL_PX[0], -(-len(grouped) // across) * PANEL_PX[1]
     content: Message = {"data": [], "annotations": []}
@@ -55,14 +50,6 @@ def curves_pane(title: str, curves: Mapping[str, Points]) -> Message:
     return {"data": content["data"], "layout": layout, "opts": opts}
 
 
-def _by_figure(names: list[str]) -> list[list[str]]:
-    """What was measured on unseen slices beside the same on training slices."""
-    grouped: dict[str, list[str]] = {}
-    for name in names:
-        grouped.setdefault(name.replace(TRAINING, VALIDATION), []).append(name)
-    return list(grouped.values())
-
-
 def _axis(domain: list[float], anchor: str) -> Message:
     look = {"tickfont": {"size": 9}, "zeroline": False, "gridcolor": "#e6e9ed", "exponentformat": "e"}
     return {"domain": domain, "anchor": anchor, **look}
@@ -77,7 +64,7 @@ def _range_around(values: np.ndarray) -> Message:
 
 
 def _colour(name: str) -> str:
-    return LIGHT if name.startswith(TRAINING) else COLOURS[name[-2:] if name[-2:] in COLOURS else ""]
+    return LIGHT if name.startswith(ON_TRAINING) else COLOURS[name[-2:] if name[-2:] in COLOURS else ""]
 
 
 def _trace(name: str, points: Points, number: str) -> Message:

@@ -53,12 +53,7 @@ class LossLog:
         """
         if not self.path.exists():
             return
-        with self.path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = [{RENAMED.get(name, name): text for name, text in row.items()} for row in reader if _complete(row)]
-            self._columns = list(
-                dict.fromkeys([*FIXED, *(RENAMED.get(name, name) for name in reader.fieldnames or ())])
-            )
+        rows, self._columns = read_rows(self.path)
         self.rows = until(rows, lambda row: (row["stage"], int(row["step"])), stage, step)
         self._rewrite()
 
@@ -122,6 +117,14 @@ class LossLog:
         if len(points) > max_points:
             points = np.stack([part.mean(axis=0) for part in np.array_split(points, max_points)])
         return points[:, 0], points[:, 1]
+
+
+def read_rows(path: Path) -> tuple[list[Row], list[str]]:
+    """The complete rows of a log and its columns, under their present names. Raises OSError."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = [{RENAMED.get(name, name): text for name, text in row.items()} for row in reader if _complete(row)]
+        return rows, list(dict.fromkeys([*FIXED, *(RENAMED.get(name, name) for name in reader.fieldnames or ())]))
 
 
 def _complete(row: Mapping[str | None, str | None]) -> bool:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 from torch import Tensor
 
@@ -16,10 +17,12 @@ from training.log.follower import LEARNING_RATE, RATE, Follower, Values, values_
 from training.log.loss_log import LOSS_LOG_NAME, VALIDATION, LossLog
 from training.log.sample_images import SampleImages, column
 from training.log.stage_time import StageTime
+from training.log.status import ENDED, FAILED, RUNNING, STOPPED, Status
 from training.log.tensorboard_log import TensorBoard
-from training.log.training_report import Status, TrainingReport
+from training.log.training_report import REFRESH_S, TrainingReport
+from util.errors import UserError
 
-REPORT_FRACTION = 0.02  # largest fraction of the training time spent on writing the report
+REPORT_FRACTION = 0.005  # largest fraction of the training time spent on writing the report
 PICTURE_FRACTION = 0.005  # and on pictures for the dashboard and TensorBoard
 
 
@@ -52,20 +55,22 @@ class RunLog:
         self._failed: set[str] = set()
         self._loss_log = LossLog(run_dir / LOSS_LOG_NAME)
         self._samples = SampleImages(run_dir / "web")
+        self._report = TrainingReport(run_dir, self._samples, display.display_ncols)
+        self._report_time, self._report_cost = float("-inf"), 0.0
         self._followers: list[Follower] = []
         if display.display_id > 0:
             self._followers.append(Dashboard(display, run_dir, self.warn))
         if display.tensorboard:
             self._followers.append(TensorBoard(display, run_dir))
         self._stage, self._n_steps, self._step = "", 0, 0
+        self._later: tuple[str, ...] = ()
+        self._end, self._reason = ENDED, ""  # how the run has ended once it is closed
         self._time = StageTime("", 0)
         self._seen = 0  # images, in this stage
         self._row_seen, self._html_seen, self._picture_seen = 0, 0, 0  # images seen at the last row, picture, ...
         self._picture_asked = self._picture_time = self._picture_cost = 0.0
         self._time_before = 0.0
         self._start = self._row_time = time.monotonic()
-        self._report = TrainingReport(run_dir, self._loss_log, self._samples, display.display_ncols)
-        self._report_time, self._report_cost = float("-inf"), 0.0
 
     def resume(self, stage: str, step: int) -> None:
         """Continue the logs of an earlier run from `step` of `stage`; otherwise logs start empty."""
@@ -74,6 +79,9 @@ class RunLog:
             self._samples.resume(stage, step)
         self._time_before = self._loss_log.seconds
         rows = [values_of(row) for row in self._loss_log.rows]
+        with self._attempt("draw the training report"):
+            for row in rows:
+                self._report.add(row)
         self._tell("resume", lambda follower: follower.resume(rows, stage, step))
 
     def stage(self, name: str, n_steps: int, first_step: int = 0, later: Sequence[str] = ()) -> None:
@@ -82,12 +90,13 @@ class RunLog:
         Args: later: the stages that come after it.
         """
         self._time = StageTime(name, n_steps, later)
-        self._stage, self._n_steps, self._step = name, n_steps, first_step
+        self._stage, self._n_steps, self._step, self._later = name, n_steps, first_step, tuple(later)
         self._seen = 0
         self._row_seen, self._html_seen, self._picture_seen = -1, -1, -1  # the first step's row and pictures are due
         self._row_time = time.monotonic()
         self._console.stage(name, n_steps, first_step)
         self._tell("begin a stage", lambda follower: follower.stage(name, n_steps))
+        self._report_if_cheap()
 
     def advance(self, n_images: int) -> None:
         """Count a training step with `n_images` images. Call it after every step; it does not wait for the device."""
@@ -116,6 +125,8 @@ class RunLog:
         self._console.losses(epoch, step, rate, losses)
         if sentence := self._time.sentence(now, step, self._time_before + now - self._start):
             self.note(sentence)
+        if now - self._report_time >= REFRESH_S:
+            self._report_if_cheap()
 
     def validation(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Write one row of a stage's figures at the end of an epoch, as columns `val_NAME`."""
@@ -131,6 +142,8 @@ class RunLog:
             self._loss_log.add(self._stage, epoch, step, images_per_s=rate, seconds=seconds, lr=lr, values=values)
         other = {name: value for name, value in ((RATE, rate), (LEARNING_RATE, lr)) if value is not None}
         row = Values(self._stage, epoch, step, {**values, **other})
+        with self._attempt("draw the training report"):
+            self._report.add(row)
         self._tell("add a row", lambda follower: follower.row(row))
 
     def _tell(self, action: str, call: Callable[[Follower], None]) -> None:
@@ -185,13 +198,15 @@ class RunLog:
 
     def report(self) -> None:
         """Write web/index.html (nothing with --no_html)."""
-        self._write_report("running")
+        self._write_report(RUNNING)
 
     def _write_report(self, state: str) -> None:
         if not self._display.html:
             return
         start = time.monotonic()
-        status = Status(state, self._stage, self._step, self._n_steps)
+        spent = self._time_before + start - self._start
+        where = (self._stage, self._step, self._n_steps, self._later)
+        status = Status(state, *where, seconds=spent, left=self._time.left(self._step), reason=self._reason)
         with self._attempt("write the training report"):
             self._report.write(status)
         self._report_time = time.monotonic()
@@ -205,6 +220,7 @@ class RunLog:
     def warn(self, text: str) -> None:
         """Write a warning to the terminal and log.txt."""
         self._console.note(f"warning: {text}", style="yellow")
+        self._report.warn(text)
 
     @contextmanager
     def _attempt(self, action: str) -> Iterator[None]:
@@ -220,8 +236,23 @@ class RunLog:
         self._console.close()
         self.note(*lines)
 
+    def stop(self, reason: str) -> None:
+        """Note why a run that can be continued has stopped."""
+        self._end, self._reason = STOPPED, reason
+        self.note(reason)
+
+    def leave(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close, as an ExitStack calls it: the final report names the error that has ended the run, if one has."""
+        if error is not None:
+            text = str(error).partition("\n")[0]
+            self._end, self._reason = (
+                FAILED,
+                text if isinstance(error, UserError) else f"{type(error).__name__}: {text}",
+            )
+        self.close()
+
     def close(self) -> None:
         """Write the final report, send pending contents to the dashboard (at most two seconds), stop the bar."""
-        self._write_report("ended")
+        self._write_report(self._end)
         self._tell("end", lambda follower: follower.close())
         self._console.close()

@@ -1,10 +1,14 @@
-"""Sample images of a run: `web/images/*.png`, listed in `web/samples.json`, and the labelled grid for the dashboard."""
+"""Sample images of a run: `web/images/*.png`, listed in `web/samples.json`, and the labelled grid for the dashboard.
+
+A run of days would fill a disk with them, so each stage keeps KEPT samples, spread evenly over its steps.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,18 +20,25 @@ from training.log.loss_log import until
 from util.files import replace_text
 
 MAX_SAMPLES = 4  # images of a batch shown per label
+KEPT, NEWEST = 100, 10  # samples that a stage keeps, and those of them that stay however close together
+FILE_NAME = re.compile(r".+_epoch\d{3,}_step\d{7,}_.*\.png")
 PADDING = 2  # pixels between two images
 LABEL_HEIGHT = 18  # pixels of a label in the dashboard's grid
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The pictures of one step. `files` maps each label to the path of its picture, relative to the web folder."""
+    """The pictures of one step.
+
+    files: the path of each label's picture, relative to the web folder. size: width and height of all of them; empty if
+    unknown.
+    """
 
     stage: str
     epoch: int
     step: int
     files: dict[str, str]
+    size: Sequence[int] = ()
 
 
 def column(images: Tensor) -> np.ndarray:
@@ -62,11 +73,24 @@ def labelled_grid(columns: Mapping[str, np.ndarray], n_columns: int) -> np.ndarr
     return np.broadcast_to(np.asarray(canvas), (3, canvas.height, canvas.width)).copy()
 
 
+def one_too_many(steps: Sequence[int]) -> int | None:
+    """Which of a stage's samples to drop: the one whose neighbours are closest; None while there are few enough.
+
+    The first and the newest stay. Repeated for every new sample, this leaves them evenly spread, as by thinning out all
+    of them again and again.
+    """
+    if len(steps) <= KEPT:
+        return None
+    return min(range(1, len(steps) - NEWEST), key=lambda i: (steps[i + 1] - steps[i - 1], i))
+
+
 class SampleImages:
     """The pictures of the report; `samples` lists them, oldest first."""
 
     def __init__(self, web_dir: Path) -> None:
         self._web_dir = web_dir
+        self._known = True  # whether the list is that of the folder
+        self._dropped: list[str] | None = None  # files that are listed no longer; None: they must be looked for
         self.samples: list[Sample] = []
 
     @property
@@ -77,9 +101,9 @@ class SampleImages:
         """Continue the pictures of an earlier run from `step` of `stage`. A missing or damaged list counts as empty."""
         try:
             found = [Sample(**fields) for fields in json.loads(self._index.read_text(encoding="utf-8"))]
+            self.samples = until(found, lambda sample: (sample.stage, sample.step), stage, step)
         except (OSError, ValueError, TypeError):
-            return
-        self.samples = until(found, lambda sample: (sample.stage, sample.step), stage, step)
+            self._known = False
 
     def save(self, stage: str, epoch: int, step: int, columns: Mapping[str, np.ndarray]) -> None:
         """Write one PNG per label and add them to the list. Raises OSError."""
@@ -90,6 +114,30 @@ class SampleImages:
             files[label] = "images/" + re.sub(r"[^A-Za-z0-9_.-]", "-", name)
             Image.fromarray(image).save(self._web_dir / files[label])
         self.samples = [s for s in self.samples if (s.stage, s.step) != (stage, step)]
-        self.samples.append(Sample(stage, epoch, step, files))
+        sizes = {image.shape[1::-1] for image in columns.values()}
+        self.samples.append(Sample(stage, epoch, step, files, sizes.pop() if len(sizes) == 1 else ()))
+        self._thin_out(stage)
         with replace_text(self._index) as file:
             json.dump([asdict(sample) for sample in self.samples], file, indent=1)
+
+    def _thin_out(self, stage: str) -> None:
+        while True:
+            of_stage = [sample for sample in self.samples if sample.stage == stage]
+            number = one_too_many([sample.step for sample in of_stage])
+            if number is None:
+                return
+            self.samples.remove(of_stage[number])
+            if self._dropped is not None:
+                self._dropped += of_stage[number].files.values()
+
+    def tidy(self) -> None:
+        """Remove files that the list no longer names, once no page shows them; the first time, an earlier run's too."""
+        if self._dropped is None:
+            found = (self._web_dir / "images").glob("*.png") if self._known else ()
+            self._dropped = [f"images/{path.name}" for path in found if FILE_NAME.fullmatch(path.name)]
+        listed = {file for sample in self.samples for file in sample.files.values()}
+        for file in self._dropped:
+            if file not in listed:
+                with suppress(OSError):  # it takes room on the disk, nothing else
+                    (self._web_dir / file).unlink()
+        self._dropped = []

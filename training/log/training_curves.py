@@ -1,23 +1,28 @@
-"""The losses of a stage as an SVG figure of small panels."""
+"""The curves of a stage as small plots: which share axes, in which order, and the file with all of them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from dominate import svg
 
-from training.log.loss_log import LossLog
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from training.log.curve_store import Points
+from training.log.follower import LEARNING_RATE, RATE
+from training.log.loss_log import VALIDATION
+from training.log.status import ON_TRAINING
+from util.files import replace_text
+from util.html_page import STYLE
+from util.line_plot import HEIGHT, WIDTH, Line, line_plot, use_log_scale
 
 PANELS_ACROSS = 3
-PANEL_INCHES = 2.2  # height of a row of panels
-LOG_SPAN = 30.0  # ratio of largest to smallest value above which the scale is logarithmic
-COLOURS = {"_A": "#3a78b5", "_B": "#d1603d", "": "#3f4a56"}
+GAP = 16  # pixels between two plots of the file
+FAR_APART = 5.0  # times: losses of sizes that differ by more do not share axes
+LOOKS = {"_A": "a", "_B": "b"}
+COLOURS = {"_A": "#3a78b5", "_B": "#d1603d", "": "#3f4a56"}  # the dashboard's, which has a light page alone
+OTHER_NAMES = {LEARNING_RATE: "learning rate", RATE: "images per second"}
 
 
 def panels(names: Iterable[str]) -> dict[str, list[str]]:
@@ -28,58 +33,52 @@ def panels(names: Iterable[str]) -> dict[str, list[str]]:
     return {", ".join(members): members for members in grouped.values()}
 
 
-def smooth(values: np.ndarray) -> np.ndarray:
-    """Centred running mean of (n,) over n / 15 neighbours, fewer at the ends."""
-    width = len(values) // 15
-    if width < 2:
-        return values
-    window = np.ones(2 * (width // 2) + 1)
-    return np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
+def groups(names: Iterable[str]) -> list[list[str]]:
+    """Names that share axes: losses by `panels`, the others, then validation figures of unseen and training slices."""
+    found = list(names)
+    figures: dict[str, list[str]] = {}
+    for name in (name for name in found if name.startswith(VALIDATION)):
+        figures.setdefault(name.replace(ON_TRAINING, VALIDATION), []).append(name)
+    losses = [name for name in found if name not in OTHER_NAMES and not name.startswith(VALIDATION)]
+    return [*panels(losses).values(), *([name] for name in OTHER_NAMES if name in found), *figures.values()]
 
 
-def use_log_scale(values: np.ndarray) -> bool:
-    """Whether values (n,) are all positive and span a ratio above LOG_SPAN, ignoring outliers."""
-    if len(values) < 2 or values.min() <= 0:
-        return False
-    low, high = np.percentile(values, (2, 98))
-    return bool(high / low > LOG_SPAN)
+def plots(curves: Mapping[str, Points]) -> list[svg.svg]:
+    """The plots of a stage's curves that have a point, validation first, each with what belongs on the same axes."""
+    shown = {name: points for name, points in curves.items() if points[0]}
+    ordered = sorted(groups(shown), key=lambda names: not names[0].startswith(VALIDATION))
+    parts = [part for names in ordered for part in _of_one_size(names, shown)]
+    return [line_plot([Line(OTHER_NAMES.get(name, name), *shown[name], look(name)) for name in part]) for part in parts]
 
 
-def draw_curves(path: Path, log: LossLog, stage: str) -> None:
-    """Draw all losses of `stage` to an SVG file: thin lines as logged, thick ones smoothed. Raises OSError."""
-    from matplotlib.figure import (
-        Figure,
-    )  # imported here: it takes half a second, and runs without a report do not need it
+def look(name: str) -> str:
+    """A curve's colour, a class of page.css."""
+    if name.startswith(VALIDATION):
+        return "soft" if name.startswith(ON_TRAINING) else "c2"
+    return LOOKS.get(name[-2:], "plain")
 
-    grouped = panels(log.names(stage))
-    rows = -(-len(grouped) // PANELS_ACROSS)
-    height = PANEL_INCHES * rows
-    figure = Figure(figsize=(11, height))  # fixed margins: matplotlib's layout engines double the time
-    figure.subplots_adjust(0.045, 0.45 / height, 0.995, 1 - 0.3 / height, wspace=0.16, hspace=0.36)
-    for number, (title, names) in enumerate(grouped.items(), start=1):
-        axes = figure.add_subplot(rows, PANELS_ACROSS, number)
-        _draw_panel(axes, title, {name: log.curve(stage, name) for name in names})
-        if number > len(grouped) - PANELS_ACROSS:
-            axes.set_xlabel("step", fontsize=8, color="#667")
+
+def _of_one_size(names: Sequence[str], curves: Mapping[str, Points]) -> list[list[str]]:
+    """The names together; each alone if, on a common scale that cannot be logarithmic, one of them would be flat."""
+    sizes = [float(np.median(np.abs(curves[name][1]))) for name in names]
+    far = max(sizes) > FAR_APART * min(sizes)
+    if far and not use_log_scale(np.concatenate([np.asarray(curves[name][1]) for name in names])):
+        return [[name] for name in names]
+    return [list(names)]
+
+
+def write_sheet(path: Path, found: Sequence[str]) -> None:
+    """Write rendered plots as one SVG file, which shows itself in dark or light as its viewer asks. Raises OSError."""
+    across = min(PANELS_ACROSS, len(found))
+    rows = -(-len(found) // max(1, across))
+    width, height = across * (WIDTH + GAP) + GAP, rows * (HEIGHT + GAP) + GAP
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="svg", transparent=True)
-
-
-def _draw_panel(axes: Axes, title: str, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    for name, (steps, values) in curves.items():
-        colour = COLOURS[name[-2:] if name[-2:] in COLOURS else ""]
-        axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3, marker="." if len(values) < 15 else "")
-        label = f"{name}  {values[-1]:.4g}" if len(curves) > 1 and len(values) else None
-        point = "o" if len(values) == 1 else ""  # of which no line can be drawn
-        axes.plot(steps, smooth(values), color=colour, linewidth=1.8, marker=point, markersize=5, label=label)
-    all_values = np.concatenate([values for _, values in curves.values()])
-    if use_log_scale(all_values):
-        axes.set_yscale("log")
-    last = f"   {all_values[-1]:.4g}" if len(curves) == 1 and len(all_values) else ""
-    axes.set_title(title + last, fontsize=9.5, loc="left", color="#223", parse_math=False)
-    axes.tick_params(labelsize=7.5, colors="#667", length=2)
-    axes.grid(color="#dde1e6", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#c3c9d1")
-    if len(curves) > 1:
-        axes.legend(fontsize=7.5, frameon=False, handlelength=1.2, loc="best")
+    with replace_text(path) as file:
+        address = "http://www.w3.org/2000/svg"
+        file.write(f'<svg xmlns="{address}" viewBox="0 0 {width} {height}" width="{width}" height="{height}">\n')
+        file.write(f"<style>{STYLE.read_text(encoding='utf-8')}\nsvg text {{ font-family: sans-serif }}</style>\n")
+        file.write('<rect width="100%" height="100%" style="fill: var(--card)"/>\n')
+        for i, plot in enumerate(found):
+            x, y = GAP + i % across * (WIDTH + GAP), GAP + i // across * (HEIGHT + GAP)
+            file.write(plot.replace("<svg ", f'<svg x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" ', 1) + "\n")
+        file.write("</svg>\n")
