@@ -79,7 +79,7 @@ def _cell(rows: Mapping[str, Any], row: str) -> None:
 def _rest(found: Mapping[str, Any]) -> None:
     slices, bias = found["slice_correlation"]["mean"], found["bias_db"]["mean"]
     if slices is not None:
-        tags.p(f"Between a subject's slices, slice_trust and slice_psnr have a rank correlation of {slices:.2f}.")
+        tags.p(f"Within a subject, slice_trust and slice_psnr have a rank correlation of {slices:.2f}; 0 is chance.")
     if bias is not None:
         size = "too large" if bias > 0 else "too small"
         tags.p(f"The expected squared error is {abs(bias):.1f} dB {size} on average.")
