@@ -21,14 +21,16 @@ from evaluation.page.sprites import placing, script_name, write_sprites
 from evaluation.page.viewer import Listing
 from evaluation.paired import PairedTable
 from evaluation.people import people_in, put_people
-from evaluation.pictures import write_pictures
+from evaluation.pictures import trust_levels, write_pictures, write_trust_pictures
 from evaluation.predict import Device, Embedder, MirrorAverage, NetworkGrid, embed, synthesise
 from evaluation.provenance import Provenance
 from evaluation.record import Record, Scores
 from evaluation.subjects import SubjectSlices, part_of, positions_by_subject, read_subject
+from evaluation.trust import scores as trust_scores
+from evaluation.trust.maps import Trust
 from evaluation.unpaired import UnpairedTable
 from evaluation.verdict import put_verdict
-from evaluation.volumes import why_incomplete, write_volume
+from evaluation.volumes import TRUST_VOLUME, why_incomplete, write_volume
 from models.base_model import BaseModel
 from models.lsc_model import LSC
 from util.problems import as_rows
@@ -60,6 +62,7 @@ class Evaluation:
     with_baselines: bool = True
     average_mirrored: bool = False
     inception: FIDInception | None = None
+    trust: Trust | None = None
 
     def run(self, processes: Processes = ALONE) -> tuple[Record, PairedTable, Listing | None] | None:
         """Compute all measures and write images and volumes, but not the report.
@@ -80,9 +83,19 @@ class Evaluation:
         if not self.model.can_synthesise:
             return None
         scores = found.slices["fake_B"]
-        kinds = ["real_A", "fake_B", *(["truth", "error"] if self.data.has_truth else [])]
+        kinds = [
+            "real_A",
+            "fake_B",
+            *(["truth", "error"] if self.data.has_truth else []),
+            *["trust"] * bool(self.trust),
+        ]
         files = {subject: script_name(self._number(subject)) for subject in scores}
         return Listing(scores, people_in(self.data.source, scores), files, kinds)
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """The definitions of everything that this test measures."""
+        return DEFINITIONS | (trust_scores.DEFINITIONS if self.trust is not None else {})
 
     def _number(self, subject: str) -> int:
         """A subject's number in the names of the browser's files, the same in every process."""
@@ -159,8 +172,25 @@ class Evaluation:
         kinds = {"real_A": volume.visible, "fake_B": fake_B}
         if volume.truth is not None:
             kinds["truth"] = volume.truth
+        if self.trust is not None:
+            kinds["trust"] = trust_levels(self._write_trust(found, self.trust, volume, fake_B, scores))
         place = placing(self.data.entries.get(volume.subject), simulated=volume.level_mm is not None)
         write_sprites(self.results, self._number(volume.subject), volume, kinds, scores, place)
+
+    def _write_trust(
+        self, found: Findings, trust: Trust, volume: SubjectSlices, fake_B: np.ndarray, scores: slice_scores.SliceScores
+    ) -> np.ndarray:
+        """Write and score a subject's trust map; returns its expected errors."""
+        made = trust.map_of(self.model, volume, fake_B, self.grid, self.on)
+        found.trust["fake_B"][volume.subject] = trust.score(volume, fake_B, made, scores)
+        write_trust_pictures(self.results / "images", volume.stems, made.error)
+        entry = self.data.entries.get(volume.subject)
+        if entry is not None and why_incomplete(entry, volume) is None:
+            more = {"what": trust_scores.DEFINITIONS["trust"], "weights": trust.source}
+            write_volume(
+                self.results / "volumes", entry, volume, made.error, self.provenance, more=more, **TRUST_VOLUME
+            )
+        return made.error
 
     def _write_volume(self, found: Findings, volume: SubjectSlices, fake_B: np.ndarray) -> None:
         """Write a subject's volume, if its geometry is known and no slice is missing."""
@@ -208,6 +238,9 @@ class Evaluation:
             for section in ("paired", "by_person", "unpaired", "n_volumes"):
                 record.null(section, why="this model has no generator, so there is nothing to compare")
         put_verdict(record)
+        if self.trust is not None:
+            persons = people_in(self.data.source, self.data.subjects)
+            self.trust.summarise(record, self.model, found.trust["fake_B"], persons, self._why_no_truth())
         self._sgp(record, found.levels)
         self._lsc(record, getattr(self.model, "lsc", None), pool)
         return record, table
@@ -218,10 +251,9 @@ class Evaluation:
         return embed(self.encoder.sgp, slices, masks, self.data.target_domain, self.encoder.grid, self.on)
 
     def _paired(self, record: Record, table: PairedTable) -> None:
-        folder = self.data.source.folder.name
-        if not self.data.has_truth:
+        if why := self._why_no_truth():
             for section in ("paired", "by_person"):
-                record.null(section, why=f"no truth: there is no folder {folder}_truth")
+                record.null(section, why=why)
             return
         persons = people_in(self.data.source, self.data.subjects)
         table.summarise(record, persons)
@@ -230,6 +262,10 @@ class Evaluation:
             if row not in table.rows:
                 why = "no training slices of the target domain" if self.with_baselines else "--no_baselines was given"
                 record.null("paired", row, leaves=paired.MEASURES, why=why)
+
+    def _why_no_truth(self) -> str:
+        """The reason why nothing can be compared with the truth; empty if it can."""
+        return "" if self.data.has_truth else f"no truth: there is no folder {self.data.source.folder.name}_truth"
 
     def _unpaired(self, record: Record, sets: UnpairedTable) -> None:
         if self.data.target is None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from evaluation.level_error import LevelledSlices
 from evaluation.record import Scores
 from evaluation.slice_scores import SliceScores
+from evaluation.trust.scores import TrustScores
 from evaluation.unpaired import ROWS, SubjectSet
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ class Findings:
 
     scores: rows fake_B and the baselines. sets: rows fake_B, real_B and identity. levels: rows low and high (field).
     slices: row fake_B, what is measured of every slice.
+    trust: row fake_B, how well the trust map finds the true error; empty without --trust.
     n_volumes: number of volumes written. incomplete: subjects of which slices are missing, and how many there are.
     """
 
@@ -30,6 +32,7 @@ class Findings:
     slices: Rows[SliceScores] = field(default_factory=lambda: {"fake_B": {}})
     n_volumes: int = 0
     incomplete: Rows[str] = field(default_factory=lambda: {"fake_B": {}})
+    trust: Rows[TrustScores] = field(default_factory=lambda: {"fake_B": {}})
 
     @classmethod
     def merged(cls, parts: Sequence[Findings], order: Callable[[str], Iterable[str]]) -> Findings:
@@ -41,6 +44,7 @@ class Findings:
             _merged([part.slices for part in parts], order),
             sum(part.n_volumes for part in parts),
             _merged([part.incomplete for part in parts], order),
+            _merged([part.trust for part in parts], order),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from evaluation.subjects import SubjectSlices
 Floats = NDArray[np.float32]
 
 BITS = 16
+TRUST_RANGE = 0.25  # expected errors of this size or larger have the brightest colour
+TRUST_STOPS = ((0, 0, 0), (70, 20, 110), (190, 45, 90), (245, 130, 40), (255, 240, 120))  # evenly spaced colours
 ERROR_RANGE = 0.5  # errors of this size or larger have the full colour
 KINDS = ("real_A", "fake_B", "truth", "error")
 
@@ -29,6 +32,25 @@ def error_map(prediction: Floats, truth: Floats) -> NDArray[np.uint8]:
     bright = strength > 0
     colour = np.stack([np.where(bright, level, 0), excess * 0.85, np.where(bright, 0, level)], axis=-1)
     return np.rint(colour * 255).astype(np.uint8)
+
+
+def trust_colours() -> NDArray[np.uint8]:
+    """Colours (256, 3) of expected errors from 0, black, to TRUST_RANGE, bright yellow."""
+    stops = np.asarray(TRUST_STOPS, dtype=np.float64)
+    place = np.linspace(0, len(stops) - 1, 256)
+    return np.rint(np.stack([np.interp(place, range(len(stops)), c) for c in stops.T], 1)).astype(np.uint8)
+
+
+def trust_levels(error: Floats) -> Floats:
+    """Expected errors as parts of TRUST_RANGE, in [0, 1]."""
+    return np.clip(error / np.float32(TRUST_RANGE), 0, 1)
+
+
+def write_trust_pictures(folder: Path, stems: Sequence[str], error: Floats) -> None:
+    """Write `STEM_trust.png` of every slice; error is (S, H, W), the expected error."""
+    colours = trust_colours()[np.rint(trust_levels(error) * 255).astype(np.uint8)]
+    for stem, picture in zip(stems, colours, strict=True):
+        Image.fromarray(picture).save(folder / picture_name(stem, "trust"), compress_level=1)
 
 
 def picture_name(stem: str, kind: str) -> str:

@@ -91,15 +91,20 @@ def describe(provenance: dict[str, Any]) -> str:
     return f"run {run}, epoch {epoch} (checkpoint {checkpoint}) on {data} (content {content})"
 
 
+def sha256_of(checkpoint: Path) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises: UserError: it cannot be read."""
+    try:
+        with checkpoint.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{checkpoint}: cannot be read ({error.strerror})") from error
+
+
 def make_provenance(
     *, run_dir: Path, epoch: str, checkpoint: Path, dataroot: Path, command: str, synthetic: bool
 ) -> Provenance:
     """Everything but the data's fingerprint. Raises: UserError: the checkpoint cannot be read."""
-    try:
-        with checkpoint.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{checkpoint}: cannot be read ({error.strerror})") from error
+    sha256 = sha256_of(checkpoint)
     project, version = project_version()
     return Provenance(
         synthetic=synthetic,

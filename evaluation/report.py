@@ -14,6 +14,7 @@ from dominate import tags
 
 from evaluation.page import tables
 from evaluation.page.plots import Rows, subject_plots
+from evaluation.page.trust import trust_section
 from evaluation.page.viewer import STYLE, Listing, add_script, slice_browser
 from evaluation.page.words import PLAIN
 from evaluation.record import Record
@@ -53,6 +54,7 @@ def write_report(
             subject_plots(rows, listing.people)
         if listing is not None and listing.scores:
             slice_browser(listing)
+        trust_section(record)
         tables.by_person(record)
         tables.unpaired(record)
         tables.levels(record)

@@ -44,7 +44,7 @@ class SliceScores:
 def score_slices(volume: SubjectSlices, fake_B: Floats) -> SliceScores:
     """Score every slice of a subject; fake_B is (S, H, W) in [0, 1]."""
     head = volume.truth_mask if volume.truth_mask is not None else volume.mask
-    enough = _enough(head)
+    enough = enough_head(head)
     values = {
         "slice_psnr": _psnr(fake_B, volume.truth, head, enough),
         "slice_jump": _jump(fake_B, volume.visible, volume.index, head, enough),
@@ -53,7 +53,7 @@ def score_slices(volume: SubjectSlices, fake_B: Floats) -> SliceScores:
     return SliceScores(list(volume.stems), [int(i) for i in volume.index], values)
 
 
-def _enough(head: Mask) -> NDArray[np.bool_]:
+def enough_head(head: Mask) -> NDArray[np.bool_]:
     """(S,) whether a slice shows enough of the head to be scored."""
     sizes = head.sum((1, 2))
     return sizes >= max(1.0, LEAST_HEAD * sizes.max())
@@ -104,9 +104,14 @@ class RankedSlice:
     score: float
 
 
-def ranked(slices: Mapping[str, SliceScores]) -> tuple[str, list[RankedSlice]]:
+RANKED_BY = (("slice_psnr", 1), ("slice_jump", -1))  # the first that is known; the sign: whether low is bad
+
+
+def ranked(
+    slices: Mapping[str, SliceScores], by: Sequence[tuple[str, int]] = RANKED_BY
+) -> tuple[str, list[RankedSlice]]:
     """All scored slices, the worst first, and the measure that ranks them: slice_psnr, else slice_jump."""
-    for measure, sign in (("slice_psnr", 1), ("slice_jump", -1)):
+    for measure, sign in by:
         found = [
             RankedSlice(subject, position, value)
             for subject, scores in slices.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.page.trust import trust_sentence
 from evaluation.page.words import LSC_ROWS, ROW_NAMES, number
 from evaluation.record import Record
 
@@ -19,6 +20,8 @@ def print_summary(record: Record, console: Console | None = None) -> None:
             console.print(f"{section}: not measured, {record.reason(section)}", markup=False, highlight=False)
         else:
             console.print(table(record))
+    if record.tree.get("trust"):
+        console.print(trust_sentence(record.tree["trust"]), markup=False, highlight=False, soft_wrap=True)
     if record.tree.get("verdict"):
         console.print(record.tree["verdict"], markup=False, highlight=False, soft_wrap=True)
 

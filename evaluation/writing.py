@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluation.evaluate import DEFINITIONS, Evaluation
+from evaluation.evaluate import Evaluation
 from evaluation.page.viewer import Listing
 from evaluation.paired import MEASURES, PairedTable
 from evaluation.record import Record, write_csv, write_json
@@ -30,12 +30,12 @@ def write_results(
         record,
         title=title,
         facts=evaluation.facts(tested),
-        definitions=DEFINITIONS,
+        definitions=evaluation.definitions,
         rows=table.rows,
         listing=listing,
         options=evaluation.model.run,
     )
-    write_json(results / METRICS_NAME, record.as_json(DEFINITIONS))
+    write_json(results / METRICS_NAME, record.as_json(evaluation.definitions))
     print_summary(record)
     if left_out := record.tree.get("volumes_left_out"):
         warn(f"volumes not written, as slices of theirs are missing: {len(left_out)}; {METRICS_NAME} names them")

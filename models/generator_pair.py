@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.adversarial_options import AdversarialOptions
 from models.averages import Averages
 from models.generator_model import GeneratorModel
 from models.networks import discriminator_norm, make_discriminator, make_generator
 from models.networks.layers import frozen_copy
+from models.passes import translate
 
 
 class GeneratorPair(GeneratorModel):
@@ -51,3 +52,8 @@ class GeneratorPair(GeneratorModel):
 
     def exported_networks(self) -> dict[str, nn.Module]:
         return {"G_AB": self.ema_G_AB, "G_BA": self.ema_G_BA, "D_A": self.D_A, "D_B": self.D_B}
+
+    @torch.no_grad()
+    def synthesise_back(self, fake_B: Tensor) -> Tensor:
+        """Apply G_BA with averaged weights, without a mask; input and output are (N, 1, H, W) in [-1, 1]."""
+        return translate(self.ema_G_BA.eval(), fake_B)[0].float()

@@ -74,6 +74,12 @@ class TestOptions:
         alias=("opponents",),
         needs=SYNTHESIS,
     )
+    trust: bool = flag(
+        False,
+        "map where the synthesis may be wrong, beside every volume and in the report: some 12 more passes a slice",
+        group="measures",
+        needs=SYNTHESIS,
+    )
 
     @property
     def run_dir(self) -> Path:

@@ -44,6 +44,12 @@ def make_evaluation(options: TestOptions, argv: Sequence[str], processes: Proces
     )
     provenance = processes.alone(partial(begin_results, *results, provenance, data))
     require_shared(options.results, "--results_dir", processes)
+    trust = None
+    if options.trust:
+        from programs.trust import open_trust  # late: it brings what estimates noise, which few tests need
+
+        place = options.run_dir, provenance.checkpoint_sha256
+        trust = processes.alone(partial(open_trust, opened["model"], *place, data.source, opened["grid"], options.seed))
     return Evaluation(
         **opened,
         data=data,
@@ -52,6 +58,7 @@ def make_evaluation(options: TestOptions, argv: Sequence[str], processes: Proces
         seed=options.seed,
         with_baselines=options.baselines,
         average_mirrored=options.average_mirrored,
+        trust=trust,
     )
 
 

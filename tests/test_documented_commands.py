@@ -133,6 +133,8 @@ def check(words: list[str], tmp_path: Path) -> None:
     program = next((word for word in words if word in PARSERS), None)
     if program:
         PARSERS[program](words[words.index(program) + 1 :])
+    elif words[:3] == ["python", "-m", "scripts.calibrate_trust"]:
+        test_options.parse(words[3:])
     elif words[:1] == ["sbatch"]:
         script = next(number for number, word in enumerate(words) if word.endswith("slurm_train.sh"))
         train_options.parse(words[script + 1 :])
@@ -182,7 +184,7 @@ def tiny(words: list[str]) -> list[str]:
 
 
 def run_command(words: list[str], overwrite: bool) -> None:
-    if words[:3] == ["python", "-m", "scripts.metrics_by_example"]:
+    if words[:2] == ["python", "-m"] and words[2] in ("scripts.metrics_by_example", "scripts.calibrate_trust"):
         importlib.import_module(words[2]).main(words[3:])
         return
     if words[:2] == ["python", "scripts/compare_runs.py"]:

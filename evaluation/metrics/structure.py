@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_]
 RIM = 0.02
 
 
-def _gradient(stack: Floats) -> Floats:
+def gradient(stack: Floats) -> Floats:
     """Magnitude of the in-plane gradient by central differences, per pixel: (S, H, W) float64."""
     rows, columns = np.gradient(stack.astype(np.float64), axis=(1, 2))
     return np.hypot(rows, columns)
@@ -34,7 +34,7 @@ def _correlation(x: Floats, y: Floats) -> float | None:
 
 def edge_corr(prediction: Floats, truth: Floats, mask: Mask) -> float | None:
     """Correlation between the strengths of edges in prediction and truth over the head's voxels of the volume."""
-    return _correlation(_gradient(prediction)[mask], _gradient(truth)[mask])
+    return _correlation(gradient(prediction)[mask], gradient(truth)[mask])
 
 
 def slice_consistency(prediction: Floats, truth: Floats, mask: Mask) -> float | None:

@@ -82,6 +82,7 @@
       this.subjects = new Map();
       this.number = 0; this.slice = 0; this.x = this.y = 0; this.mode = "side"; this.second = false; this.asked = 0;
       this.colours = { error: errorColours(this.config.error_range) };
+      for (const [kind, rows] of Object.entries(this.config.colours || {})) this.colours[kind] = Uint32Array.from(rows, (row) => word(...row));
       this.window();
       this.listen();
       this.open(0, null);
@@ -102,7 +103,17 @@
         this.open(Number(button.dataset.subject), Number(button.dataset.slice));
         this.root.scrollIntoView({ block: "start" });
       }));
+      this.root.querySelectorAll("[data-trust]").forEach((button) => button.addEventListener("click", () => this.goTrust(button.dataset.trust)));
       document.addEventListener("keydown", (e) => this.key(e));
+    }
+
+    // Slices of all subjects by slice_trust: the least trusted one, or a step from the last one shown in this order.
+    goTrust(step) {
+      const order = this.config.least_trusted;
+      this.rank = step === "first" || this.rank === undefined ? 0 : Math.min(order.length - 1, Math.max(0, this.rank + Number(step)));
+      const [number, slice] = order[this.rank];
+      this.find("trust-place").textContent = `${this.rank + 1} of ${order.length}, the least trusted is 1`;
+      if (number === this.number && this.subject) this.go(slice); else this.open(number, slice);
     }
 
     key(e) {

@@ -10,8 +10,9 @@ from typing import Any
 from dominate import tags
 
 from evaluation.page.words import KIND_NAMES, number
-from evaluation.pictures import ERROR_RANGE, picture_name
+from evaluation.pictures import ERROR_RANGE, TRUST_RANGE, picture_name, trust_colours
 from evaluation.slice_scores import RankedSlice, SliceScores, ranked
+from evaluation.trust.scores import SLICE_TRUST
 from util.html_page import link, script, script_data, shown
 
 HERE = Path(__file__).parent
@@ -49,16 +50,25 @@ def slice_browser(listing: Listing) -> None:
         {"name": shown(subject), "person": shown(listing.people.get(subject, "")), "files": [listing.files[subject]]}
         for subject in listing.scores
     ]
-    viewer("slices", "Slices", subjects, panels)
-    _picks(listing)
+    least = ranked(listing.scores, [(SLICE_TRUST, 1)])[1]
+    numbers = {subject: i for i, subject in enumerate(listing.scores)}
+    viewer("slices", "Slices", subjects, panels, [(numbers[one.subject], one.position) for one in least])
+    _picks(listing, least)
 
 
-def viewer(name: str, heading: str, subjects: Sequence[Mapping[str, Any]], panels: Sequence[Mapping[str, Any]]) -> None:
+def viewer(
+    name: str,
+    heading: str,
+    subjects: Sequence[Mapping[str, Any]],
+    panels: Sequence[Mapping[str, Any]],
+    least_trusted: Sequence[tuple[int, int]] = (),
+) -> None:
     """A browser with the id `name`.
 
     Args:
         subjects: name, person and `files` of each.
         panels: label, number of the subject's file and kind of picture of each.
+        least_trusted: number of the subject and position of slices, the least trusted first.
     """
     with tags.section(cls="viewer", id=name, data_config=f"{name}-data", aria_label=heading):
         tags.h2(heading)
@@ -70,6 +80,8 @@ def viewer(name: str, heading: str, subjects: Sequence[Mapping[str, Any]], panel
                     tags.option(_option(subject), value=str(number_))
             with tags.label("slice ", cls="long"):
                 tags.input_(type="range", cls="slice", min="0", max="0", value="0", step="1")
+        if least_trusted:
+            _least_trusted()
         _modes(panels)
         tags.div(cls="stage")
         _window()
@@ -81,7 +93,21 @@ def viewer(name: str, heading: str, subjects: Sequence[Mapping[str, Any]], panel
             tags.p("From the same slices, with their distances. A click moves the lines.", cls="sub")
             tags.div(cls="stage planes")
         _legend(panels)
-        script_data(f"{name}-data", {"subjects": list(subjects), "panels": list(panels), "error_range": ERROR_RANGE})
+        data = {"subjects": list(subjects), "panels": list(panels), "error_range": ERROR_RANGE}
+        if any(panel["kind"] == "trust" for panel in panels):
+            data |= {"colours": {"trust": trust_colours().tolist()}}
+        if least_trusted:
+            data |= {"least_trusted": [list(place) for place in least_trusted]}
+        script_data(f"{name}-data", data)
+
+
+def _least_trusted() -> None:
+    """Buttons that go through all slices, the least trusted first."""
+    with tags.div(cls="controls", role="group", aria_label="slices, the least trusted first"):
+        tags.button("least trusted slice", type="button", data_trust="first")
+        tags.button("more trusted", type="button", data_trust="1")
+        tags.button("less trusted", type="button", data_trust="-1")
+        tags.span(cls="trust-place sub", aria_live="polite")
 
 
 def _option(subject: Mapping[str, Any]) -> str:
@@ -137,6 +163,8 @@ def _legend(panels: Sequence[Mapping[str, Any]]) -> None:
                 "Error: black is none, red to yellow too bright, blue to cyan too dark; yellow and cyan mean "
                 f"{ERROR_RANGE} or more. "
             )
+        if "trust" in kinds:
+            tags.span(f"Expected error: black is none, bright yellow {TRUST_RANGE} or more of the range. ")
     with tags.p(cls="sub screen"):
         tags.span("Keys: ")
         for key, what in KEYS.items():
@@ -145,12 +173,22 @@ def _legend(panels: Sequence[Mapping[str, Any]]) -> None:
         tags.span("a finger or the mouse moves the divider, a click the lines of the three planes.")
 
 
-def _picks(listing: Listing) -> None:
-    """The worst slices, then the best, each a button that opens the browser there."""
+def _picks(listing: Listing, least_trusted: Sequence[RankedSlice]) -> None:
+    """The worst slices, then the best, then the least trusted, each a button that opens the browser there."""
     measure, slices = ranked(listing.scores)
-    if not slices:
-        return
     numbers = {subject: i for i, subject in enumerate(listing.scores)}
+    if slices:
+        _worst_and_best(listing, numbers, measure, slices)
+    if least_trusted:
+        with tags.section():
+            tags.h2("Least trusted slices")
+            tags.p(f"By {SLICE_TRUST}. Beside the synthesis: {KIND_NAMES['trust']}.", cls="sub")
+            with tags.div(cls="picks"):
+                for one in least_trusted[:PICKED]:
+                    _pick(listing, numbers, one, SLICE_TRUST, "trust")
+
+
+def _worst_and_best(listing: Listing, numbers: Mapping[str, int], measure: str, slices: Sequence[RankedSlice]) -> None:
     second = next((kind for kind in ("error", "real_A") if kind in listing.kinds), "real_A")
     with tags.section():
         tags.h2("Worst and best slices")

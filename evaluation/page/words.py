@@ -40,6 +40,13 @@ PLAIN = {
     "slice_psnr": "psnr_fit of a single slice: finds the slices with the largest errors. Higher is better.",
     "slice_jump": "How much a slice stands out between its neighbours, as a multiple of how much the input does there.",
     "slice_air": "Signal in the air of a single slice, as a part of that in the head. 0 is none.",
+    "trust": "Where the synthesis may be wrong, told without knowing the truth. Bright places are not to be trusted; "
+    "dark ones may be wrong too.",
+    "trust.auc": "How well the map finds the places with the largest errors. 1 is all of them first, 0.5 is chance.",
+    "trust.rank_correlation": "Whether places with a larger expected error have a larger true one. 1 is always.",
+    "trust.slice_correlation": "Whether the slices that are least trusted are those with the largest errors.",
+    "trust.bias_db": "Whether the expected errors are as large as the true ones. 0 is right.",
+    "slice_trust": "How close to the truth a slice is expected to be. Lower is less trusted.",
 }
 ROW_NAMES = {
     "fake_B": "fake_B (this model)",
@@ -65,6 +72,7 @@ KIND_NAMES = {
     "fake_B": "synthesis",
     "truth": "truth: high field",
     "error": "error: synthesis - truth",
+    "trust": "expected error: bright is not to be trusted",
 }
 
 
