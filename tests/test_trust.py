@@ -17,6 +17,7 @@ from test_testing import assert_explained, make_run, run_test
 from torch import Tensor
 
 from data.folder.manifest import Manifest, write_manifest
+from data.folder.slices import write_image
 from evaluation.folders import open_test_data
 from evaluation.predict import Device, NetworkGrid
 from evaluation.subjects import SubjectSlices, read_subject
@@ -163,8 +164,13 @@ def test_a_fit_finds_the_weights_and_no_signal_lowers_the_error() -> None:
     assert fit.weights["sgp"] == 0 and abs(fit.weights["cycle"]) < 0.1
     new = patches(2)
     assert expected(new.features, fit).mean() == pytest.approx(new.squared_error.mean(), rel=0.1)
-    with pytest.raises(UserError, match="patches"):
-        fit_row("signals", ("disagreement",), [patches(0, 20)])
+    against = [Patches({**new.features, "disagreement": 1 / (new.features["disagreement"] + 0.1)}, new.squared_error)]
+    constant = fit_row("signals", ("disagreement",), against)
+    assert constant.weights["disagreement"] == 0
+    assert expected(new.features, constant)[0] == pytest.approx(new.squared_error.mean(), rel=1e-3)
+    for few in ([patches(0, 20)], []):
+        with pytest.raises(UserError, match="patches"):
+            fit_row("signals", ("disagreement",), few)
 
 
 def test_the_shipped_weights_serve_every_model(tmp_path: Path) -> None:
@@ -233,6 +239,19 @@ def test_the_map_needs_no_truth_and_its_score_does(dataroot: Path, tmp_path: Pat
     assert "no truth" in (folder / "index.html").read_text()
     assert_explained(metrics)
     assert len(list((folder / "images").glob("*_trust.png"))) == N_SLICES
+
+
+def test_slices_without_a_head_give_a_whole_result(dataroot: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for path in dataroot.glob("testA*/sub-1_*.png"):
+        (root / path.parent.name).mkdir(parents=True, exist_ok=True)
+        write_image(root / path.parent.name / path.name, np.zeros(SHAPE, np.float32), 8)
+    make_run(tmp_path / "run", "cycle_gan")
+    folder, metrics = run_test(root, tmp_path, "run", "--no_baselines", "--trust")
+    assert metrics["trust"]["auc"]["trust"]["mean"] is None and metrics["trust"]["auc"]["edges"]["mean"] is None
+    assert_explained(metrics)
+    with (folder / "slices.csv").open() as file:
+        assert {row["slice_trust"] for row in csv.DictReader(file)} == {""}
 
 
 def test_weights_of_a_run_are_used_for_its_checkpoint_alone(

@@ -91,13 +91,13 @@ def fit_row(row: str, signals: Sequence[str], patches: Sequence[Patches]) -> Fit
     Raises: UserError: too few patches, or none of them has an error.
     """
     names = needed(row, signals)
-    error = np.concatenate([each.squared_error for each in patches])
+    error = np.concatenate([np.empty(0), *(each.squared_error for each in patches)])
     if len(error) < FEWEST_PATCHES or not error.mean() > 0:
         raise UserError(f"{len(error)} patches with {error.sum():.3g} squared error, need {FEWEST_PATCHES} with some")
     columns = terms({n: np.concatenate([each.features[n] for each in patches]) for n in names}, names)
     used = list(columns)
     while True:
-        weights = _newton(np.stack([columns[name] for name in used], 1), error)
+        weights = _newton(np.array([columns[name] for name in used]).reshape(len(used), len(error)).T, error)
         against = [name for name, weight in zip(used, weights[1:], strict=True) if name in SIGNALS and weight < 0]
         if not against:
             break
