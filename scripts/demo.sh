@@ -22,7 +22,7 @@ echo "== 3/4 PTA: SGP, LSC, the adversarial epochs, refinement (after $((SECONDS
 
 echo "== 4/4 test on subjects nobody has seen (after $((SECONDS - started)) s)"
 "$PYTHON" test.py --dataroot "$DATA" --name demo --checkpoints_dir "$OUT/checkpoints" --results_dir "$OUT/results" \
-    --overwrite --eval_encoder "$OUT/checkpoints/eval_encoder"
+    --overwrite --average_mirrored --eval_encoder "$OUT/checkpoints/eval_encoder"
 "$PYTHON" -m scripts.demo_picture "$OUT/results/demo/test_latest" --out "$OUT/demo.png"
 
 echo "done in $((SECONDS - started)) s"

@@ -58,7 +58,7 @@ def pictures_of(results: Path, row: dict[str, str]) -> list[NDArray]:
     error = np.sqrt(smooth(squared, head, SIGMA * unit_of(fake.shape)))[place]
     shown = trust_colours()[np.rint(trust_levels(error) * 255).astype(np.uint8)]
     low = read("real_A", [row["file"]])[0]
-    around = _around(head.any(0))
+    around = _around(np.logical_or.reduce(head))
     return [picture[around] for picture in (low, fake[place], truth[place], shown, trust)]
 
 
