@@ -329,7 +329,7 @@ DEMO = shlex.split(
     """
     --model pta_hybrid --sgp_steps 1000 --lsc_features 8 --lsc_lr 3e-3 --lsc_steps 300
     --hybrid_width 128 --hybrid_depth 2 --hybrid_heads 4 --hybrid_mlp 256 --hybrid_features 8 --ndf 16
-    --flip --batch_size 2 --n_epochs 1 --n_epochs_decay 1 --n_epochs_refine 6 --lr 6e-4
+    --flip --batch_size 2 --n_epochs 1 --n_epochs_decay 1 --n_epochs_refine 6 --refine_ssim 3 --lr 6e-4
     --lf_noise auto --lf_band auto --lf_bias auto
     """
 )
