@@ -97,5 +97,6 @@ def _verdict(found: Mapping[str, Any]) -> str:
     if mean is None or not others:
         return ""
     best = max(others, key=lambda row: others[row])
-    better = "better than" if mean > others[best] else "not better than"
-    return f"the map finds the largest errors {better} {NAMES[best]} alone: AUC {mean:.3f} against {others[best]:.3f}"
+    finds = "finds" if mean > others[best] else "does not find"
+    scores = f"AUC {mean:.3f} against {others[best]:.3f}"
+    return f"the map {finds} the largest errors better than {NAMES[best]} alone: {scores}"
