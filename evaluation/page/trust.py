@@ -39,7 +39,8 @@ def trust_section(record: Record) -> None:
             "The trust map shows how large an error it expects: bright places are not to be trusted. Beside every "
             "volume lies one, and the slice browser shows it. Dark places may be wrong all the same."
         )
-        tags.p(f"Weights: {shown(found['calibration']['source'])}.", cls="sub")
+        source = shown(found["calibration"]["source"])
+        tags.p(f"{source[:1].upper()}{source[1:]}.", cls="sub")
         rows = [row for row in ROWS if any(_mean(found[name], row) is not None for name in COLUMNS.values())]
         if "trust" not in rows:
             tags.p(f"How much of the error it finds is unknown: {record.reason('trust', 'auc', 'trust')}.")
@@ -97,5 +98,6 @@ def _verdict(found: Mapping[str, Any]) -> str:
     if mean is None or not others:
         return ""
     best = max(others, key=lambda row: others[row])
-    better = "better than" if mean > others[best] else "not better than"
-    return f"the map finds the largest errors {better} {NAMES[best]} alone: AUC {mean:.3f} against {others[best]:.3f}"
+    finds = "finds" if mean > others[best] else "does not find"
+    scores = f"AUC {mean:.3f} against {others[best]:.3f}"
+    return f"the map {finds} the largest errors better than {NAMES[best]} alone: {scores}"
