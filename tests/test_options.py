@@ -136,7 +136,7 @@ IDLE_IN_PREPROCESSING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     ("--fault_probability=0.5", SIMULATED, (*SIMULATED, "--faults=noise")),
 ]  # fmt: skip
 
-IDLE_IN_TESTS = ["--average_mirrored", "--eval_encoder=E", "--inception_weights=I", "--no_baselines"]
+IDLE_IN_TESTS = ["--average_mirrored", "--eval_encoder=E", "--inception_weights=I", "--no_baselines", "--trust"]
 
 
 def named(cases: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> list[str]:

@@ -61,6 +61,9 @@ def parsed(command: list[str]) -> RunOptions:
     return parse_train(command[1:])
 
 
+OPPONENTS = ("cycle_gan", "cut", "degrade", "unsb")
+
+
 def published(options: RunOptions) -> tuple[object, ...]:
     train, data = options.train, options.data
     return data.load_size, data.preprocess, train.batch_size, options.dataset_mode
@@ -80,13 +83,16 @@ def test_published_settings_reach_every_training(tmp_path: Path) -> None:
     network = pta.network
     assert (pta.model, network.netG, network.n_epochs, network.n_epochs_decay) == ("pta_hybrid", "hybrid", 100, 50)
     assert (network.hybrid_width, network.sgp_width, network.lsc_blocks) == (768, 256, 24)
-    baselines = list(map(parsed, recorded(tmp_path, "train_baselines.sh", "DATA", "OUT")))
-    assert [(run.model, run.network.netG, run.train.name) for run in baselines] == [
-        ("cycle_gan", name, f"cycle_gan_{name}") for name in ("resnet_9blocks", "hybrid")
-    ]
-    for other in baselines:
-        assert published(other) == published(pta)
-        assert (other.network.n_epochs, other.network.n_epochs_decay, other.network.lr) == (100, 50, network.lr)
+    (tmp_path / "pairs" / "trainA_truth").mkdir(parents=True)
+    for data, bounds in (("DATA", []), (tmp_path / "pairs", ["supervised"])):
+        baselines = list(map(parsed, recorded(tmp_path, "train_baselines.sh", data, "OUT")))
+        names = [("cycle_gan", "resnet_9blocks"), *((name, "hybrid") for name in (*OPPONENTS, *bounds))]
+        assert [(run.model, run.network.netG) for run in baselines] == names
+        assert [run.train.name for run in baselines] == [f"{model}_{generator}" for model, generator in names]
+        for other in baselines:
+            mode = "aligned" if other.model == "supervised" else "unaligned_mask"
+            assert published(other) == (*published(pta)[:-1], mode)
+            assert (other.network.n_epochs, other.network.n_epochs_decay, other.network.lr) == (100, 50, network.lr)
 
 
 def test_further_options_win(tmp_path: Path) -> None:
@@ -140,7 +146,7 @@ def test_the_method_and_a_baseline_run(phantom: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pretext = ("--sgp_steps=3", "--sgp_batch_size=4", "--lsc_steps=3", "--lsc_batch_size=4", *SMALL_SGP, *SMALL_LSC)
     (pta,) = recorded(tmp_path, "train_pta.sh", phantom, out, *TINY, *TINY_GAN, *pretext, *SMALL_NETWORKS[:-2])
-    baseline, _ = recorded(tmp_path, "train_baselines.sh", phantom, out, *TINY, *TINY_GAN)
+    baseline, *_ = recorded(tmp_path, "train_baselines.sh", phantom, out, *TINY, *TINY_GAN)
     for command in (pta, [*baseline, "--ngf=4"]):
         done = run(program(command), *command[1:])
         assert done.status == 0, done.err

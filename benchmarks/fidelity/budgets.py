@@ -63,8 +63,10 @@ ON_CPU = ("--gpu_ids", "-1")
 BUDGETS: dict[str, Budget] = {
     "quick": Budget(
         "half an hour on two cores: one seed, few people, no claim",
-        rows={"same_contrast": (*BASELINES, "cycle_gan/hybrid", "degrade/hybrid", "pta_hybrid", "supervised/hybrid",
-                                "pta_hybrid/no_refine")},
+        rows={"same_contrast": (*BASELINES, "cycle_gan/hybrid", "degrade/hybrid", "degrade/hybrid/partner",
+                                "pta_hybrid", "pta_hybrid/no_sgp", "pta_hybrid/no_pretext", "supervised/hybrid",
+                                "cycle_gan/hybrid/no_refine", "pta_hybrid/no_refine"),
+              "coverage": (*BASELINES, "cycle_gan/hybrid", "pta_hybrid", "pta_hybrid/no_sgp")},
         seeds=(0,), matrix=96, n_train=12, n_val=2, n_test=4,
         lengths=Lengths(sgp=12, lsc=4, gan=2, refine=6),
         preset="demo", options=("--load_size", "96", *ON_CPU), widths=NARROW, encoder=("--sgp_steps", "100"),
