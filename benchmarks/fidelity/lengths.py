@@ -48,7 +48,8 @@ def train_options(row: Row, budget: Budget, seed: int, slices: Slices) -> list[s
     dataset_mode = "aligned" if row.aligned else "unaligned_mask"  # equal terms: masks are open to all models
     fixed += ["--dataset_mode", dataset_mode, *_known_to(row.model, dataset_mode, budget.options)]
     fixed += [*(budget.widths or {}).get(row.netG, ()), *row.options, *NO_REPORT]
-    run = parse([*fixed, "--dataroot", "-"])
+    refined = _known_to(row.model, dataset_mode, ("--n_epochs_refine", "1"))  # of a length that is not known yet
+    run = parse([*fixed, *refined, "--dataroot", "-"])
     own, options = budget.lengths.total, run.network
     for name, epochs in (("sgp", budget.lengths.sgp), ("lsc", budget.lengths.lsc)):
         if getattr(options, f"trains_{name}", False):
