@@ -8,6 +8,7 @@ import numpy as np
 
 from data.folder.slice_folder import SliceFolder
 from evaluation.predict import NetworkGrid
+from evaluation.restoration import evenly_spaced
 from evaluation.trust.calibration import FILE_NAME, SHIPPED, read_calibration
 from evaluation.trust.maps import Trust
 from evaluation.trust.signals import InputNoise, signals_of
@@ -21,19 +22,15 @@ CALIBRATE = "python -m scripts.calibrate_trust"
 
 def input_noise(folder: SliceFolder, grid: NetworkGrid) -> InputNoise:
     """The noise in some slices of the commonest size, as --lf_noise auto estimates it; a usual value if it cannot."""
-    shapes = [folder.pixels(i).shape for i in _spread(len(folder), MOST_SLICES)]
+    shapes = [folder.pixels(i).shape for i in evenly_spaced(len(folder), MOST_SLICES)]
     shape = max(dict.fromkeys(shapes), key=shapes.count)
     most = max(1, min(MOST_SLICES, MOST_PIXELS // (shape[0] * shape[1])))
-    alike = [i for i in _spread(len(folder), most) if folder.pixels(i).shape == shape]
+    alike = [i for i in evenly_spaced(len(folder), most) if folder.pixels(i).shape == shape]
     images, masks = np.stack([folder.image(i) for i in alike]), np.stack([folder.mask(i) for i in alike])
     found = estimate_noise(images, masks, preprocess=grid.preprocess, load_size=grid.load_size)
     if found is None:
         return InputNoise(float(TYPICAL["lf_noise"]), float(TYPICAL["lf_band"]))
     return InputNoise(round(min(found.deviation, 1.0), 3), round(min(found.band, 1.0), 3))
-
-
-def _spread(count: int, most: int) -> list[int]:
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
 
 def open_trust(
