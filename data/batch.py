@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,10 @@ class Batch:
     def rows(self, start: int, stop: int) -> Batch:
         """Items `start` to `stop`, `stop` excluded."""
         return self._map(lambda tensor: tensor[start:stop])
+
+    def items(self, positions: Sequence[int]) -> Batch:
+        """The items at these positions, in this order."""
+        return self._map(lambda tensor: tensor.index_select(0, torch.tensor(positions, device=tensor.device)))
 
     def __len__(self) -> int:
         return self.A.shape[0]

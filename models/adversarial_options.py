@@ -8,6 +8,7 @@ from typing import ClassVar
 from models.base_options import OptimiserOptions
 from models.low_field_options import NO_SCAN, PARTNER, SHADINGS, LowFieldOptions, Strengths
 from models.networks import DiscriminatorOptions, GeneratorOptions
+from models.physics_options import PhysicsOptions
 from util.needs import chosen, positive
 from util.schema import flag
 
@@ -57,7 +58,7 @@ class GANOptions(DiscriminatorOptions, SynthesisOptions):
 
 
 @dataclass(frozen=True)
-class AdversarialOptions(LowFieldOptions, GANOptions):
+class AdversarialOptions(LowFieldOptions, PhysicsOptions, GANOptions):
     """Options of a model with two generators and two discriminators."""
 
     n_epochs_refine: int = flag(
@@ -81,3 +82,16 @@ class AdversarialOptions(LowFieldOptions, GANOptions):
         choices=SHADINGS,
         needs=positive("n_epochs_refine"),
     )
+    refine_physics: float = flag(
+        0.0,
+        "part of the refinement's images that are scans of b by estimated physics, as of --model degrade, and not "
+        "G_BA's",
+        group="loss",
+        low=0,
+        high=1,
+        needs=positive("n_epochs_refine"),
+    )
+
+    @property
+    def uses_physics(self) -> bool:
+        return self.n_epochs_refine > 0 and self.refine_physics > 0

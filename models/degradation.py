@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from models.chance import uniform
-from models.degrade_options import DegradeOptions
 from models.low_field import band_window, disturbed, noise, passed, receive_field
 from models.low_field_options import Strengths
 from models.shading import shading
 
 BROAD = 0.08  # standard deviation in parts of the side: what is broader is no local contrast
+
+
+class HasPhysics(Protocol):
+    """Options that tell the physics of a low-field scan."""
+
+    @property
+    def strengths(self) -> Strengths: ...
+    @property
+    def sharpness(self) -> tuple[float, float]: ...
+    @property
+    def tone(self) -> tuple[float, ...]: ...
+    @property
+    def lf_spread(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,7 @@ class Physics:
     spread: float = 0.0
 
     @classmethod
-    def of(cls, options: DegradeOptions) -> Physics:
+    def of(cls, options: HasPhysics) -> Physics:
         """Raises: ValueError: a number is still `auto`."""
         return cls(options.strengths, *options.sharpness, options.tone, options.lf_spread)
 

@@ -51,8 +51,7 @@ class LowFieldOptions:
     def strengths(self) -> Strengths:
         """The numbers. Raises ValueError for `auto`: training/low_field puts numbers in its place first."""
         given = self.lf_noise, self.lf_band, self.lf_bias
-        if AUTO in given:
-            raise ValueError(f"--lf_noise, --lf_band, --lf_bias are {given}, {AUTO} has not been replaced by a number")
+        refuse_auto(given)
         return Strengths(*map(float, given))
 
 
@@ -66,3 +65,9 @@ class Strengths:
 
 
 NO_SCAN = Strengths(noise=0.0, band=1.0, bias=0.0)
+
+
+def refuse_auto(values: tuple[float | str, ...]) -> None:
+    """Raise ValueError if one of the values is still `auto`."""
+    if AUTO in values:
+        raise ValueError(f"--lf_*: {AUTO} among {values} has not been replaced by a number")

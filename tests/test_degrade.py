@@ -17,8 +17,9 @@ from torch import Tensor
 
 from models.degradation import Physics, degraded, filtered, toned
 from models.degrade_model import DegradeModel
-from models.degrade_options import DegradeOptions, tone_curve
+from models.degrade_options import DegradeOptions
 from models.low_field_options import NO_SCAN, Strengths
+from models.physics_options import tone_curve
 from models.shading import shading
 from options.train_options import parse
 from training.low_field.degradation import estimate_degradation

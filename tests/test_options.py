@@ -65,6 +65,11 @@ IDLE_IN_TRAINING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     ("--lr_decay_iters=9", ["--lr_policy=cosine"], ["--lr_policy=step"]),
     ("--refine_ssim=0.5", [], ["--n_epochs_refine=1"]),
     ("--lf_shading=random", [], ["--n_epochs_refine=1"]),
+    ("--refine_physics=0.5", [], ["--n_epochs_refine=1"]),
+    *((option, ["--n_epochs_refine=1"], ["--n_epochs_refine=1", "--refine_physics=0.5"]) for option in (
+        "--lf_resolution=0.5", "--lf_contrast=0.5", "--lf_tone=none", "--lf_spread=0.2")),
+    *((option, ["--refine_physics=0"], ["--model=degrade"]) for option in (
+        "--lf_resolution=0.5", "--lf_contrast=0.5", "--lf_tone=none", "--lf_spread=0.2")),
     ("--lf_band=0.5", ["--lf_bias=0.1"], ["--lf_noise=0.1"]),
     ("--loss_preset=paper", ALL_LAMBDAS, ALL_LAMBDAS[1:]),
     ("--loss_preset=paper", [RESNET, *ALL_LAMBDAS[:-1]], ALL_LAMBDAS[:-1]),
@@ -330,7 +335,7 @@ DEMO = shlex.split(
     --model pta_hybrid --sgp_steps 1000 --lsc_features 8 --lsc_lr 3e-3 --lsc_steps 300
     --hybrid_width 128 --hybrid_depth 2 --hybrid_heads 4 --hybrid_mlp 256 --hybrid_features 8 --ndf 16
     --flip --batch_size 2 --n_epochs 1 --n_epochs_decay 1 --n_epochs_refine 6 --refine_ssim 3 --lr 6e-4
-    --lf_noise auto --lf_band auto --lf_bias auto
+    --refine_physics 0.4 --lf_noise auto --lf_band auto --lf_bias auto
     """
 )
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data.cache.packed_slices import PackedSlices
 from data.unaligned_dataset import UnalignedMaskDataset
 from data.unaligned_options import UnalignedOptions
-from models.degrade_options import NO_TONE
+from models.physics_options import NO_TONE
 from options.train_options import RunOptions
 from training.low_field.degradation import Slices, estimate_degradation
 from training.low_field.field import STRONGEST, estimate_field
@@ -60,7 +60,9 @@ def with_usual_numbers(options: Options) -> Options:
 
 
 def _automatic(options: object) -> list[str]:
-    return [name for name in TYPICAL if getattr(options, name, None) == AUTO]
+    """The options that are `auto`; those of the physics only if the model makes scans by it."""
+    needed = [name for name in TYPICAL if name not in OF_BOTH or getattr(options, "uses_physics", False)]
+    return [name for name in needed if getattr(options, name, None) == AUTO]
 
 
 def low_field(run: RunOptions, dataset: UnalignedMaskDataset) -> LowField:
