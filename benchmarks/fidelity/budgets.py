@@ -85,7 +85,8 @@ BUDGETS: dict[str, Budget] = {
         seeds=(0, 1, 2), matrix=224, n_train=60, n_val=12, n_test=24,
         lengths=Lengths(sgp=45, lsc=22, gan=150, refine=20),
         preset="published",
-        options=("--flip", "--lf_noise", "auto", "--lf_band", "auto", "--lf_bias", "auto"),
+        options=("--flip", "--lf_noise", "auto", "--lf_band", "auto", "--lf_bias", "auto",
+                 "--refine_physics", "0.4"),
         steady=2 / 3, encoder=("--sgp_steps", "2000"), segmenter_steps=2000,
     ),
 }  # fmt: skip
