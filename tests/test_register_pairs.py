@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from made_up_volumes import write_volumes
 from numpy.typing import NDArray
+from PIL import Image
 from test_testing import make_run, run_test
 
 import preprocessing_images
 from data.folder.slices import read_image
 from preprocessing.nifti import read_nifti
-from scripts import register_pairs, slice_registration
+from scripts import pairs_picture, register_pairs, slice_registration
 from scripts.registration_quality import best_shift, qualities
 from scripts.slice_registration import Placing, Registered, register, warp
 from util.errors import UserError
@@ -185,10 +186,18 @@ def test_a_pair_becomes_a_test_folder_whose_truth_test_py_compares_with(scanned:
         _, affine, geometry = read_nifti(scanned / "out" / name / "sub-01_64mT_T2w.nii.gz")
         assert geometry.shape == (SIDE, SIDE, SLICES) and np.diag(affine) == pytest.approx([1, 1, 5, 1])
     make_run(scanned / "cyc", "cycle_gan")
-    _, metrics = run_test(data, scanned, "cyc")
+    results, metrics = run_test(data, scanned, "cyc")
     rows = metrics["paired"]
     assert set(rows) >= {"fake_B", "identity", "histogram", "classical"}
     assert all(isinstance(rows[row]["edge_corr"]["mean"], float) for row in ("fake_B", "identity", "classical"))
+    pairs_picture.main([str(results), "--out", str(scanned / "pairs.png")])
+    with Image.open(scanned / "pairs.png") as picture:
+        assert picture.mode == "L" and picture.width * 4 == picture.height * SLICES  # four rows, a column a slice
+    (data / "testA_truth").rename(data / "elsewhere")
+    with pytest.raises(UserError, match="need a test with truth"):
+        pairs_picture.main([str(results), "--out", str(scanned / "pairs.png")])
+    with pytest.raises(UserError, match=r"low: no metrics.json with the data folder's name"):
+        pairs_picture.main([str(scanned / "low"), "--out", str(scanned / "pairs.png")])
 
 
 def test_voxel_sides_can_be_given_and_a_folder_be_written_again(scanned: Path, training: Path) -> None:
