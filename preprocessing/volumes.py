@@ -83,7 +83,7 @@ def _finish(
     problems = [*found.problems, *(result for result in results if isinstance(result, Problem))]
     sliced = [result for result in results if isinstance(result, Sliced)]
     volumes = [one.entry for one in sliced]
-    require_domains(found.domains, volumes, problems)
+    require_domains(found, volumes, problems)
     if problems:
         write_problems(plan.dataroot / BAD_FILES_NAME, problems)
     manifest = Manifest("nifti", volumes, {**recorded, **_settings(plan, problems)})
