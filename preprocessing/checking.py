@@ -20,15 +20,21 @@ SHOWN = 10  # doubtful volumes that slicing names
 
 
 def check_volumes(
-    sources: Sequence[Source], settings: SlicingSettings, *, workers: int | None, processes: Processes = ALONE
+    sources: Sequence[Source],
+    settings: SlicingSettings,
+    *,
+    workers: int | None,
+    processes: Processes = ALONE,
+    instead: str = "--workers 1",
 ) -> tuple[list[Problem], list[Problem]]:
     """Read every volume and its truth as slicing does.
 
+    Args: instead: see `run_jobs`.
     Returns: the problems of those that cannot be sliced, and what is doubtful about the others; nothing in other
         processes than the first.
     """
     work = partial(check_volume, settings)
-    results = run_jobs(work, sources, workers=workers, title="checking volumes", processes=processes)
+    results = run_jobs(work, sources, workers=workers, title="checking volumes", processes=processes, instead=instead)
     problems = [result for result in results if isinstance(result, Problem)]
     return problems, [doubt for result in results if not isinstance(result, Problem) for doubt in result]
 

@@ -32,6 +32,7 @@ from util.runs import OPTIONS_NAME
 
 FLAG = "--dataroot"
 ADVICE = "the model has learned from no such slices, so look twice at what it makes of them"
+WITHOUT_WORKERS = "--cpu_threads 1"  # the option under which volumes are sliced one by one
 BITS = 16
 
 
@@ -49,7 +50,14 @@ def slice_scans(options: TestOptions, run: Mapping[str, Any], processes: Process
     people, splits, _ = split_people(found.sources, val_fraction=0.0, test_fraction=1.0, seed=options.seed)
     processes.alone(partial(print_notes, found.notes))
     plan = SlicingPlan(folder, settings, people, splits, options.skip_bad)
-    _, left_out = write_dataset(plan, found, workers=options.cpu_threads, recorded=fractions, processes=processes)
+    _, left_out = write_dataset(
+        plan,
+        found,
+        workers=options.cpu_threads,
+        recorded=fractions,
+        processes=processes,
+        instead=WITHOUT_WORKERS,
+    )
     if left_out and processes.first:
         warn(f"--skip_bad left out {listed(left_out)}")
     return folder
@@ -60,7 +68,9 @@ def check_scans(options: TestOptions, processes: Processes) -> int:
     run = processes.alone(partial(read_json, options.run_dir / OPTIONS_NAME))
     found, settings = processes.alone(partial(_find, options, run))
     processes.alone(partial(print_notes, found.notes))
-    problems, doubtful = check_volumes(found.sources, settings, workers=options.cpu_threads, processes=processes)
+    problems, doubtful = check_volumes(
+        found.sources, settings, workers=options.cpu_threads, processes=processes, instead=WITHOUT_WORKERS
+    )
     every = found.problems + problems
     status = processes.alone(partial(print_problems, every, found.n_files, options.results, doubtful))
     return status if processes.first else 0
