@@ -33,7 +33,7 @@ SLICE_UNITS = UNITS / 3
 TURNS_DEG = (-12.0, -6.0, 0.0, 6.0, 12.0)  # of the starts, the best one for each growth
 GROWTHS = (0.86, 0.93, 1.0, 1.07, 1.14)  # scales of the starts: one contrast's mask has the scalp, another's has not
 EVALUATIONS = 600  # of a stage, at most
-MOST_UNLIKE = 1.6  # factor between the scales of the two axes: pixels of scanners are square, or nearly
+MOST_UNLIKE = 3.0  # factor between the scales of the two axes: headers may hide pixels that are not square
 DETAILS = 0.5  # smoothing of the high field before it is sampled, in low-field pixels: nothing aliases
 MIN_AREA = 100  # pixels of a head in a slice
 

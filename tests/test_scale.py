@@ -74,6 +74,13 @@ def test_millimetres_are_compared_where_they_are_known(tmp_path: Path) -> None:
     assert scales([old, placement("train", "B")], "train") == {"B": SliceScale(2, 240.0, 5.0, 1.0)}
 
 
+def test_pixel_and_thickness_are_known_where_slices_were_averaged() -> None:
+    thin = placement("train", "A", pixel=0.9, apart=1.0)
+    averaged = Placement(thin.split, thin.domain, thin.spacing_mm, thin.slice_axis, thin.grid, thickness_mm=5.0)
+    assert scales([thin], "train")["A"] == SliceScale(2, 216.0, 1.0, 0.9)
+    assert scales([averaged], "train")["A"] == SliceScale(2, 216.0, 5.0, 0.9, 5.0)
+
+
 def written(folder: Path, volumes: list[Placement]) -> Path:
     """A data folder with no more of a manifest than what is compared."""
     folder.mkdir()
