@@ -1,4 +1,7 @@
-"""Test a trained run: `python test.py --dataroot DATA --name test --checkpoints_dir OUT --results_dir RESULTS`."""
+"""Test a trained run: `python test.py --dataroot DATA --name test --checkpoints_dir OUT --results_dir RESULTS`.
+
+With `--dataset_mode volume`, DATA is a scan, or a folder of scans: NIfTI in, NIfTI out.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ def main(argv: Sequence[str]) -> int:
         from data.folder.check import list_problems, summary
         from evaluation.writing import write_results
         from programs.testing import make_evaluation
+        from programs.volume import check_scans, written
 
+        if options.check_data and options.of_volumes:
+            return check_scans(options, processes)
         if options.check_data:
             return list_problems(Path(options.dataroot), table_in=options.results) if processes.first else 0
         torch.manual_seed(options.seed)
@@ -38,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
     if found is not None:
         tested = f"{options.run_dir}, epoch {options.epoch}"
         write_results(evaluation, *found, title=options.name, tested=tested)
+        for path in written(options.results) if options.of_volumes else ():
+            print(f"synthesis: {path}")
     return 0
 
 

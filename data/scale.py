@@ -41,12 +41,15 @@ class SliceScale:
     """Medians over the volumes of one split and domain.
 
     slice_axis: 0 sagittal, 1 coronal, 2 axial. fov_mm: the longer side of a slice. apart_mm: distance of neighbouring
-    slices, or the thickness that they were averaged over, if that is more.
+    slices, or the thickness that they were averaged over, if that is more. pixel_mm: side of the slice files' pixels;
+    None in runs of earlier versions. thickness_mm: what thinner slices were averaged over; None if they were not.
     """
 
     slice_axis: int
     fov_mm: float
     apart_mm: float
+    pixel_mm: float | None = None
+    thickness_mm: float | None = None
 
     def __str__(self) -> str:
         return f"{PLANES[self.slice_axis]} slices of {self.fov_mm:.4g} mm, {self.apart_mm:.3g} mm apart"
@@ -64,6 +67,8 @@ def scales(volumes: Sequence[Placement], split: str) -> dict[str, SliceScale]:
                 max(axes, key=lambda axis: (axes[axis], axis)),
                 median(grid.pixel_mm * max(grid.size) for _, grid in known),
                 median(max(v.spacing_mm[v.slice_axis], v.thickness_mm or 0) for v, _ in known),
+                median(grid.pixel_mm for _, grid in known),
+                median(averaged) if (averaged := [v.thickness_mm for v, _ in known if v.thickness_mm]) else None,
             )
     return found
 
@@ -82,7 +87,10 @@ def trained_scales(run_dir: Path) -> dict[str, SliceScale]:
         return {}  # a run folder of an earlier version, or only the weights of one
 
 
-def check_like_training(run_dir: Path, dataroot: Path, split: str, domain: str) -> None:
+LIKE = "--like TRAINING_DATA of preprocessing_images.py slices volumes as the training had them"
+
+
+def check_like_training(run_dir: Path, dataroot: Path, split: str, domain: str, advice: str = LIKE) -> None:
     """Warn if the slices to be tested have another scale than those of the same domain that the run learned from.
 
     Raises: UserError: they lie in another plane, of which the networks know nothing.
@@ -91,7 +99,6 @@ def check_like_training(run_dir: Path, dataroot: Path, split: str, domain: str) 
     if trained is None or tested is None:
         return
     found = differences(trained, tested, (f"the training of {run_dir.name}", f"{split}{domain}"))
-    advice = "--like TRAINING_DATA of preprocessing_images.py slices volumes as the training had them"
     if trained.slice_axis != tested.slice_axis:
         raise UserError(f"--dataroot {dataroot}: {'; '.join(found)}; {advice}")
     if found:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data.cache.place import cache_folder, check_name
 from data.folder.manifest import SPLITS
 from models import MODELS
 from util.errors import UserError
-from util.needs import Together, fact, refuse_idle
+from util.needs import Need, Together, fact, refuse_idle
 from util.reading import read_json
 from util.runs import OPTIONS_NAME
 from util.schema import CommandLine, add_flags, build, flag
@@ -19,6 +20,11 @@ SYNTHESIS = fact(
     "synthesises", "a run that synthesises", idle="with a run of a pretext task, which synthesises nothing"
 )
 
+SLICES, VOLUMES = "slices", "volume"
+OF_SLICES = Need("a data folder of slices", lambda o: o.dataset_mode == SLICES, idle=f"beside --dataset_mode {VOLUMES}")
+OF_VOLUMES = Need(f"--dataset_mode {VOLUMES}", lambda o: o.dataset_mode == VOLUMES)
+_of_slices = partial(flag, needs=OF_SLICES)
+
 
 @dataclass(frozen=True)
 class TestOptions:
@@ -26,18 +32,30 @@ class TestOptions:
 
     __test__ = False  # for pytest: no test, whatever the name
 
-    dataroot: str = flag("", "data folder, made by preprocessing_images.py (required)", group="run")
+    dataroot: str = flag(
+        "", "data folder, made by preprocessing_images.py; or scans, see --dataset_mode (required)", group="run"
+    )
+    dataset_mode: str = flag(
+        SLICES,
+        "what --dataroot is: a data folder of slices; or a volume, a NIfTI file, a folder of such, or a BIDS folder, "
+        "which is cut like the training's and comes back as volumes/SCAN_synth.nii.gz",
+        group="run",
+        choices=(SLICES, VOLUMES),
+    )
+    contrast: str | None = flag(
+        None, "take only volumes whose names end in this, as T2w in sub-01_T2w.nii.gz", group="run", needs=OF_VOLUMES
+    )
     name: str = flag("experiment", "name of the trained run", group="run")
     checkpoints_dir: str = flag("./checkpoints", "folder of all runs", group="run")
     results_dir: str = flag("./results", "results go to RESULTS/NAME/PHASE_EPOCH", group="run")
     overwrite: bool = flag(False, "replace results of other data or of another run in that folder", group="run")
     epoch: str = flag("latest", "which checkpoint: latest, or a saved epoch's number", group="run")
-    phase: str = flag("test", "which split is used", group="run", choices=SPLITS)
-    num_test: int = flag(0, "use the first so many slices; 0: all", group="run", low=0)
-    cache_dir: str | None = flag(
+    phase: str = _of_slices("test", "which split is used", group="run", choices=SPLITS)
+    num_test: int = _of_slices(0, "use the first so many slices; 0: all", group="run", low=0)
+    cache_dir: str | None = _of_slices(
         None, "folder for training slices ready to be read; none: .cache in --checkpoints_dir", group="run"
     )
-    revalidate: bool = flag(False, "check the training slices anew and build their cache again", group="run")
+    revalidate: bool = _of_slices(False, "check the training slices anew and build their cache again", group="run")
     check_data: bool = flag(False, "list all bad files of --dataroot, and do nothing else", group="run")
     skip_bad: bool = flag(False, "leave bad files out instead of refusing them", group="run")
     batch_size: int = flag(16, "slices computed at once; changes no result", group="computing", low=1)
@@ -59,20 +77,20 @@ class TestOptions:
         None,
         "run folder of an SGP trained with another seed, for kd_slice and fd_slice",
         group="measures",
-        needs=SYNTHESIS,
+        needs=(SYNTHESIS, OF_SLICES),
     )
     inception_weights: str | None = flag(
         None,
         "the standard FID network (pt_inception-2015-12-05-6726825d.pth), for FID, KID and IS",
         group="measures",
-        needs=SYNTHESIS,
+        needs=(SYNTHESIS, OF_SLICES),
     )
     baselines: bool = flag(
         True,
         "score identity, histogram and classical beside fake_B",
         group="measures",
         alias=("opponents",),
-        needs=SYNTHESIS,
+        needs=(SYNTHESIS, OF_SLICES),
     )
     trust: bool = flag(
         False,
@@ -80,6 +98,16 @@ class TestOptions:
         group="measures",
         needs=SYNTHESIS,
     )
+
+    @property
+    def of_volumes(self) -> bool:
+        """Whether scans are given, not slices."""
+        return self.dataset_mode == VOLUMES
+
+    @property
+    def slices(self) -> Path:
+        """Where slices of scans go, beside the results."""
+        return Path(self.results_dir) / self.name / "slices"
 
     @property
     def run_dir(self) -> Path:
@@ -114,6 +142,10 @@ def parse(argv: Sequence[str]) -> TestOptions:
     add_flags(parser, TestOptions)
     typed = vars(parser.parse_args(argv))
     options = build(TestOptions, typed)
+    if options.of_volumes and not options.synthesises:
+        raise UserError(
+            f"--dataset_mode {VOLUMES}: {options.run_dir} is a run of a pretext task, which synthesises nothing"
+        )
     if not options.dataroot:
         raise UserError("--dataroot is missing: the data folder made by preprocessing_images.py")
     check_name(options.name)

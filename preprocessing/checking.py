@@ -20,15 +20,21 @@ SHOWN = 10  # doubtful volumes that slicing names
 
 
 def check_volumes(
-    sources: Sequence[Source], settings: SlicingSettings, *, workers: int | None, processes: Processes = ALONE
+    sources: Sequence[Source],
+    settings: SlicingSettings,
+    *,
+    workers: int | None,
+    processes: Processes = ALONE,
+    instead: str = "--workers 1",
 ) -> tuple[list[Problem], list[Problem]]:
     """Read every volume and its truth as slicing does.
 
+    Args: instead: see `run_jobs`.
     Returns: the problems of those that cannot be sliced, and what is doubtful about the others; nothing in other
         processes than the first.
     """
     work = partial(check_volume, settings)
-    results = run_jobs(work, sources, workers=workers, title="checking volumes", processes=processes)
+    results = run_jobs(work, sources, workers=workers, title="checking volumes", processes=processes, instead=instead)
     problems = [result for result in results if isinstance(result, Problem)]
     return problems, [doubt for result in results if not isinstance(result, Problem) for doubt in result]
 
@@ -83,7 +89,7 @@ def check_inputs(found: Inputs, dataroot: Path, *, skip_bad: bool) -> None:
     """Raise UserError unless slicing may begin: no problems or `skip_bad`, and a usable volume in every domain."""
     if not skip_bad:
         refuse_problems(found.problems, found.n_files, dataroot)
-    require_domains(found.domains, found.sources, found.problems)
+    require_domains(found, found.sources, found.problems)
 
 
 def refuse_problems(problems: Sequence[Problem], n_files: int, dataroot: Path) -> None:
@@ -109,7 +115,7 @@ def save_problems(dataroot: Path, problems: Sequence[Problem]) -> Path:
     return table
 
 
-def require_domains(wanted: Iterable[str], usable: Iterable[Source | VolumeEntry], problems: Sequence[Problem]) -> None:
-    """Raise UserError for a domain without usable volumes."""
-    for domain in sorted(set(wanted) - {volume.domain for volume in usable}):
-        raise UserError(f"--input_{domain}: no usable volumes: {listed(problems)}")
+def require_domains(found: Inputs, usable: Iterable[Source | VolumeEntry], problems: Sequence[Problem]) -> None:
+    """Raise UserError for a domain of `found` without usable volumes."""
+    for domain in sorted(set(found.domains) - {volume.domain for volume in usable}):
+        raise UserError(f"{found.flags[domain]}: no usable volumes: {listed(problems)}")

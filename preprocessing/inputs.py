@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,12 +11,13 @@ import numpy as np
 from data.folder.people import joined_people, people_of
 from data.folder.slices import clean_subject
 from preprocessing.geometry import SourceGeometry, ras_geometry, spacing_mm
-from preprocessing.nifti import find_volumes, read_geometry
+from preprocessing.nifti import find_contrast, find_volumes, read_geometry
 from preprocessing.other_formats import ignored_files, wrongly_named
 from util.errors import UserError
 from util.problems import Problem
 
 SAME_GRID = 0.5  # largest distance in voxels between the corners of a volume and its truth
+FLAGS = {"A": "--input_A", "B": "--input_B"}  # that name a domain's volumes
 MAX_NAME = 200  # characters of a subject's name; file systems allow 255, and slices add to it
 
 
@@ -40,12 +41,14 @@ class Inputs:
         problems: all others, in the order of options and names.
         domains: the domains given by the user.
         notes: sentences on what is ignored, and on names that belong to one person.
+        flags: the option that named each domain's volumes.
     """
 
     domains: tuple[str, ...]
     sources: list[Source] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    flags: Mapping[str, str] = field(default_factory=lambda: FLAGS)
 
     @property
     def n_files(self) -> int:
@@ -63,7 +66,7 @@ def find_inputs(input_A: str | None, input_B: str | None, truth_A: str | None) -
     truths = _readable(truth_A, "--truth_A", found)
     owners: dict[str, tuple[str, Path]] = {}
     for domain, location in inputs.items():
-        volumes = _readable(location, f"--input_{domain}", found)
+        volumes = _readable(location, FLAGS[domain], found)
         for subject, (path, geometry) in volumes.items():
             truth = truths.get(subject) if truth_A and domain == "A" else None
             try:
@@ -80,15 +83,38 @@ def find_inputs(input_A: str | None, input_B: str | None, truth_A: str | None) -
     return found
 
 
+def find_scans(location: str, domain: str, flag: str, contrast: str | None) -> Inputs:
+    """The volumes of one domain to be synthesised from: a file, a folder, or a BIDS folder of any level.
+
+    Args: flag: the option that named them. contrast: the ending of names, as `T2w`; None: any.
+    Raises: UserError, see `find_contrast`.
+    """
+    found = Inputs((domain,), flags={domain: flag})
+    owners: dict[str, tuple[str, Path]] = {}
+    for subject, (path, geometry) in _readable(location, flag, found, contrast=contrast, deep=True).items():
+        try:
+            _check_name(subject, path, owners)
+            found.sources.append(Source(path, subject, domain, geometry))
+        except UserError as error:
+            found.problems.append(Problem.of(path, error))
+    return found
+
+
 Readable = dict[str, tuple[Path, SourceGeometry]]
 
 
-def _readable(location: str | None, flag: str, found: Inputs) -> Readable:
-    """Volumes with a valid header, by subject; `found` gets the problems of the others, and what is ignored."""
+def _readable(
+    location: str | None, flag: str, found: Inputs, *, contrast: str | None = None, deep: bool = False
+) -> Readable:
+    """Volumes with a valid header, by subject; `found` gets the problems of the others, and what is ignored.
+
+    Args: deep: read BIDS folders too, and `contrast` alone of any folder.
+    """
     readable: Readable = {}
     if not location:
         return readable
-    volumes, not_files, others = find_volumes(Path(location), flag)
+    place = Path(location)
+    volumes, not_files, others = find_contrast(place, flag, contrast) if deep else find_volumes(place, flag)
     found.problems += not_files
     if others:
         found.notes.append(f"{flag} {location}: ignored {ignored_files(others)}; only .nii and .nii.gz are read")

@@ -41,13 +41,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class LayoutChoice:
-    """What the user asks for: `auto`, R, A or S; mm, or None to choose from the headers; another data folder."""
+    """What the user asks for: `auto`, R, A or S; mm, or None to choose from the headers; another data folder.
+
+    known: a layout that is taken as it is, of what `like` then names.
+    """
 
     slice_axis: str = "auto"
     pixel_mm: float | None = None
     fov_mm: float | None = None
     thickness_mm: float | None = None
     like: Path | None = None
+    known: Layout | None = None
 
 
 def choose_layout(found: Inputs, choice: LayoutChoice) -> Layout:
@@ -57,7 +61,7 @@ def choose_layout(found: Inputs, choice: LayoutChoice) -> Layout:
 
     Raises: UserError: a grid with too few or too many pixels; no manifest to copy from.
     """
-    known = None if choice.like is None else _layout_like(choice.like)
+    known = choice.known or (None if choice.like is None else _layout_like(choice.like))
     axis = SLICE_AXES[choice.slice_axis] if choice.slice_axis != "auto" else None
     if known is not None:
         axis = known.slice_axis

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from preprocessing.choices import SLICE_AXES
 from preprocessing.geometry import Matrix, SourceGeometry, is_singular, spacing_mm, to_ras
 from preprocessing.nifti_file import NiftiFile, open_nifti, read_voxels
-from preprocessing.other_formats import no_volumes
+from preprocessing.other_formats import bids_volumes, contrasts, no_volumes
 from util.errors import UserError
 from util.problems import Problem
 
@@ -62,6 +62,38 @@ def find_volumes(location: Path, flag: str) -> tuple[dict[str, Path], list[Probl
     if not volumes and not problems:
         raise UserError(f"{flag} {location}: {no_volumes(location)}")
     return volumes, problems, others
+
+
+def find_contrast(location: Path, flag: str, contrast: str | None) -> tuple[dict[str, Path], list[Problem], list[Path]]:
+    """As `find_volumes`, of one contrast, told by the ending of names as in BIDS; a BIDS folder may be any level of it.
+
+    Args: contrast: such as `T2w`; None: all volumes, which in a BIDS folder must have one contrast.
+    Raises: UserError as `find_volumes`; also for several contrasts of a BIDS folder, or none of the one asked for.
+    """
+    deep = bids_volumes(location)
+    if not deep:
+        volumes, problems, others = find_volumes(location, flag)
+    else:
+        volumes, problems, others = _by_subject(deep, location, flag), [], []
+    known = ", ".join(f"{n} {name}" for name, n in contrasts(volumes.values()).most_common(6))
+    if contrast is not None:
+        volumes = {subject: path for subject, path in volumes.items() if subject.rpartition("_")[2] == contrast}
+        if not volumes:
+            raise UserError(f"--contrast {contrast}: no name in {location} ends in _{contrast} (found: {known})")
+    elif deep and len(contrasts(volumes.values())) > 1:
+        raise UserError(
+            f"{flag} {location}: a BIDS folder of several contrasts ({known}), --contrast takes one of them"
+        )
+    return volumes, problems, others
+
+
+def _by_subject(paths: list[Path], location: Path, flag: str) -> dict[str, Path]:
+    volumes: dict[str, Path] = {}
+    for path in paths:
+        other = volumes.setdefault(subject_of(path), path)
+        if other != path:
+            raise UserError(f"{flag} {location}: {other} and {path} are the same subject, keep one")
+    return volumes
 
 
 def _candidates(location: Path, flag: str) -> list[Path]:

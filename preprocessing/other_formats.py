@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ MOST_OPENED = 200  # and that are opened, as their names say nothing
 HEAD_BYTES = 512
 BIDS_LABEL = re.compile(r"(sub|ses)-[A-Za-z0-9]+")
 BIDS_FOLDERS = ("anat", "func", "dwi", "fmap", "perf")
+BIDS_OTHERS = ("derivatives", "sourcedata", "code")  # folders of a BIDS tree without scans as they were measured
 SIMPLE_ITK = "import SimpleITK as s; s.WriteImage(s.ReadImage('{}'), 'NAME.nii.gz')"
 
 
@@ -188,19 +189,34 @@ def _is_bids(path: Path, location: Path) -> bool:
     )
 
 
+def bids_volumes(location: Path) -> list[Path]:
+    """The anatomical volumes of a BIDS tree, of which `location` is any level above theirs; empty if it is none."""
+    if not location.is_dir():
+        return []
+    files = list(islice(_walk(location), MOST_ENTRIES))
+    volumes = [path for path in files if path.name.lower().endswith((".nii", ".nii.gz")) and _is_bids(path, location)]
+    measured = [path for path in volumes if not {*path.relative_to(location).parts} & {*BIDS_OTHERS}]
+    return [path for path in measured if path.parent.name == "anat"]
+
+
+def contrasts(volumes: Iterable[Path]) -> Counter[str]:
+    """How many volumes have each contrast, by the ending of names as in BIDS: `sub-01_T2w.nii.gz` is a T2w."""
+    return Counter(path.name.split(".")[0].rpartition("_")[2] for path in volumes)
+
+
 def _bids(location: Path, volumes: Sequence[Path]) -> str:
     """A BIDS tree: volumes lie in a folder of each subject, and a flat folder of one contrast is needed."""
     if not volumes:
         return "is a BIDS folder without .nii or .nii.gz files; fetch or convert its images first"
     anatomical = [path for path in volumes if path.parent.name == "anat"] or list(volumes)
-    contrasts = Counter(path.name.split(".")[0].rpartition("_")[2] for path in anatomical)
+    known = contrasts(anatomical)
     pattern = "/".join(_star(part) for part in anatomical[0].relative_to(location).parts[:-1])
-    contrast = contrasts.most_common(1)[0][0]
+    contrast = known.most_common(1)[0][0]
     return (
         f"is a level of a BIDS folder, whose volumes lie deeper, such as {anatomical[0].relative_to(location)}; "
         f"copy one contrast into a flat folder and give that: "
         f"mkdir FLAT && cp {location}/{pattern}/*_{contrast}.nii* FLAT "
-        f"(found: {', '.join(f'{n} {name}' for name, n in contrasts.most_common(4))})"
+        f"(found: {', '.join(f'{n} {name}' for name, n in known.most_common(4))})"
     )
 
 

@@ -22,7 +22,13 @@ Result = TypeVar("Result")
 
 
 def run_jobs(
-    work: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int | None, title: str, processes: Processes = ALONE
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    *,
+    workers: int | None,
+    title: str,
+    processes: Processes = ALONE,
+    instead: str = "--workers 1",
 ) -> list[Result]:
     """`[work(job) for job in jobs]` in `workers` worker processes of each of `processes`; the first error ends all.
 
@@ -30,7 +36,8 @@ def run_jobs(
     runs in the process itself. `work` must be importable by name, jobs and results picklable, and the jobs the same in
     every process.
 
-    Args: workers: number of workers per process; None: this process' part of the machine's processors.
+    Args: workers: number of workers per process; None: this process' part of the machine's processors. instead: the
+        option that does without workers, for whom lacks shared memory.
     Returns: all results in the order of jobs in the first process; an empty list in the others.
     """
     workers = min(workers or processes.processors, len(jobs))
@@ -44,7 +51,7 @@ def run_jobs(
             else:
                 progress.update(task, completed=index)  # jobs are taken in order, so this counts all processes' jobs
 
-        run = _in_this_process if workers <= 1 else partial(_in_workers, workers=workers)
+        run = _in_this_process if workers <= 1 else partial(_in_workers, workers=workers, instead=instead)
         mine = processes.together(lambda: run(work, jobs, processes.work_queue(len(jobs)), show_progress))
         results = {index: result for part in processes.collected(mine) for index, result in part.items()}
         progress.update(task, completed=len(results))
@@ -71,9 +78,10 @@ def _in_workers(
     show_progress: ShowProgress,
     *,
     workers: int,
+    instead: str,
 ) -> dict[int, Result]:
     # spawn, not fork: forked processes inherit the locks of numerical libraries' threads
-    with needs_shared_memory("--workers 1"):
+    with needs_shared_memory(instead):
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
     running: dict[Future[Result], int] = {}
     results: dict[int, Result] = {}

@@ -48,7 +48,7 @@ def doubts_of(volume: NDArray[np.float32], head: Head, layout: Layout, affine: N
     if (cut := cut_share(entry, head.mask, layout.slice_axis)) > CUT:
         found.append(
             f"{100 * cut:.2g} % of its head lie outside the field of view of {layout.grid.fov_mm:g} mm, need a larger "
-            f"--fov_mm"
+            f"one"
         )
     return found
 

@@ -64,16 +64,19 @@ def write_dataset(
     workers: int | None,
     recorded: Mapping[str, object],
     processes: Processes = ALONE,
+    instead: str = "--workers 1",
 ) -> tuple[Manifest, list[Problem]]:
     """Slice every usable volume and write the manifest; if one fails, all output is removed.
 
-    Args: recorded: options to record in the manifest besides the plan's; no paths.
+    Args: recorded: options to record in the manifest besides the plan's; no paths. instead: see `run_jobs`.
     Returns: the manifest, and the problems of files left out, which its settings and `BAD_FILES_NAME` list too.
     Raises: UserError naming the file, see `read_nifti` and `write_volume`; or a domain without usable volumes.
     """
     with fresh_folder(plan.dataroot, processes):
         jobs = [VolumeJob(source, plan) for source in found.sources]
-        results = run_jobs(slice_volume, jobs, workers=workers, title="slicing volumes", processes=processes)
+        results = run_jobs(
+            slice_volume, jobs, workers=workers, title="slicing volumes", processes=processes, instead=instead
+        )
         return processes.alone(partial(_finish, plan, found, results, recorded))
 
 
@@ -83,7 +86,7 @@ def _finish(
     problems = [*found.problems, *(result for result in results if isinstance(result, Problem))]
     sliced = [result for result in results if isinstance(result, Sliced)]
     volumes = [one.entry for one in sliced]
-    require_domains(found.domains, volumes, problems)
+    require_domains(found, volumes, problems)
     if problems:
         write_problems(plan.dataroot / BAD_FILES_NAME, problems)
     manifest = Manifest("nifti", volumes, {**recorded, **_settings(plan, problems)})

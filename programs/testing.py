@@ -17,23 +17,29 @@ from evaluation.predict import Device
 from evaluation.results import begin_results, claim_results
 from models.trained import load_trained
 from options.test_options import TestOptions
+from programs.volume import ADVICE, refuse_scans, slice_scans
 from util.device import choose_device
 from util.processes import Processes
 from util.shared_folder import require_shared
 
 
 def make_evaluation(options: TestOptions, argv: Sequence[str], processes: Processes) -> Evaluation:
-    """Open and check everything before any work."""
+    """Open and check everything before any work; with --dataset_mode volume, scans become slices first."""
+    if not options.of_volumes:
+        processes.alone(partial(refuse_scans, Path(options.dataroot)))
     opened = processes.together(partial(open_networks, options, processes))
     source_domain = opened["model"].run["direction"][0]
-    like = partial(check_like_training, options.run_dir, Path(options.dataroot), options.phase, source_domain)
-    processes.alone(like)
     results, run = (options.results, options.overwrite), (options.run_dir, options.epoch)
     provenance = processes.alone(partial(claim_results, *results, opened["model"], *run, options.dataroot, argv))
+    dataroot = Path(options.dataroot)
+    if options.of_volumes:
+        dataroot = slice_scans(options, opened["model"].run, processes)
+    like = partial(check_like_training, options.run_dir, dataroot, options.phase, source_domain)
+    processes.alone(partial(like, ADVICE) if options.of_volumes else like)
     again = options.revalidate and processes.first  # one process is enough
-    cache = SliceCache(Path(options.dataroot), options.cache, skip_bad=options.skip_bad, revalidate=again)
+    cache = SliceCache(dataroot, options.cache, skip_bad=options.skip_bad, revalidate=again)
     data = open_test_data(
-        Path(options.dataroot),
+        dataroot,
         options.phase,
         table_in=options.results,
         direction=opened["model"].run["direction"],

@@ -48,7 +48,7 @@ PARSERS = {
 }
 TOOLS = ("pip", "git", "cd", "ssh", "tensorboard", "dcm2niix")  # of others: not looked into
 RECIPES = ("train_pta.sh", "test_pta.sh", "pretrain_sgp_lsc.sh", "train_baselines.sh")
-STAND_INS = {"[TASK]": "same-contrast", "CURVE": "auto", "PRESET": "same-contrast", "...": "", "…": ""}
+STAND_INS = {"[TASK]": "same-contrast", "CURVE": "auto", "PRESET": "same-contrast", "SCAN": "LATER", "...": "", "…": ""}
 MANY = 2  # subjects of a tiny simulation, at most
 # what a document takes for granted, before its first command
 DATA = "python preprocessing_images.py --simulate --out DATA"
@@ -166,7 +166,7 @@ def tiny(words: list[str]) -> list[str]:
             rest += [name, str(min(given, most))]
         return [program, *rest, "--matrix", "32"]
     if program == "test.py":
-        return [program, *rest, "--gpu_ids", "-1", "--no_baselines"]
+        return [program, *rest, "--gpu_ids", "-1", *([] if "--dataset_mode" in rest else ["--no_baselines"])]
     if program != "train.py" or {"--check_data", "--help"} & set(rest):
         return words
     model = rest[rest.index("--model") + 1] if "--model" in rest else "pta_hybrid"

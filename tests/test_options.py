@@ -142,6 +142,11 @@ IDLE_IN_PREPROCESSING: list[tuple[str, Sequence[str], Sequence[str]]] = [
 ]  # fmt: skip
 
 IDLE_IN_TESTS = ["--average_mirrored", "--eval_encoder=E", "--inception_weights=I", "--no_baselines", "--trust"]
+IDLE_WITH_SCANS = [
+    *("--phase=val", "--num_test=3", "--cache_dir=C", "--revalidate"),
+    *("--eval_encoder=E", "--inception_weights=I", "--no_baselines"),
+]
+IDLE_WITHOUT_SCANS = ["--contrast=T2w"]
 
 
 def named(cases: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> list[str]:
@@ -188,8 +193,20 @@ def test_an_option_of_testing_that_does_nothing(option: str, tmp_path: Path) -> 
     test_options.parse(arguments)
 
 
+@pytest.mark.parametrize("option", [*IDLE_WITH_SCANS, *IDLE_WITHOUT_SCANS])
+def test_an_option_of_testing_that_does_nothing_for_scans_or_without_them(option: str, tmp_path: Path) -> None:
+    slices = ["--dataroot=D", f"--checkpoints_dir={tmp_path}", option]
+    scans = [*slices, "--dataset_mode=volume"]
+    idle, useful = (scans, slices) if option in IDLE_WITH_SCANS else (slices, scans)
+    with pytest.raises(UserError) as refused:
+        test_options.parse(idle)
+    assert str(refused.value).startswith(spelled(option))
+    test_options.parse(useful)
+
+
 def test_every_condition_is_tried_above() -> None:
-    tried = {option.split("=")[0].removeprefix("--").removeprefix("no_") for option in IDLE_IN_TESTS}
+    of_tests = (*IDLE_IN_TESTS, *IDLE_WITH_SCANS, *IDLE_WITHOUT_SCANS)
+    tried = {option.split("=")[0].removeprefix("--").removeprefix("no_") for option in of_tests}
     for option, _, _ in (*IDLE_IN_TRAINING, *IDLE_IN_PREPROCESSING):
         tried.add(option.split("=")[0].removeprefix("--").removeprefix("no_"))
     declared = (

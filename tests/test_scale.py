@@ -71,7 +71,14 @@ def test_millimetres_are_compared_where_they_are_known(tmp_path: Path) -> None:
     said = unlike_domains(same, [placement("train", "A"), placement("train", "B", axis=0)])
     assert "slices are axial in A and sagittal in B" in said
     old = Placement("train", "A", [1, 1, 5], 2)  # a manifest of an earlier version
-    assert scales([old, placement("train", "B")], "train") == {"B": SliceScale(2, 240.0, 5.0)}
+    assert scales([old, placement("train", "B")], "train") == {"B": SliceScale(2, 240.0, 5.0, 1.0)}
+
+
+def test_pixel_and_thickness_are_known_where_slices_were_averaged() -> None:
+    thin = placement("train", "A", pixel=0.9, apart=1.0)
+    averaged = Placement(thin.split, thin.domain, thin.spacing_mm, thin.slice_axis, thin.grid, thickness_mm=5.0)
+    assert scales([thin], "train")["A"] == SliceScale(2, 216.0, 1.0, 0.9)
+    assert scales([averaged], "train")["A"] == SliceScale(2, 216.0, 5.0, 0.9, 5.0)
 
 
 def written(folder: Path, volumes: list[Placement]) -> Path:
@@ -94,7 +101,7 @@ def test_a_test_on_another_scale_is_told_and_on_another_plane_refused(
     run = tmp_path / "run"
     run.mkdir()
     (run / "run.json").write_text(json.dumps({"slices": as_json(scales([placement("train", "A")], "train"))}))
-    assert trained_scales(run) == {"A": SliceScale(2, 240.0, 5.0)} and trained_scales(tmp_path) == {}
+    assert trained_scales(run) == {"A": SliceScale(2, 240.0, 5.0, 1.0)} and trained_scales(tmp_path) == {}
     check_like_training(run, written(tmp_path / "same", [placement("test", "A")]), "test", "A")
     assert capsys.readouterr().err == ""
     check_like_training(run, written(tmp_path / "other", [placement("test", "A", pixel=0.8)]), "test", "A")
