@@ -141,7 +141,10 @@ IDLE_IN_PREPROCESSING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     ("--fault_probability=0.5", SIMULATED, (*SIMULATED, "--faults=noise")),
 ]  # fmt: skip
 
-IDLE_IN_TESTS = ["--average_mirrored", "--eval_encoder=E", "--inception_weights=I", "--no_baselines", "--trust"]
+IDLE_IN_TESTS = [
+    *("--average_mirrored", "--eval_encoder=E", "--inception_weights=I", "--lpips_weights=L", "--no_baselines"),
+    *("--protocol=pta", "--trust"),
+]
 
 
 def named(cases: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> list[str]:
