@@ -23,6 +23,7 @@ from evaluation.paired import PairedTable
 from evaluation.people import people_in, put_people
 from evaluation.pictures import trust_levels, write_pictures, write_trust_pictures
 from evaluation.predict import Device, Embedder, MirrorAverage, NetworkGrid, embed, synthesise
+from evaluation.protocols import Protocol, definitions_of
 from evaluation.provenance import Provenance
 from evaluation.record import Record, Scores
 from evaluation.subjects import SubjectSlices, part_of, positions_by_subject, read_subject
@@ -38,6 +39,7 @@ from util.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from evaluation.metrics.inception import FIDInception
+    from evaluation.metrics.lpips import LPIPS
 
 LSC_SLICES = 64  # evenly spaced high-field slices for the score of LSC
 DEFINITIONS = {
@@ -62,6 +64,8 @@ class Evaluation:
     with_baselines: bool = True
     average_mirrored: bool = False
     inception: FIDInception | None = None
+    lpips: LPIPS | None = None
+    protocol: Protocol | None = None
     trust: Trust | None = None
 
     def run(self, processes: Processes = ALONE) -> tuple[Record, PairedTable, Listing | None] | None:
@@ -95,7 +99,8 @@ class Evaluation:
     @property
     def definitions(self) -> dict[str, str]:
         """The definitions of everything that this test measures."""
-        return DEFINITIONS | (trust_scores.DEFINITIONS if self.trust is not None else {})
+        trust = trust_scores.DEFINITIONS if self.trust is not None else {}
+        return DEFINITIONS | trust | (definitions_of(self.protocol) if self.protocol is not None else {})
 
     def _number(self, subject: str) -> int:
         """A subject's number in the names of the browser's files, the same in every process."""
@@ -132,6 +137,8 @@ class Evaluation:
             for real in self._subjects(self.data.target, processes):
                 embedding = self._embedding(real.visible, real.mask)
                 sets.add("real_B", real.subject, real.visible, real.mask, embedding)
+                if self.protocol is not None:
+                    found.protocol.setdefault("real_B", {})[real.subject] = self.protocol.real(real.visible)
         if self._why_no_levels() is None:
             for side, folder in (("low", self.data.source), ("high", self.data.target)):
                 for volume in self._subjects(folder, processes):
@@ -159,7 +166,11 @@ class Evaluation:
             rows = {"fake_B": fake_B}
             if volume.truth is not None and self.with_baselines:
                 rows |= baselines.synthesise(volume, fitted, pool)
-            _score(found.scores, volume, rows, pool)
+            _score(found.scores, volume, rows, pool, self.lpips)
+            if self.protocol is not None:
+                kept = pool.map(partial(self.protocol.part, volume=volume), rows.values())
+                for row, part in zip(rows, kept, strict=True):
+                    found.protocol.setdefault(row, {})[volume.subject] = part
             if self.data.target is not None:
                 for row, slices in (("fake_B", fake_B), ("identity", volume.visible)):
                     embedding = self._embedding(slices, volume.mask)
@@ -234,6 +245,8 @@ class Evaluation:
             record.put("volumes_left_out", value=rows)
             self._paired(record, table)
             self._unpaired(record, UnpairedTable(self.inception, found.sets))
+            if self.protocol is not None:
+                self.protocol.summarise(record, found.protocol)
         else:
             for section in ("paired", "by_person", "unpaired", "n_volumes"):
                 record.null(section, why="this model has no generator, so there is nothing to compare")
@@ -322,10 +335,14 @@ class Evaluation:
         restoration.summarise(record, scores["test"], scores.get("train"), pool)
 
 
-def _score(scores: Rows[Scores], volume: SubjectSlices, rows: dict[str, np.ndarray], pool: Executor) -> None:
+def _score(
+    scores: Rows[Scores], volume: SubjectSlices, rows: dict[str, np.ndarray], pool: Executor, lpips: LPIPS | None
+) -> None:
     """Score all rows of one subject if its truth is known."""
     if volume.truth is None or volume.truth_mask is None:
         return
     found = pool.map(partial(paired.score, truth=volume.truth, mask=volume.truth_mask), rows.values())
     for row, values in zip(rows, found, strict=True):
+        distances = None if lpips is None else lpips.slices(rows[row], volume.truth)
+        values["lpips"] = None if distances is None else float(distances.mean())
         scores.setdefault(row, {})[volume.subject] = values

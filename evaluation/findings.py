@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from evaluation.level_error import LevelledSlices
+from evaluation.protocols.base import Part
 from evaluation.record import Scores
 from evaluation.slice_scores import SliceScores
 from evaluation.trust.scores import TrustScores
@@ -23,6 +24,7 @@ class Findings:
     scores: rows fake_B and the baselines. sets: rows fake_B, real_B and identity. levels: rows low and high (field).
     slices: row fake_B, what is measured of every slice.
     trust: row fake_B, how well the trust map finds the true error; empty without --trust.
+    protocol: rows fake_B, the baselines and real_B, what the published protocol keeps; empty without --protocol.
     n_volumes: number of volumes written. incomplete: subjects of which slices are missing, and how many there are.
     """
 
@@ -33,6 +35,7 @@ class Findings:
     n_volumes: int = 0
     incomplete: Rows[str] = field(default_factory=lambda: {"fake_B": {}})
     trust: Rows[TrustScores] = field(default_factory=lambda: {"fake_B": {}})
+    protocol: Rows[Part] = field(default_factory=dict)
 
     @classmethod
     def merged(cls, parts: Sequence[Findings], order: Callable[[str], Iterable[str]]) -> Findings:
@@ -45,6 +48,7 @@ class Findings:
             sum(part.n_volumes for part in parts),
             _merged([part.incomplete for part in parts], order),
             _merged([part.trust for part in parts], order),
+            _merged([part.protocol for part in parts], order),
         )
 
 

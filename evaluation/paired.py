@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics import image, structure
+from evaluation.metrics import image, lpips, structure
 from evaluation.metrics.intervals import LEAST_PEOPLE, LEAST_SUBJECTS, mean_interval95, why_no_interval
 from evaluation.people import People
 from evaluation.record import Record, Scores
@@ -32,8 +32,9 @@ WHOLE_SLICE: dict[str, Callable[[Floats, Floats], float | None]] = {
     "psnr_full": image.psnr_full,
     "ssim_full": image.ssim_full,
 }
-MEASURES = (*IN_HEAD, *STRUCTURE, *WHOLE_SLICE)
-HIGHER_IS_BETTER = {name: name not in ("nrmse", "mae", "air_leak") for name in MEASURES}
+SCORED = (*IN_HEAD, *STRUCTURE, *WHOLE_SLICE)  # without a network
+MEASURES = (*SCORED, "lpips")
+HIGHER_IS_BETTER = {name: name not in ("nrmse", "mae", "air_leak", "lpips") for name in MEASURES}
 WHY_NONE = {
     "ms_ssim": f"MS-SSIM needs slices of at least {image.MS_SSIM_SIDE} px per side",
     "ssim": f"no head voxels in the truth, or slices of less than {image.WINDOW} px per side",
@@ -41,6 +42,7 @@ WHY_NONE = {
     "slice_consistency": "fewer than two slices with the head, or no change between them",
     "air_leak": "no air beside the head, or nothing in it",
     "ssim_full": f"SSIM needs slices of at least {image.WINDOW} px per side",
+    "lpips": lpips.WHY_NONE,
 }
 WHY_NONE_ELSE = "no head voxels in the truth, or no difference from it"
 
@@ -63,6 +65,8 @@ DEFINITIONS = {
     "subjects; only slices of at least 176 px per side",
     "psnr_full": "dB; psnr over whole slices, background included",
     "ssim_full": "ssim over whole slices without a rim of 5 px",
+    "lpips": "LPIPS 0.1 with AlexNet of whole slices, in [-1, 1] and repeated over three channels; mean over a "
+    "volume's slices, then subjects; lower is better",
     "ci95": "95 % t interval of the mean over subjects, from the spread between people (as the manifest names them, "
     f"else as told by the names); null with fewer than {LEAST_SUBJECTS} subjects or {LEAST_PEOPLE} people",
     "head": "foreground mask of the truth; predictions are first resampled to the slices' own grid",
@@ -70,7 +74,7 @@ DEFINITIONS = {
 
 
 def score(prediction: Floats, truth: Floats, mask: Mask) -> Scores:
-    """All measures of one volume; prediction, truth and head mask are (S, H, W)."""
+    """All measures of one volume that need no network; prediction, truth and head mask are (S, H, W)."""
     inside = {name: measure(prediction, truth, mask) for name, measure in (IN_HEAD | STRUCTURE).items()}
     return inside | {name: measure(prediction, truth) for name, measure in WHOLE_SLICE.items()}
 
@@ -88,7 +92,7 @@ class PairedTable:
         """Write `paired` into the record: mean over the subjects with the measure, and its interval."""
         for row, subjects in self.rows.items():
             for measure in MEASURES:
-                found = {name: value for name, scores in subjects.items() if (value := scores[measure]) is not None}
+                found = {name: value for name, scores in subjects.items() if (value := scores.get(measure)) is not None}
                 self._summarise_one(record, ("paired", row, measure), found, people)
 
     @staticmethod

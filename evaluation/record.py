@@ -87,5 +87,5 @@ def write_csv(path: Path, rows: Mapping[str, Mapping[str, Scores]], measures: tu
         writer.writerow(["subject", "row", *measures])
         for row, subjects in rows.items():
             for subject, scores in subjects.items():
-                cells = [scores[measure] for measure in measures]
+                cells = [scores.get(measure) for measure in measures]
                 writer.writerow([subject, row, *("" if cell is None else f"{cell:.6g}" for cell in cells)])

@@ -14,6 +14,7 @@ from dominate import tags
 
 from evaluation.page import tables
 from evaluation.page.plots import Rows, subject_plots
+from evaluation.page.protocol import protocol_section
 from evaluation.page.trust import trust_section
 from evaluation.page.viewer import STYLE, Listing, add_script, slice_browser
 from evaluation.page.words import PLAIN
@@ -57,6 +58,7 @@ def write_report(
         trust_section(record)
         tables.by_person(record)
         tables.unpaired(record)
+        protocol_section(record)
         tables.levels(record)
         tables.restoration(record)
         _explanations(record, definitions)

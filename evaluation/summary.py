@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from evaluation.page.protocol import protocol_columns, protocol_heading
 from evaluation.page.trust import trust_sentence
 from evaluation.page.words import LSC_ROWS, ROW_NAMES, number
 from evaluation.record import Record
@@ -20,6 +21,8 @@ def print_summary(record: Record, console: Console | None = None) -> None:
             console.print(f"{section}: not measured, {record.reason(section)}", markup=False, highlight=False)
         else:
             console.print(table(record))
+    if record.tree.get("protocol"):
+        console.print(_protocol(record))
     if record.tree.get("trust"):
         console.print(trust_sentence(record.tree["trust"]), markup=False, highlight=False, soft_wrap=True)
     if record.tree.get("verdict"):
@@ -38,6 +41,15 @@ def _paired(record: Record) -> Table:
     for row, measures in record.tree["paired"].items():
         values = [None if measures[column] is None else measures[column]["mean"] for column in COLUMNS]
         table.add_row(ROW_NAMES[row], *map(number, values))
+    return table
+
+
+def _protocol(record: Record) -> Table:
+    found = record.tree["protocol"]
+    columns = protocol_columns(found)
+    table = _table(protocol_heading(found), tuple(columns))
+    for row, scores in found.get("scores", {}).items():
+        table.add_row(ROW_NAMES[row], *(number(scores[column]) for column in columns))
     return table
 
 

@@ -16,6 +16,7 @@ from util.reading import read_json
 from util.runs import OPTIONS_NAME
 from util.schema import CommandLine, add_flags, build, flag
 
+PROTOCOLS = ("pta", "ulf_enc", "mrixfields")  # evaluation.protocols has what they are
 SYNTHESIS = fact(
     "synthesises", "a run that synthesises", idle="with a run of a pretext task, which synthesises nothing"
 )
@@ -83,6 +84,19 @@ class TestOptions:
         None,
         "the standard FID network (pt_inception-2015-12-05-6726825d.pth), for FID, KID and IS",
         group="measures",
+        needs=(SYNTHESIS, OF_SLICES),
+    )
+    lpips_weights: str | None = flag(
+        None,
+        "torchvision's AlexNet (alexnet-owt-7be5be79.pth), for LPIPS",
+        group="measures",
+        needs=(SYNTHESIS, OF_SLICES),
+    )
+    protocol: str | None = flag(
+        None,
+        "score once more, as the code of these publications does; ulf_enc and mrixfields need the truth",
+        group="measures",
+        choices=PROTOCOLS,
         needs=(SYNTHESIS, OF_SLICES),
     )
     baselines: bool = flag(

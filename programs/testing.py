@@ -11,14 +11,17 @@ from data.cache.slice_cache import SliceCache
 from data.scale import check_like_training
 from evaluation.encoder import grid_of, load_encoder
 from evaluation.evaluate import Evaluation
-from evaluation.folders import open_test_data
+from evaluation.folders import TestData, open_test_data
 from evaluation.metrics.inception_file import open_inception
+from evaluation.metrics.lpips import open_lpips
 from evaluation.predict import Device
+from evaluation.protocols import Protocol, make_protocol
 from evaluation.results import begin_results, claim_results
 from models.trained import load_trained
 from options.test_options import TestOptions
 from programs.volume import ADVICE, refuse_scans, slice_scans
 from util.device import choose_device
+from util.errors import UserError
 from util.processes import Processes
 from util.shared_folder import require_shared
 
@@ -48,6 +51,7 @@ def make_evaluation(options: TestOptions, argv: Sequence[str], processes: Proces
         cache=cache,
         processes=processes,
     )
+    protocol = processes.together(partial(open_protocol, options, data, opened))
     provenance = processes.alone(partial(begin_results, *results, provenance, data))
     require_shared(options.results, "--results_dir", processes)
     trust = None
@@ -64,6 +68,7 @@ def make_evaluation(options: TestOptions, argv: Sequence[str], processes: Proces
         seed=options.seed,
         with_baselines=options.baselines,
         average_mirrored=options.average_mirrored,
+        protocol=protocol,
         trust=trust,
     )
 
@@ -79,4 +84,19 @@ def open_networks(options: TestOptions, processes: Processes) -> dict[str, Any]:
         "on": Device(device, options.batch_size),
         "encoder": None if given is None else load_encoder(Path(given), model, device),
         "inception": open_inception(options.inception_weights, device),
+        "lpips": open_lpips(options.lpips_weights, device),
     }
+
+
+def open_protocol(options: TestOptions, data: TestData, opened: dict[str, Any]) -> Protocol | None:
+    """The protocol that --protocol names, if any. Raises UserError if it needs a truth and there is none."""
+    if options.protocol is None:
+        return None
+    protocol = make_protocol(options.protocol, opened["inception"], opened["lpips"], seed=options.seed)
+    if protocol.needs_truth and not data.has_truth:
+        folder = data.source.folder
+        raise UserError(
+            f"--protocol {protocol.name} compares with the truth, and there is no folder {folder.name}_truth beside "
+            f"{folder}; without a truth only --protocol pta can score something"
+        )
+    return protocol

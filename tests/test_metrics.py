@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+from torchmetrics.functional.image.lpips import _LPIPS
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
+from torchvision.models import AlexNet_Weights, alexnet
 from torchvision.models.inception import Inception3
 
-from evaluation.metrics import features, image, inception, inception_file, texture
+from evaluation.metrics import features, image, inception, inception_file, lpips, texture
 from evaluation.metrics.intervals import mean_interval95
 from util.errors import UserError
 
@@ -273,17 +276,47 @@ def test_inception_score_bounds_and_seed() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_inception_weights_are_checked(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_others_are_known_by_their_checksum(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert inception_file.find_weights(None) is None
-    with pytest.raises(UserError, match="no such file"):
-        inception_file.find_weights(tmp_path / "absent.pth")
-    (tmp_path / "other.pth").write_bytes(b"torchvision's")
-    with pytest.raises(UserError, match="not the standard FID network"):
-        inception_file.find_weights(tmp_path / "other.pth")
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    (folder / inception_file.FILE_NAMES[1]).write_bytes(b"")
-    assert inception_file.find_weights(None) is None
-    monkeypatch.setattr(inception_file, "SHA256", hashlib.sha256(b"").hexdigest())
-    assert inception_file.find_weights(None) == folder / inception_file.FILE_NAMES[1]
+    (tmp_path / "other.pth").write_bytes(b"another's")
+    cpu = torch.device("cpu")
+    for module, open_file in ((inception_file, inception_file.open_inception), (lpips, lpips.open_lpips)):
+        known = module.WEIGHTS
+        assert open_file(None, cpu) is None
+        with pytest.raises(UserError, match=rf"{known.option} .*absent\.pth: no such file"):
+            open_file(str(tmp_path / "absent.pth"), cpu)
+        with pytest.raises(UserError, match=rf"{known.option} .*other\.pth: not .*, need {known.names[0]}"):
+            open_file(str(tmp_path / "other.pth"), cpu)
+        (folder / known.names[-1]).write_bytes(b"")
+        assert known.cached() is None
+        empty = replace(known, sha256=hashlib.sha256(b"").hexdigest())
+        assert empty.cached() == folder / known.names[-1] and empty.is_at(folder / known.names[-1])
+    assert AlexNet_Weights.DEFAULT.url.endswith(lpips.WEIGHTS.names[0])
+
+
+def test_lpips_is_that_of_torchmetrics() -> None:
+    theirs = _LPIPS(pretrained=True, net="alex", pnet_rand=True)
+    layers = {f"features.{name.split('.', 1)[1]}": value for name, value in theirs.net.state_dict().items()}
+    untrained = alexnet(weights=None)
+    untrained.load_state_dict(untrained.state_dict() | layers)
+    ours = lpips.LPIPS(untrained.state_dict(), lpips.read_heads())
+    rng = np.random.default_rng(0)
+    x, y = rng.random((2, 18, 40, 64)).astype(np.float32)
+    pair = [torch.from_numpy(z)[:, None].expand(-1, 3, -1, -1) for z in (x, y)]
+    expected = theirs(*pair, normalize=True).flatten().numpy()
+    np.testing.assert_allclose(ours.slices(x, y), expected, rtol=1e-4)
+    assert expected.min() > 0 and (ours.slices(x, x) == 0).all()
+    assert ours.slices(x[:, :30], y[:, :30]) is None and len(ours.slices(x[:2, :31], y[:2, :31])) == 2
+
+
+def test_a_file_that_only_looks_like_alexnet_is_refused(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "alexnet.pth"
+    torch.save({"features.0.weight": torch.zeros(1)}, path)
+    monkeypatch.setattr(lpips, "WEIGHTS", replace(lpips.WEIGHTS, sha256=""))
+    with pytest.raises(UserError, match=r"--lpips_weights .*alexnet\.pth: cannot be read as torchvision's AlexNet"):
+        lpips.open_lpips(str(path), torch.device("cpu"))
+    monkeypatch.setattr(lpips, "HEADS", "nowhere.pth")
+    with pytest.raises(UserError, match=r"--lpips_weights needs the heads of LPIPS, which torchmetrics .* lacks"):
+        lpips.open_lpips(str(path), torch.device("cpu"))

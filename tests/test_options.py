@@ -141,10 +141,13 @@ IDLE_IN_PREPROCESSING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     ("--fault_probability=0.5", SIMULATED, (*SIMULATED, "--faults=noise")),
 ]  # fmt: skip
 
-IDLE_IN_TESTS = ["--average_mirrored", "--eval_encoder=E", "--inception_weights=I", "--no_baselines", "--trust"]
+IDLE_IN_TESTS = [
+    *("--average_mirrored", "--eval_encoder=E", "--inception_weights=I", "--lpips_weights=L", "--no_baselines"),
+    *("--protocol=pta", "--trust"),
+]
 IDLE_WITH_SCANS = [
-    *("--phase=val", "--num_test=3", "--cache_dir=C", "--revalidate"),
-    *("--eval_encoder=E", "--inception_weights=I", "--no_baselines"),
+    *("--phase=val", "--num_test=3", "--cache_dir=C", "--revalidate", "--eval_encoder=E", "--inception_weights=I"),
+    *("--lpips_weights=L", "--protocol=pta", "--no_baselines"),
 ]
 IDLE_WITHOUT_SCANS = ["--contrast=T2w"]
 

@@ -29,7 +29,7 @@ Units = Sequence[Mapping[str, Any]]
 
 TISSUE = ("dice", "volume_error", "contrast_ranks", "lesions_invented")
 LOST = "lesions_lost"  # measured on other heads than the rest
-MEASURES = (*(name for name in paired.MEASURES if not name.endswith("_full")), *TISSUE)
+MEASURES = (*(name for name in paired.SCORED if not name.endswith("_full")), *TISSUE)
 LEAST_SEEN = 0.5  # part of the lesions that the segmenter must find in the truth's images
 GAP_MEASURE, LEAST_GAP = "psnr_fit", 1.0  # dB
 LATER = "not measured yet; --remeasure measures the kept predictions"

@@ -8,7 +8,7 @@ from evaluation.paired import HIGHER_IS_BETTER
 
 ORDER = (  # of columns; others follow in the order in which they come
     *("psnr_fit", "psnr", "ssim", "nrmse", "mae", "edge_corr", "slice_consistency", "air_leak"),
-    *("ms_ssim", "psnr_full", "ssim_full"),
+    *("ms_ssim", "psnr_full", "ssim_full", "lpips"),
 )
 PLAIN = {
     "psnr_fit": "How close the synthesis is to the true image, whatever the brightness and contrast chosen for "
@@ -24,6 +24,8 @@ PLAIN = {
     "ms_ssim": "Like ssim, at several sizes at once, and for the whole slice. 1 is the same image.",
     "psnr_full": "Like psnr, for the whole slice. Black air around the head makes it high.",
     "ssim_full": "Like ssim, for the whole slice. Black air around the head makes it high.",
+    "lpips": "How different the synthesis and the truth look to a network trained on photographs. 0 is the same image.",
+    "protocol": "Scores as other groups compute them, to be held against their tables and nothing else.",
     "kd_texture": "Whether the synthesis is as rough or smooth as real high-field slices. Lower is better; compare it "
     "with the row real_B.",
     "kid": "Whether the synthesised slices as a set look like real ones to a network trained on photographs. Lower is "
