@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from running import start_together
 from test_testing import make_run
 
 import preprocessing_images
@@ -49,7 +50,8 @@ def runs(tmp_path: Path) -> Path:
 
 
 def synthesise(runs: Path, dataroot: Path, *more: str, name: str = "cyc", mode: str = "volume") -> int:
-    places = ["--checkpoints_dir", str(runs), "--results_dir", str(runs / "results"), "--gpu_ids", "-1"]
+    places = ["--checkpoints_dir", str(runs), "--results_dir", str(runs / "results")]
+    places += ["--gpu_ids", "-1", "--cpu_threads", "1"]  # no worker processes, whose start takes longer than slicing
     return test_program.main(["--dataset_mode", mode, "--dataroot", str(dataroot), "--name", name, *places, *more])
 
 
@@ -81,10 +83,10 @@ def test_a_folder_gives_what_slicing_by_hand_and_testing_give(runs: Path, tmp_pa
         scan(tmp_path / "low" / f"p{number}.nii.gz", seed=number)
         scan(tmp_path / "high" / f"q{number}.nii.gz", seed=9 + number)
     folders = ["--input_A", str(tmp_path / "low"), "--input_B", str(tmp_path / "high"), "--out", str(tmp_path / "data")]
-    grid = ["--pixel_mm", "2", "--fov_mm", "128"]
+    grid = ["--pixel_mm", "2", "--fov_mm", "128", "--workers", "1"]
     preprocessing_images.main([*folders, *grid, "--val_fraction", "0", "--test_fraction", "0"])
     again = ["--input_A", str(tmp_path / "low"), "--out", str(tmp_path / "data2"), "--like", str(tmp_path / "data")]
-    preprocessing_images.main([*again, "--all_test"])
+    preprocessing_images.main([*again, "--all_test", "--workers", "1"])
     synthesise(runs, tmp_path / "data2", mode="slices")
     by_hand = {name: np.asanyarray(image.dataobj) for name, image in volumes(runs).items()}
     (tmp_path / "low" / "notes.txt").touch()
@@ -93,6 +95,21 @@ def test_a_folder_gives_what_slicing_by_hand_and_testing_give(runs: Path, tmp_pa
     assert list(at_once) == list(by_hand) == ["p0_synth.nii.gz", "p1_synth.nii.gz"]
     for name, values in by_hand.items():
         np.testing.assert_array_equal(at_once[name], values)
+
+
+def test_two_processes_give_what_one_gives(runs: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        scan(tmp_path / "low" / f"p{number}.nii.gz", seed=number)
+    synthesise(runs, tmp_path / "low")
+    alone = {name: np.asanyarray(image.dataobj) for name, image in volumes(runs).items()}
+    scans = ["--dataset_mode", "volume", "--dataroot", str(tmp_path / "low"), "--name", "cyc", "--gpu_ids", "-1"]
+    places = ["--checkpoints_dir", str(runs), "--results_dir", str(tmp_path / "both")]
+    done = [process.finished() for process in start_together("test.py", *scans, *places, count=2)]
+    assert [one.status for one in done] == [0, 0], done
+    for name, values in alone.items():
+        made = nibabel.load(tmp_path / "both" / "cyc" / "test_latest" / "volumes" / name)
+        np.testing.assert_allclose(np.asanyarray(made.dataobj), values, atol=1e-5)
+    assert sum(one.out.count("synthesis: ") for one in done) == 2  # the first process tells
 
 
 def test_a_bids_folder_is_read_at_any_level_and_one_contrast_taken(runs: Path, tmp_path: Path) -> None:
