@@ -103,7 +103,7 @@ def arguments_of(runs: Path, name: str, results: Path, *more: str) -> list[str]:
 
 
 def test_two_processes_test_as_one_does(runs: Path, tmp_path: Path) -> None:
-    more = ["--eval_encoder", str(runs / "enc")]
+    more = ["--eval_encoder", str(runs / "enc"), "--protocol", "pta"]
     alone("test.py", *arguments_of(runs, "cyc", tmp_path / "one", *more))
     status, out, err = together(2, "test.py", *arguments_of(runs, "cyc", tmp_path / "two", *more))
     assert status == 0, err
