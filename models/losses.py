@@ -130,18 +130,21 @@ def clip_loss(u: Tensor, v: Tensor, log_scale: Tensor, levels: Tensor | None = N
 
     Args:
         u, v: (N, D) unit embeddings of low- and high-field slices, float32 or float64; row i of both is of level p_i.
+            Views of one slice are rows of one level.
         log_scale: t, scalar.
         levels: (N,) relative levels; with sigma > 0 the targets are exp(-(p_i - p_j)^2 / 2 sigma^2), rows summing to 1.
-        sigma: width of the soft targets in units of p; 0 makes the diagonal the only positive.
+        sigma: width of the soft targets in units of p; 0: rows of exactly the same level are positive, without levels
+            the diagonal alone.
     """
     _same_shape("clip_loss", u, v)
     with torch.autocast(u.device.type, enabled=False):  # bfloat16 has 8 bits: a logit of 20 would be off by 0.06
         logits = log_scale.exp() * u @ v.T  # (N, N)
-    if sigma > 0 and levels is not None:
-        near = torch.exp(-((levels[:, None] - levels[None, :]) ** 2) / (2 * sigma**2))
-        target = near / near.sum(1, keepdim=True)
-    else:
+    if levels is None:
         target = torch.eye(len(u), device=u.device)
+    else:
+        apart = levels[:, None] - levels[None, :]
+        near = torch.exp(-(apart**2) / (2 * sigma**2)) if sigma > 0 else (apart == 0).to(u)
+        target = near / near.sum(1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 

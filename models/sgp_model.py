@@ -33,22 +33,27 @@ class SGP(nn.Module):
         self.network = SGPNetwork(options)
 
     def loss(self, batch: Batch, context: StepContext) -> Tensor:
-        """Contrastive loss of a batch of distinct levels, on random views, with one encoder per domain.
+        """Contrastive loss of a batch of distinct levels, on --sgp_views random views of each, one encoder per domain.
 
         It couples all images of a step. Each of several processes computes the whole loss; gradients flow to its own
         images only.
         """
-        counts, place = context.images_by_process(batch), context.processes.rank
+        n = self.options.sgp_views
+        counts, place = [n * count for count in context.images_by_process(batch)], context.processes.rank
         pairs = []
         for domain, images in (("A", batch.A), ("B", batch.B)):
             mine = images.new_zeros(0, self.options.sgp_embedding)
             if len(images):
-                views = random_views(images, uniform(batch.key, f"view {domain}", VIEW_DRAWS))
-                mine = full(self.network(views, domain, uniform(batch.key, f"crop {domain}", 2)))  # (n, D)
+                draws, corners = (
+                    uniform(batch.key, f"{what} {domain}", n, numbers).flatten(0, 1)
+                    for what, numbers in (("view", VIEW_DRAWS), ("crop", 2))
+                )
+                views = random_views(images.repeat_interleave(n, 0), draws)
+                mine = full(self.network(views, domain, corners))
             everyone = context.processes.gather_rows(mine, counts)
             everyone[place] = mine
-            pairs.append(torch.cat(everyone))  # (N, D)
-        levels = torch.cat(context.processes.gather_rows(batch.p_A, counts))
+            pairs.append(torch.cat(everyone))  # (n N, D)
+        levels = torch.cat(context.processes.gather_rows(batch.p_A.repeat_interleave(n), counts))
         part = context.fraction(batch, batch) if len(batch) else 0.0  # else every process would add t's whole gradient
         t = part * self.network.log_scale + (1 - part) * self.network.log_scale.detach()
         return clip_loss(pairs[0], pairs[1], t, levels, self.options.sgp_soft_sigma)

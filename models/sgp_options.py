@@ -40,8 +40,13 @@ class SGPTraining(SGPSizes):
     sgp_batch_size: int = _training(
         SGP_BATCH, "SGP's batches hold at least so many levels", low=2, needs=(*TRAINS_SGP, SMALLER_BATCHES)
     )
+    sgp_views: int = _training(
+        1, "random views of every slice in a batch; more make a batch larger, but need no more slices", low=1, high=64
+    )
     sgp_lr: float = _training(1e-4, "SGP's learning rate (AdamW), warmed up, then half a cosine", low=1e-9, high=1)
-    sgp_soft_sigma: float = _training(0.05, "width in p of soft targets; 0: the diagonal alone", low=0, high=1)
+    sgp_soft_sigma: float = _training(
+        0.05, "width in p of soft targets; 0: the slice's own partner alone", low=0, high=1
+    )
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,19 @@ def test_clip_loss_against_numpy() -> None:
     assert losses.clip_loss(*tensors, torch.tensor(p), 0.2).item() == pytest.approx(soft)
 
 
+def test_views_of_one_slice_are_each_others_partners() -> None:
+    """Equal levels share a row's target, with soft targets and without; distinct ones give the diagonal."""
+    u, v = torch.nn.functional.normalize(torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0)), dim=2)
+    logits = [m.log_softmax(1) for m in (math.exp(1.3) * u @ v.T, math.exp(1.3) * v @ u.T)]
+    same = torch.block_diag(*[torch.full((2, 2), 0.5)] * 3)
+    wanted = -sum((same * m).sum(1).mean() for m in logits) / 2
+    levels = torch.tensor([0.1, 0.1, 0.5, 0.5, 0.9, 0.9])
+    for sigma in (0.0, 1e-3):
+        torch.testing.assert_close(losses.clip_loss(u, v, torch.tensor(1.3), levels, sigma), wanted)
+    alone = losses.clip_loss(u, v, torch.tensor(1.3), torch.linspace(0, 1, 6))
+    torch.testing.assert_close(alone, losses.clip_loss(u, v, torch.tensor(1.3)))
+
+
 def test_syn_cos_ignores_scale_and_sees_direction() -> None:
     u = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     assert losses.syn_cos_loss(u, 3 * u).item() == pytest.approx(0)

@@ -24,6 +24,7 @@ from tiny_models import (
     smooth_images,
     snapshot,
 )
+from torch import Tensor
 
 from models.chance import uniform
 from models.cycle_gan_model import CycleGANModel
@@ -39,8 +40,9 @@ from models.networks.inpainting import filled
 from models.pta_model import PTAModel
 from models.pta_options import LOSS_PRESETS, PTAOptions
 from models.refinement import RefineStage
-from models.sgp_model import SGPModel
+from models.sgp_model import SGP, SGPModel
 from models.sgp_options import SGPOptions
+from models.update import Update
 from models.weights import load_weights
 from util.errors import UserError
 
@@ -400,6 +402,25 @@ def test_overfits_one_batch_of_smooth_images() -> None:
     for _ in range(120):
         last = last_step(model, data, where)["cycle"].item()
     assert last < first / 3
+
+
+def test_every_view_of_a_slice_counts_in_sgps_loss() -> None:
+    """Two views: a batch of twice the size, in the order of the slices; the first view is that of a single one."""
+    data, seen = batch(4), list[Tensor]()
+    for views in (1, 2):
+        sgp = sgp_of(sgp_views=views)
+        hook = sgp.network.register_forward_hook(lambda module, given, found: seen.append(given[0]))
+        terms = Update(torch.optim.SGD(sgp.parameters()), context())
+        assert torch.isfinite(sgp.loss(data, terms.context))
+        hook.remove()
+    one, two = seen[0], seen[2]  # of domain A
+    assert len(one) == 4 and len(two) == 8
+    assert torch.equal(two[::2], one) and not torch.isclose(two[1::2], one).all()
+
+
+def sgp_of(**options: object) -> SGP:
+    torch.manual_seed(0)
+    return SGP(SGPOptions(**SMALL_SGP, **options))
 
 
 def test_sgp_learns_to_match_levels() -> None:

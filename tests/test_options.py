@@ -78,10 +78,12 @@ IDLE_IN_TRAINING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     ("--sgp_bank_k=2", ["--sgp_match=batch"], []),
     *((option, [NO_SGP], [NO_SGP, "--syn_form=cos"]) for option in (
         "--sgp_input=64", "--sgp_patch=8", "--sgp_width=128", "--sgp_depth=2", "--sgp_heads=2", "--sgp_embedding=64",
-        "--sgp_steps=9", "--sgp_batch_size=32", "--sgp_lr=0.01", "--sgp_soft_sigma=0.1", "--sgp_weights=S",
+        "--sgp_steps=9", "--sgp_batch_size=32", "--sgp_views=2", "--sgp_lr=0.01", "--sgp_soft_sigma=0.1",
+        "--sgp_weights=S",
         "--level_crop=0.2")),
     *((option, TRAINED[:1], []) for option in (
-        "--sgp_steps=9", "--sgp_batch_size=32", "--sgp_lr=0.01", "--sgp_soft_sigma=0.1", "--level_crop=0.2")),
+        "--sgp_steps=9", "--sgp_batch_size=32", "--sgp_views=2", "--sgp_lr=0.01", "--sgp_soft_sigma=0.1",
+        "--level_crop=0.2")),
     ("--sgp_batch_size=8", [], ["--batch_size=4"]),
     *((option, [NO_LSC], []) for option in (
         "--lsc_blocks=8", "--rotate_ratio=0.1", "--mask_ratio=0.1", "--lsc_features=8", "--lsc_steps=9",
