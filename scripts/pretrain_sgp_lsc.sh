@@ -15,7 +15,7 @@ last=""
 for word in ${MORE[@]+"${MORE[@]}"}; do
     case $word in
         --) last=pta && continue ;;
-        --sgp_steps* | --sgp_lr* | --sgp_batch_size* | --sgp_soft_sigma*) knowing="sgp" ;;
+        --sgp_steps* | --sgp_lr* | --sgp_batch_size* | --sgp_views* | --sgp_soft_sigma*) knowing="sgp" ;;
         --lsc_steps* | --lsc_lr* | --lsc_batch_size*) knowing="lsc" ;;
         --sgp_*) knowing="sgp pta" ;;
         --lsc_* | --no_lsc_* | --rotate_ratio* | --mask_ratio*) knowing="lsc pta" ;;

@@ -82,6 +82,14 @@ def test_lengthened_stages_keep_their_proportion() -> None:
     }  # fmt: skip
 
 
+def test_the_budgets_options_of_sgp_go_to_the_rows_that_train_one() -> None:
+    for name in WITH_TRAINING:
+        o = parse([*train_options(ROWS[name], BUDGETS["quick"], 0, SLICES), "--dataroot", "-"]).network
+        if getattr(o, "trains_sgp", False):
+            assert (o.sgp_views, o.sgp_batch_size) == (4, 16), name
+    assert "--sgp_views" not in train_options(ROWS["pta_hybrid/no_sgp"], BUDGETS["quick"], 0, SLICES)
+
+
 def test_masks_and_the_noise_model_are_open_to_all_unpaired_rows() -> None:
     for name in WITH_TRAINING:
         if not ROWS[name].aligned:

@@ -34,8 +34,9 @@ class Budget:
 
     about: for people. rows: by task. options: of train.py for every row, after `--preset`; widths: further ones by
     --netG. steady: part of the adversarial epochs that runs at the first learning rate, before its decay.
-    encoder: options of E_eval's training. simulate: further options of the simulation. lesions: those of further heads
-    with lesions, on which the segmenter learns them and which tell what rows lose. segmenter_steps: of its training.
+    sgp: options of SGP's training in rows that train one. encoder: options of E_eval's training. simulate: further
+    options of the simulation. lesions: those of further heads with lesions, on which the segmenter learns them and
+    which tell what rows lose. segmenter_steps: of its training.
     """
 
     about: str
@@ -50,6 +51,7 @@ class Budget:
     options: tuple[str, ...] = ()
     widths: Mapping[str, tuple[str, ...]] | None = None
     steady: float = 0.0
+    sgp: tuple[str, ...] = ()
     encoder: tuple[str, ...] = ()
     simulate: tuple[str, ...] = ()
     lesions: tuple[str, ...] = ("--lesions", "infarct", "--n_lesions", "2", "--lesions_in", "all")
@@ -58,6 +60,7 @@ class Budget:
 
 
 NARROW = dict.fromkeys(("resnet_9blocks", "unet_128"), ("--ngf", "16"))  # as narrow as the demo's hybrid and D
+FEW_SLICES = ("--sgp_batch_size", "16", "--sgp_views", "4")  # SGP learns from a third of the slices (benchmarks/log.md)
 ON_CPU = ("--gpu_ids", "-1")
 
 BUDGETS: dict[str, Budget] = {
@@ -68,7 +71,7 @@ BUDGETS: dict[str, Budget] = {
                                 "cycle_gan/hybrid/no_refine", "pta_hybrid/no_refine"),
               "coverage": (*BASELINES, "cycle_gan/hybrid", "pta_hybrid", "pta_hybrid/no_sgp")},
         seeds=(0,), matrix=96, n_train=12, n_val=2, n_test=4,
-        lengths=Lengths(sgp=12, lsc=4, gan=2, refine=6),
+        lengths=Lengths(sgp=10, lsc=2, gan=3, refine=9), sgp=FEW_SLICES,
         preset="demo", options=("--load_size", "96", *ON_CPU), widths=NARROW, encoder=("--sgp_steps", "100"),
         segmenter_steps=200, claims=False,
     ),
@@ -76,7 +79,7 @@ BUDGETS: dict[str, Budget] = {
         "two cores for a night: networks of the demo's kind, three seeds",
         rows={"same_contrast": NAMES, "coverage": NAMES, "paper": MAIN},
         seeds=(0, 1, 2), matrix=128, n_train=24, n_val=6, n_test=12,
-        lengths=Lengths(sgp=16, lsc=4, gan=1, refine=6),
+        lengths=Lengths(sgp=6, lsc=2, gan=3, refine=16), sgp=FEW_SLICES,
         preset="demo", options=ON_CPU, widths=NARROW, encoder=("--sgp_steps", "150"),
     ),
     "full": Budget(

@@ -50,6 +50,9 @@ def train_options(row: Row, budget: Budget, seed: int, slices: Slices) -> list[s
     fixed += [*(budget.widths or {}).get(row.netG, ()), *row.options, *NO_REPORT]
     refined = _known_to(row.model, dataset_mode, ("--n_epochs_refine", "1"))  # of a length that is not known yet
     run = parse([*fixed, *refined, "--dataroot", "-"])
+    if getattr(run.network, "trains_sgp", False):
+        fixed += budget.sgp
+        run = parse([*fixed, *refined, "--dataroot", "-"])
     own, options = budget.lengths.total, run.network
     for name, epochs in (("sgp", budget.lengths.sgp), ("lsc", budget.lengths.lsc)):
         if getattr(options, f"trains_{name}", False):
