@@ -20,6 +20,7 @@ from util.problems import BAD_FILES_NAME, Problem, listed
 from util.processes import Processes, join_processes
 
 if TYPE_CHECKING:
+    from preprocessing.dicom import Converter
     from preprocessing.inputs import Inputs
     from preprocessing.slicing import SlicingSettings
 
@@ -51,26 +52,28 @@ def main(argv: Sequence[str]) -> int:
 def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes) -> int:
     """Read everything and write nothing but the table of files that cannot be used; status 2 if there are any."""
     from preprocessing.checking import check_volumes, print_notes, print_problems
+    from preprocessing.dicom import converting
 
-    found, settings = processes.alone(partial(find_volumes, volumes, output))
-    processes.alone(partial(print_notes, found.notes))
-    problems, doubtful = check_volumes(found.sources, settings, workers=output.workers, processes=processes)
+    with converting(dataroot, processes) as converter:
+        found, settings = processes.alone(partial(find_volumes, volumes, output.bits, converter))
+        processes.alone(partial(print_notes, found.notes))
+        problems, doubtful = check_volumes(found.sources, settings, workers=output.workers, processes=processes)
     every = found.problems + problems
     status = processes.alone(partial(print_problems, every, found.n_files, dataroot, doubtful))
     return status if processes.first else 0  # torchrun would end the first process as soon as another one fails
 
 
-def find_volumes(volumes: VolumeOptions, output: OutputOptions) -> tuple[Inputs, SlicingSettings]:
+def find_volumes(volumes: VolumeOptions, bits: int, converter: Converter) -> tuple[Inputs, SlicingSettings]:
     """The volumes, and how they are sliced: one axis and one grid in mm for all of them."""
     from preprocessing.inputs import find_inputs
     from preprocessing.layout import LayoutChoice, choose_layout
     from preprocessing.slicing import SlicingSettings
 
-    found = find_inputs(volumes.input_A, volumes.input_B, volumes.truth_A)
+    given = {"A": (volumes.input_A, volumes.contrast_A), "B": (volumes.input_B, volumes.contrast_B)}
+    found = find_inputs(given, volumes.truth_A, converter)
     like = None if volumes.like is None else Path(volumes.like)
     choice = LayoutChoice(volumes.slice_axis, volumes.pixel_mm, volumes.fov_mm, volumes.thickness_mm, like)
-    percentiles = (volumes.window_low, volumes.window_high)
-    return found, SlicingSettings(output.bits, choose_layout(found, choice), percentiles)
+    return found, SlicingSettings(bits, choose_layout(found, choice), (volumes.window_low, volumes.window_high))
 
 
 def slice_volumes(
@@ -78,16 +81,18 @@ def slice_volumes(
 ) -> tuple[Manifest, list[Problem]]:
     """Slice the user's volumes; every header is checked before anything is written."""
     from preprocessing.checking import check_inputs, print_notes
+    from preprocessing.dicom import converting
     from preprocessing.volumes import SlicingPlan, split_people, write_dataset
 
-    found, settings = processes.alone(partial(find_volumes, volumes, output))
-    processes.alone(partial(check_inputs, found, dataroot, skip_bad=volumes.skip_bad))
-    val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
-    fractions = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
-    people, splits, notes = split_people(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
-    processes.alone(partial(print_notes, [*found.notes, *notes]))
-    plan = SlicingPlan(dataroot, settings, people, splits, volumes.skip_bad)
-    return write_dataset(plan, found, workers=output.workers, recorded=fractions, processes=processes)
+    with converting(dataroot, processes) as converter:
+        found, settings = processes.alone(partial(find_volumes, volumes, output.bits, converter))
+        processes.alone(partial(check_inputs, found, dataroot, skip_bad=volumes.skip_bad))
+        val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
+        fractions = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
+        people, splits, notes = split_people(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
+        processes.alone(partial(print_notes, [*found.notes, *notes]))
+        plan = SlicingPlan(dataroot, settings, people, splits, volumes.skip_bad)
+        return write_dataset(plan, found, workers=output.workers, recorded=fractions, processes=processes)
 
 
 def simulate(dataroot: Path, options: PreprocessOptions, processes: Processes) -> Manifest:

@@ -62,8 +62,16 @@ class OutputOptions:
 class VolumeOptions:
     """Volumes of one's own."""
 
-    input_A: str | None = _volumes(None, "low-field NIfTI volumes: a folder or one file")
-    input_B: str | None = _volumes(None, "high-field NIfTI volumes: a folder or one file")
+    input_A: str | None = _volumes(
+        None, "low-field volumes: NIfTI, a folder or one file; or DICOM, with all folders below"
+    )
+    input_B: str | None = _volumes(None, "high-field volumes, likewise")
+    contrast_A: str | None = _volumes(
+        None,
+        "take only volumes of --input_A whose names end in this, as T2w in sub-01_T2w.nii.gz or of a DICOM series",
+        needs=(VOLUMES, given("input_A")),
+    )
+    contrast_B: str | None = _volumes(None, "likewise of --input_B", needs=(VOLUMES, given("input_B")))
     truth_A: str | None = _volumes(
         None, "high-field volumes of the same names on the grid of --input_A, for the metrics"
     )

@@ -38,13 +38,16 @@ class TestOptions:
     )
     dataset_mode: str = flag(
         SLICES,
-        "what --dataroot is: a data folder of slices; or a volume, a NIfTI file, a folder of such, or a BIDS folder, "
-        "which is cut like the training's and comes back as volumes/SCAN_synth.nii.gz",
+        "what --dataroot is: a data folder of slices; or a volume: a NIfTI file, a folder of such, DICOM, or a BIDS "
+        "folder, which is cut like the training's and comes back as volumes/SCAN_synth.nii.gz",
         group="run",
         choices=(SLICES, VOLUMES),
     )
     contrast: str | None = flag(
-        None, "take only volumes whose names end in this, as T2w in sub-01_T2w.nii.gz", group="run", needs=OF_VOLUMES
+        None,
+        "take only volumes whose names end in this, as T2w in sub-01_T2w.nii.gz or of a DICOM series",
+        group="run",
+        needs=OF_VOLUMES,
     )
     name: str = flag("experiment", "name of the trained run", group="run")
     checkpoints_dir: str = flag("./checkpoints", "folder of all runs", group="run")

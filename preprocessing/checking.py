@@ -47,7 +47,8 @@ def check_volume(settings: SlicingSettings, source: Source) -> Problem | list[Pr
             volume, affine, _ = read_nifti(path)
             refuse_masks(volume, str(path))
             head = find_head(volume, settings.layout.slice_axis, str(path), settings.percentiles)
-            doubtful += [Problem(path, doubt) for doubt in doubts_of(volume, head, settings.layout, affine)]
+            doubts = doubts_of(volume, head, settings.layout, affine)
+            doubtful += [source.problem(doubt) if path == source.path else Problem(path, doubt) for doubt in doubts]
     except UserError as error:
         return problem_of(source, error)
     return doubtful
@@ -58,8 +59,9 @@ def problem_of(source: Source, error: UserError) -> Problem:
     for path in filter(None, (source.path, source.truth)):
         for name in (str(path), path.name):
             if str(error).startswith(printable(f"{name}: ")):
-                return Problem(path, str(error).removeprefix(printable(f"{name}: ")))
-    return Problem.of(source.path, error)
+                reason = str(error).removeprefix(printable(f"{name}: "))
+                return source.problem(reason) if path == source.path else Problem(path, reason)
+    return source.problem(str(error))
 
 
 def warn_of(doubtful: Sequence[Problem]) -> None:

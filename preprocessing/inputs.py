@@ -10,26 +10,36 @@ import numpy as np
 
 from data.folder.people import joined_people, people_of
 from data.folder.slices import clean_subject
+from preprocessing.dicom import Converter
 from preprocessing.geometry import SourceGeometry, ras_geometry, spacing_mm
-from preprocessing.nifti import find_contrast, find_volumes, read_geometry
-from preprocessing.other_formats import ignored_files, wrongly_named
+from preprocessing.nifti import find_contrast, read_geometry
+from preprocessing.other_formats import holds_dicom, ignored_files, refuse_mixed, wrongly_named
 from util.errors import UserError
 from util.problems import Problem
 
 SAME_GRID = 0.5  # largest distance in voxels between the corners of a volume and its truth
 FLAGS = {"A": "--input_A", "B": "--input_B"}  # that name a domain's volumes
+CHOICES = {"A": "--contrast_A", "B": "--contrast_B"}  # that take some of them
 MAX_NAME = 200  # characters of a subject's name; file systems allow 255, and slices add to it
 
 
 @dataclass(frozen=True)
 class Source:
-    """One volume to slice. `subject` is its file name without suffix; `truth` a registered high-field volume."""
+    """One volume to slice. `subject` is its file name without suffix; `truth` a registered high-field volume.
+
+    place: the folder of the DICOM files that became `path`; None: it was NIfTI.
+    """
 
     path: Path
     subject: str
     domain: str
     geometry: SourceGeometry
     truth: Path | None = None
+    place: Path | None = None
+
+    def problem(self, reason: str) -> Problem:
+        """A problem of this volume, at the place that the user knows."""
+        return Problem(self.path, reason) if self.place is None else Problem(self.place, f"{self.subject}: {reason}")
 
 
 @dataclass
@@ -56,74 +66,100 @@ class Inputs:
         return len(self.sources) + len(self.problems)
 
 
-def find_inputs(input_A: str | None, input_B: str | None, truth_A: str | None) -> Inputs:
-    """Find every volume and check every name and header; nothing is written.
+@dataclass(frozen=True)
+class Given:
+    """What a user gave for one domain, and with which options.
 
-    Raises: UserError naming the flag if nothing is found, see `find_volumes`.
+    Attributes:
+        contrast: the ending of names that are taken, as `T2w`; None: all. flag, choice: the options of both.
+        bids: whether BIDS folders are read.
     """
-    inputs = {"A": input_A, "B": input_B}
-    found = Inputs(tuple(domain for domain in inputs if inputs[domain]))
-    truths = _readable(truth_A, "--truth_A", found)
-    owners: dict[str, tuple[str, Path]] = {}
-    for domain, location in inputs.items():
-        volumes = _readable(location, FLAGS[domain], found)
-        for subject, (path, geometry) in volumes.items():
-            truth = truths.get(subject) if truth_A and domain == "A" else None
-            try:
-                _check_name(subject, path, owners)
-                if truth_A and domain == "A":
-                    _check_truth(path, geometry, truth)
-                found.sources.append(Source(path, subject, domain, geometry, truth[0] if truth else None))
-            except UserError as error:
-                found.problems.append(Problem.of(path, error))
-        if truth_A and domain == "A":
-            found.problems += _unmatched(truths, volumes)
+
+    location: str | None
+    contrast: str | None
+    flag: str
+    choice: str = "--contrast"
+    bids: bool = False
+
+
+def find_inputs(
+    given: Mapping[str, tuple[str | None, str | None]], truth_A: str | None, converter: Converter
+) -> Inputs:
+    """Find every volume and check every name and header; nothing is written but what `converter` makes of DICOM.
+
+    Args: given: of each domain a folder or file, and the ending of names that are taken, None for all.
+    Raises: UserError naming the flag if nothing is found, see `find_contrast` and `Converter.convert`.
+    """
+    wanted = {domain: Given(*given[domain], FLAGS[domain], CHOICES[domain]) for domain in given}
+    found = _find(wanted, truth_A, converter)
     if joined := joined_people(people_of({source.subject for source in found.sources})):
         found.notes.append(joined)
     return found
 
 
-def find_scans(location: str, domain: str, flag: str, contrast: str | None) -> Inputs:
-    """The volumes of one domain to be synthesised from: a file, a folder, or a BIDS folder of any level.
+def find_scans(location: str, domain: str, flag: str, contrast: str | None, converter: Converter) -> Inputs:
+    """The volumes of one domain to be synthesised from: a file, a folder, DICOM, or a BIDS folder of any level.
 
     Args: flag: the option that named them. contrast: the ending of names, as `T2w`; None: any.
-    Raises: UserError, see `find_contrast`.
+    Raises: UserError, see `find_inputs`.
     """
-    found = Inputs((domain,), flags={domain: flag})
+    return _find({domain: Given(location, contrast, flag, bids=True)}, None, converter)
+
+
+def _find(given: Mapping[str, Given], truth_A: str | None, converter: Converter) -> Inputs:
+    flags = {domain: one.flag for domain, one in given.items()}
+    found = Inputs(tuple(domain for domain, one in given.items() if one.location), flags=flags)
+    truths = _readable(Given(truth_A, None, "--truth_A"), found, None)
     owners: dict[str, tuple[str, Path]] = {}
-    for subject, (path, geometry) in _readable(location, flag, found, contrast=contrast, deep=True).items():
-        try:
-            _check_name(subject, path, owners)
-            found.sources.append(Source(path, subject, domain, geometry))
-        except UserError as error:
-            found.problems.append(Problem.of(path, error))
+    for domain, one in given.items():
+        volumes = _readable(one, found, converter)
+        for subject, (path, geometry) in volumes.items():
+            truth = truths.get(subject) if truth_A and domain == "A" else None
+            place = converter.place_of(path)
+            source = Source(path, subject, domain, geometry, truth[0] if truth else None, place)
+            try:
+                _check_name(subject, path, owners)
+                if truth_A and domain == "A":
+                    _check_truth(path, geometry, truth)
+                found.sources.append(source)
+            except UserError as error:
+                found.problems.append(source.problem(Problem.of(path, error).reason))
+        if truth_A and domain == "A":
+            found.problems += _unmatched(truths, volumes)
     return found
 
 
 Readable = dict[str, tuple[Path, SourceGeometry]]
 
 
-def _readable(
-    location: str | None, flag: str, found: Inputs, *, contrast: str | None = None, deep: bool = False
-) -> Readable:
+def _readable(given: Given, found: Inputs, converter: Converter | None) -> Readable:
     """Volumes with a valid header, by subject; `found` gets the problems of the others, and what is ignored.
 
-    Args: deep: read BIDS folders too, and `contrast` alone of any folder.
+    Args: converter: of DICOM; None: it is refused.
     """
     readable: Readable = {}
-    if not location:
+    if not given.location:
         return readable
-    place = Path(location)
-    volumes, not_files, others = find_contrast(place, flag, contrast) if deep else find_volumes(place, flag)
-    found.problems += not_files
-    if others:
-        found.notes.append(f"{flag} {location}: ignored {ignored_files(others)}; only .nii and .nii.gz are read")
+    place, named = Path(given.location), f"{given.flag} {given.location}"
+    if converter is not None and holds_dicom(place):
+        converted = converter.convert(place, given.flag, given.contrast, given.choice)
+        volumes = converted.volumes
+        found.problems += converted.problems
+        found.notes += converted.notes
+    else:
+        volumes, not_files, others = find_contrast(
+            place, given.flag, given.contrast, choice=given.choice, bids=given.bids
+        )
+        refuse_mixed(volumes.values(), others, named)
+        found.problems += not_files
+        if others:
+            found.notes.append(f"{named}: ignored {ignored_files(others)}; only .nii and .nii.gz are read")
     for subject, path in volumes.items():
         try:
             readable[subject] = path, read_geometry(path)
         except UserError as error:
-            other = wrongly_named(path)
-            found.problems.append(Problem(path, other) if other else Problem.of(path, error))
+            shown = (converter.place_of(path) if converter else None) or path
+            found.problems.append(Problem(shown, wrongly_named(path) or Problem.of(path, error).reason))
     return readable
 
 

@@ -110,8 +110,7 @@ def _of_other_planes(found: Inputs, axis: int) -> list[Problem]:
         own, only = _own_axis(source)
         if only and own != axis:
             problems.append(
-                Problem(
-                    source.path,
+                source.problem(
                     f"its slices are {AXIS_NAMES[own]}, those of the others {AXIS_NAMES[axis]}; a data folder has one "
                     f"slice axis, so give these volumes an --out of their own, or --slice_axis",
                 )

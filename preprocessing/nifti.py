@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from preprocessing.choices import SLICE_AXES
 from preprocessing.geometry import Matrix, SourceGeometry, is_singular, spacing_mm, to_ras
 from preprocessing.nifti_file import NiftiFile, open_nifti, read_voxels
-from preprocessing.other_formats import bids_volumes, contrasts, no_volumes
+from preprocessing.other_formats import NIFTI_SUFFIXES, bids_volumes, contrasts, no_volumes
 from util.errors import UserError
 from util.problems import Problem
 
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
 SAME_SPACING = 1.01  # voxel sides within 1 % count as equal
 FEW_SLICES = 4  # with isotropic voxels, an axis this many times shorter than both others is the slice axis
 SIDE_MM = (0.002, 100.0)  # range of voxel sides; others mean another unit or a damaged header
@@ -64,26 +63,27 @@ def find_volumes(location: Path, flag: str) -> tuple[dict[str, Path], list[Probl
     return volumes, problems, others
 
 
-def find_contrast(location: Path, flag: str, contrast: str | None) -> tuple[dict[str, Path], list[Problem], list[Path]]:
+def find_contrast(
+    location: Path, flag: str, contrast: str | None, *, choice: str = "--contrast", bids: bool = True
+) -> tuple[dict[str, Path], list[Problem], list[Path]]:
     """As `find_volumes`, of one contrast, told by the ending of names as in BIDS; a BIDS folder may be any level of it.
 
-    Args: contrast: such as `T2w`; None: all volumes, which in a BIDS folder must have one contrast.
+    Args: contrast: such as `T2w`; None: all volumes, which in a BIDS folder must have one contrast. choice: the option
+        that names it. bids: whether BIDS folders are read.
     Raises: UserError as `find_volumes`; also for several contrasts of a BIDS folder, or none of the one asked for.
     """
-    deep = bids_volumes(location)
+    deep = bids_volumes(location) if bids else []
     if not deep:
         volumes, problems, others = find_volumes(location, flag)
     else:
         volumes, problems, others = _by_subject(deep, location, flag), [], []
     known = ", ".join(f"{n} {name}" for name, n in contrasts(volumes.values()).most_common(6))
     if contrast is not None:
-        volumes = {subject: path for subject, path in volumes.items() if subject.rpartition("_")[2] == contrast}
+        volumes = {subject: path for subject, path in volumes.items() if f"_{subject}".endswith(f"_{contrast}")}
         if not volumes:
-            raise UserError(f"--contrast {contrast}: no name in {location} ends in _{contrast} (found: {known})")
+            raise UserError(f"{choice} {contrast}: no name in {location} ends in _{contrast} (found: {known})")
     elif deep and len(contrasts(volumes.values())) > 1:
-        raise UserError(
-            f"{flag} {location}: a BIDS folder of several contrasts ({known}), --contrast takes one of them"
-        )
+        raise UserError(f"{flag} {location}: a BIDS folder of several contrasts ({known}), {choice} takes one of them")
     return volumes, problems, others
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from util.errors import UserError
 from util.reading import open_regular
 
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
 MOST_ENTRIES = 5000  # files of a folder tree that are looked at
 MOST_OPENED = 200  # and that are opened, as their names say nothing
 HEAD_BYTES = 512
@@ -126,6 +127,36 @@ def _may_open(paths: Sequence[Path]) -> Iterator[bool]:
         yield unknown and opened <= MOST_OPENED
 
 
+def _formats(paths: Sequence[Path]) -> Iterator[Format | None]:
+    for path, may_open in zip(paths, _may_open(paths), strict=True):
+        yield format_of_name(path) or (format_of_content(path) if may_open else None)
+
+
+def holds_dicom(location: Path) -> bool:
+    """Whether a file is DICOM, or a folder holds DICOM files and no NIfTI volumes, as far as is looked."""
+    if not location.is_dir():
+        return (
+            location.exists() and not location.name.lower().endswith(NIFTI_SUFFIXES) and DICOM in _formats([location])
+        )
+    files = list(islice(walk(location), MOST_ENTRIES))
+    return not any(path.name.lower().endswith(NIFTI_SUFFIXES) for path in files) and DICOM in _formats(files)
+
+
+def mixed(volume: Path) -> str:
+    """Why a folder of DICOM files and NIfTI volumes is refused."""
+    return (
+        f"DICOM files, and NIfTI volumes such as {volume}, which may show the same scans; give a folder of the one or "
+        f"the other"
+    )
+
+
+def refuse_mixed(volumes: Iterable[Path], others: Sequence[Path], given: str) -> None:
+    """Raise UserError naming `given` if DICOM files lie beside volumes."""
+    for volume in islice(volumes, 1):
+        if DICOM in _formats([path for path in others if not path.is_dir()]):
+            raise UserError(f"{given}: {mixed(Path(volume.name))}")
+
+
 def no_volumes(location: Path) -> str:
     """Why `location`, a file or a folder without NIfTI files, cannot be sliced, and what to do: one sentence."""
     if not location.is_dir():
@@ -133,10 +164,12 @@ def no_volumes(location: Path) -> str:
         if found is None:
             return "no .nii or .nii.gz file"
         return f"is {_article(found)} file, not NIfTI; {_advice(found, location, location.parent)}"
-    files = list(islice(_walk(location), MOST_ENTRIES))
-    volumes = [path for path in files if path.name.lower().endswith((".nii", ".nii.gz"))]
+    files = list(islice(walk(location), MOST_ENTRIES))
+    volumes = [path for path in files if path.name.lower().endswith(NIFTI_SUFFIXES)]
     if (location / "dataset_description.json").is_file() or any(_is_bids(path, location) for path in files):
         return _bids(location, volumes)
+    if volumes and any(kind is DICOM for kind in _formats(files)):
+        return mixed(volumes[0].relative_to(location))
     if volumes:
         folders = sorted({str(path.parent.relative_to(location)) for path in volumes})
         return (
@@ -145,8 +178,7 @@ def no_volumes(location: Path) -> str:
         )
     counts: Counter[Format] = Counter()
     example: dict[Format, Path] = {}
-    for path, may_open in zip(files, _may_open(files), strict=True):
-        found = format_of_name(path) or (format_of_content(path) if may_open else None)
+    for path, found in zip(files, _formats(files), strict=True):
         if found is not None:
             counts[found] += 1
             example.setdefault(found, path)
@@ -172,7 +204,7 @@ def _article(kind: Format) -> str:
     return f"{'an' if kind.name in ('MGH/MGZ', 'HDF5', 'NRRD', 'Analyze', 'archive') else 'a'} {kind.name}"
 
 
-def _walk(location: Path) -> Iterator[Path]:
+def walk(location: Path) -> Iterator[Path]:
     """The files below a folder, links to folders not followed, in the order of names; hidden ones left out."""
     for folder, below, names in os.walk(location):
         below[:] = sorted(name for name in below if not name.startswith("."))
@@ -193,8 +225,8 @@ def bids_volumes(location: Path) -> list[Path]:
     """The anatomical volumes of a BIDS tree, of which `location` is any level above theirs; empty if it is none."""
     if not location.is_dir():
         return []
-    files = list(islice(_walk(location), MOST_ENTRIES))
-    volumes = [path for path in files if path.name.lower().endswith((".nii", ".nii.gz")) and _is_bids(path, location)]
+    files = list(islice(walk(location), MOST_ENTRIES))
+    volumes = [path for path in files if path.name.lower().endswith(NIFTI_SUFFIXES) and _is_bids(path, location)]
     measured = [path for path in volumes if not {*path.relative_to(location).parts} & {*BIDS_OTHERS}]
     return [path for path in measured if path.parent.name == "anat"]
 

@@ -151,8 +151,9 @@ def slice_volume(job: VolumeJob) -> Sliced | Problem:
             companions=Companions(truth=truth),
             head=head,
         )
-        return Sliced(entry, [Problem(source.path, doubt) for doubt in doubts_of(volume, head, layout, affine)])
+        return Sliced(entry, [source.problem(doubt) for doubt in doubts_of(volume, head, layout, affine)])
     except UserError as error:
-        if not plan.skip_bad:
-            raise
-        return problem_of(source, error)
+        problem = problem_of(source, error)
+        if plan.skip_bad:
+            return problem
+        raise UserError(str(problem)) from error

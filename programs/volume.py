@@ -17,11 +17,13 @@ from data.scale import SliceScale, trained_scales
 from options.test_options import TestOptions
 from preprocessing.checking import check_inputs, check_volumes, print_notes, print_problems
 from preprocessing.choices import DEFAULT_PERCENTILES
+from preprocessing.dicom import Converter, converting
 from preprocessing.folder import check_writable
 from preprocessing.grid import Grid
 from preprocessing.inputs import Inputs, find_scans
 from preprocessing.layout import Layout, LayoutChoice, choose_layout
 from preprocessing.nifti import NIFTI_SUFFIXES
+from preprocessing.other_formats import holds_dicom
 from preprocessing.slicing import SlicingSettings
 from preprocessing.volumes import SlicingPlan, split_people, write_dataset
 from util.errors import UserError, warn
@@ -42,8 +44,13 @@ def slice_scans(options: TestOptions, run: Mapping[str, Any], processes: Process
     Args: run: the run's saved options.
     Raises: UserError: nothing that can be read there, or a scan that cannot be used, without --skip_bad.
     """
+    with converting(options.slices, processes) as converter:
+        return _slice(options, run, processes, converter)
+
+
+def _slice(options: TestOptions, run: Mapping[str, Any], processes: Processes, converter: Converter) -> Path:
     folder = options.slices
-    found, settings = processes.alone(partial(_find, options, run))
+    found, settings = processes.alone(partial(_find, options, run, converter))
     processes.alone(partial(_may_write, folder))
     processes.alone(partial(check_inputs, found, folder, skip_bad=options.skip_bad))
     fractions = {"val_fraction": 0.0, "test_fraction": 1.0, "seed": options.seed}
@@ -66,11 +73,12 @@ def slice_scans(options: TestOptions, run: Mapping[str, Any], processes: Process
 def check_scans(options: TestOptions, processes: Processes) -> int:
     """`--check_data`: read every scan and list those that cannot be used; status 2 if there are any."""
     run = processes.alone(partial(read_json, options.run_dir / OPTIONS_NAME))
-    found, settings = processes.alone(partial(_find, options, run))
-    processes.alone(partial(print_notes, found.notes))
-    problems, doubtful = check_volumes(
-        found.sources, settings, workers=options.cpu_threads, processes=processes, instead=WITHOUT_WORKERS
-    )
+    with converting(options.slices, processes) as converter:
+        found, settings = processes.alone(partial(_find, options, run, converter))
+        processes.alone(partial(print_notes, found.notes))
+        problems, doubtful = check_volumes(
+            found.sources, settings, workers=options.cpu_threads, processes=processes, instead=WITHOUT_WORKERS
+        )
     every = found.problems + problems
     status = processes.alone(partial(print_problems, every, found.n_files, options.results, doubtful))
     return status if processes.first else 0
@@ -78,9 +86,10 @@ def check_scans(options: TestOptions, processes: Processes) -> int:
 
 def refuse_scans(dataroot: Path) -> None:
     """Raise UserError if a data folder of slices is asked for and this holds scans."""
-    is_scan = dataroot.is_file() and dataroot.name.lower().endswith(NIFTI_SUFFIXES)
+    is_file = dataroot.is_file()
+    is_scan = is_file and (dataroot.name.lower().endswith(NIFTI_SUFFIXES) or holds_dicom(dataroot))
     holds = dataroot.is_dir() and find_folder(dataroot, "test", "A") is None and not (dataroot / MANIFEST_NAME).exists()
-    if is_scan or (holds and any(dataroot.glob("*.nii*"))):
+    if is_scan or (holds and (any(dataroot.glob("*.nii*")) or holds_dicom(dataroot))):
         raise UserError(f"{FLAG} {dataroot}: scans, not slices; --dataset_mode volume reads them")
 
 
@@ -89,10 +98,10 @@ def written(results: Path) -> list[Path]:
     return sorted((results / "volumes").glob("*_synth.nii.gz"))
 
 
-def _find(options: TestOptions, run: Mapping[str, Any]) -> tuple[Inputs, SlicingSettings]:
+def _find(options: TestOptions, run: Mapping[str, Any], converter: Converter) -> tuple[Inputs, SlicingSettings]:
     """The scans, and how they are sliced."""
     domain = str(run["direction"])[0]
-    found = find_scans(options.dataroot, domain, FLAG, options.contrast)
+    found = find_scans(options.dataroot, domain, FLAG, options.contrast, converter)
     trained = trained_scales(options.run_dir).get(domain)
     if trained is None:
         warn(

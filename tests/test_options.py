@@ -121,7 +121,9 @@ IDLE_IN_PREPROCESSING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     *((option, SIMULATED, VOLUMES) for option in (
         "--input_B=W", "--truth_A=T", "--val_fraction=0.3", "--test_fraction=0.3", "--all_test", "--slice_axis=R",
         "--pixel_mm=1.0", "--fov_mm=240.0", "--thickness_mm=5.0", "--like=D", "--window_low=1.0",
-        "--window_high=99.0", "--check_data", "--skip_bad")),
+        "--window_high=99.0", "--check_data", "--skip_bad", "--contrast_A=T2w")),
+    ("--contrast_A=T2w", ("--input_B=W",), VOLUMES),
+    ("--contrast_B=T2w", VOLUMES, (*VOLUMES, "--input_B=W")),
     *((option, (*VOLUMES, "--like=D"), VOLUMES) for option in (
         "--slice_axis=R", "--pixel_mm=1.0", "--fov_mm=240.0", "--thickness_mm=5.0")),
     ("--input_A=V", SIMULATED, []),

@@ -10,7 +10,7 @@ import pytest
 from nifti_bytes import AFFINE, encoded, head
 
 import preprocessing_images
-from preprocessing.other_formats import format_of_content, format_of_name
+from preprocessing.other_formats import format_of_content, format_of_name, holds_dicom
 from util.errors import UserError
 
 DICOM = b"\0" * 128 + b"DICM" + b"\2\0\0\0"
@@ -59,10 +59,6 @@ def refused(tmp_path: Path, given: Path) -> str:
 @pytest.mark.parametrize(
     ("names", "content", "words"),
     [
-        (("IM1.dcm", "IM2.DCM"), b"", ("2 DICOM files", "dcm2niix -z y -o NIFTI {folder}")),
-        (("IM_0001", "IM_0002"), DICOM, ("2 DICOM files", "dcm2niix")),
-        (("DICOMDIR", "a/b/c/IM_1"), DICOM, ("2 DICOM files", "dcm2niix")),
-        (("x.IMA",), b"", ("1 DICOM file;", "dcm2niix")),
         (("x.mgz", "y.mgh"), b"", ("2 MGH/MGZ files", "mri_convert x.mgz NAME.nii.gz")),
         (("x.h5",), HDF5, ("1 HDF5 file;", "dataset/README.md")),
         (("x",), HDF5, ("1 HDF5 file;", "dataset/README.md")),
@@ -73,7 +69,7 @@ def refused(tmp_path: Path, given: Path) -> str:
         (("x.hdr", "x.img"), CONTENT["NIfTI pair"], ("2 NIfTI pair files", "fslchfiletype NIFTI_GZ x.hdr")),
         (("x.png", "y.png", "z.jpg"), b"", ("3 picture files", "Slices made by hand")),
         (("x.zip",), b"", ("1 archive file;", "unpack")),
-        (("a.dcm", "b.dcm", "c.mgz"), b"", ("2 DICOM files, 1 MGH/MGZ file;", "dcm2niix")),
+        (("a.mgz", "b.mgz", "c.nrrd"), b"", ("2 MGH/MGZ files, 1 NRRD file;", "mri_convert a.mgz")),
         (("notes.txt",), b"", ("no .nii or .nii.gz file found",)),
         (("deep/x.nii", "deeper/y/z.nii.gz"), b"", ("2 in subfolders such as deep;", "single folder")),
     ],
@@ -92,7 +88,6 @@ def test_a_folder_of_another_format(
     ("name", "words"),
     [
         ("x.mgz", "is an MGH/MGZ file, not NIfTI; convert each with FreeSurfer: mri_convert x.mgz"),
-        ("x.dcm", "is a DICOM file, not NIfTI; convert them: dcm2niix"),
         ("x.h5", "is an HDF5 file, not NIfTI"),
         ("x.nrrd", "is an NRRD file, not NIfTI"),
         ("x.txt", "no .nii or .nii.gz file"),
@@ -106,6 +101,27 @@ def test_a_file_of_another_format(tmp_path: Path, name: str, words: str) -> None
 def test_content_tells_the_format(tmp_path: Path, kind: str) -> None:
     found = format_of_content(put(tmp_path / "x", CONTENT[kind]))
     assert found is not None and found.name == kind
+
+
+@pytest.mark.parametrize(
+    ("names", "content", "words"),
+    [
+        (("IM1.dcm", "IM2.DCM"), b"", "2 DICOM files; convert them: dcm2niix -z y -o NIFTI {folder}"),
+        (("IM_0001", "IM_0002"), DICOM, "2 DICOM files; convert them: dcm2niix"),
+        (("DICOMDIR", "a/b/c/IM_1"), DICOM, "2 DICOM files; convert them: dcm2niix"),
+        (("x.IMA", "y.mgz"), b"", "1 DICOM file, 1 MGH/MGZ file; convert them: dcm2niix"),
+    ],
+)
+def test_dicom_is_told_where_it_cannot_be_read(
+    tmp_path: Path, names: tuple[str, ...], content: bytes, words: str
+) -> None:
+    for name in names:
+        put(tmp_path / "IN" / name, content)
+    good = put(tmp_path / "good" / "g.nii", encoded()).parent
+    with pytest.raises(UserError) as refused:
+        run("--input_A", good, "--truth_A", tmp_path / "IN", "--out", tmp_path / "D")
+    assert words.format(folder=tmp_path / "IN") in str(refused.value)
+    assert not (tmp_path / "D").exists() and holds_dicom(tmp_path / "IN")
 
 
 def test_nifti_is_no_other_format(tmp_path: Path) -> None:
@@ -163,12 +179,11 @@ def test_what_is_ignored_beside_volumes_is_counted_by_kind(
     tmp_path: Path, check: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "IN"
-    for name in ("a.dcm", "b.dcm", "c.mgz", "d.json", "e.JSON", "f.json", ".hidden", "README", "sub/x.nii"):
+    for name in ("a.mgz", "b.nrrd", "c.mgz", "d.json", "e.JSON", "f.json", ".hidden", "README", "sub/x.nii"):
         put(folder / name)
-    put(folder / "IM_1", DICOM)
     put(folder / "good.nii", encoded())
     assert run("--input_A", folder, "--out", tmp_path / "D", *check) == 0
-    counted = "3 DICOM files, 3 .json files, 1 MGH/MGZ file, 1 file without suffix, 1 folder"
+    counted = "2 MGH/MGZ files, 3 .json files, 1 NRRD file, 1 file without suffix, 1 folder"
     (said,) = [line for line in capsys.readouterr().out.splitlines() if ": ignored " in line]
     words = said.removeprefix(f"note: --input_A {folder}: ignored ").removesuffix("; only .nii and .nii.gz are read")
     assert sorted(words.split(", ")) == sorted(counted.split(", "))

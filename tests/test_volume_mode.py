@@ -160,7 +160,7 @@ def _same_twice(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (_dicom, r"--dataroot .*but 1 DICOM file; convert them: dcm2niix -z y -o NIFTI"),
+        (_dicom, r"x.nii.gz: dcm2niix finds no image in its DICOM files"),
         (_pictures, r"--dataroot .*but 1 picture file; slices that are made already need no preprocessing"),
         (lambda path: path, r"--dataroot .*x.nii.gz: does not exist, need a folder of .nii or .nii.gz files"),
         (_bad, r"x.nii.gz: "),
