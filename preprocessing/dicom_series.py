@@ -86,7 +86,10 @@ def read_series(nifti: Path, place: Path) -> list[Series]:
     shape: tuple[int, ...] = ()
     reason = "the distance between its slices varies, so some may be missing" if uneven else ""
     try:
-        shape = open_nifti(nifti).shape
+        opened = open_nifti(nifti)
+        shape = opened.shape
+        if not (opened.header["sform_code"] or opened.header["qform_code"]):
+            reason = "its header does not tell where the slices lie"
     except UserError as error:
         reason = Problem.of(nifti, error).reason
     texts = [_words(header.get(name)) for name in ("SeriesDescription", "ProtocolName")]

@@ -262,6 +262,10 @@ def _with_a_gap(folder: Path) -> None:
     (folder / "IM0004.dcm").unlink()
 
 
+def _nowhere(folder: Path) -> None:
+    write_series(folder, ImagePositionPatient=None)
+
+
 def _junk(folder: Path) -> None:
     folder.mkdir()
     (folder / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(100))
@@ -288,6 +292,7 @@ BAD = [
     (_truncated, "could not convert its DICOM files: File not large enough to store image data: IM0003.dcm"),
     (_beheaded, "could not read 1 of 10 DICOM images"),
     (_with_a_gap, "series 3: the distance between its slices varies, so some may be missing"),
+    (_nowhere, "series 3: its header does not tell where the slices lie"),
     (_junk, "dcm2niix finds no image in its DICOM files"),
     (_only_a_directory, "a DICOMDIR, and none of the images that it lists"),
     (_mixed, "DICOM files, and NIfTI volumes such as a.nii.gz, which may show the same scans; give a folder of the"),
