@@ -115,10 +115,11 @@ class Converter:
         if others:
             notes.append(f"{flag} {location}: ignored {ignored_files(others)} beside DICOM")
         if not usable and not found.problems:
-            raise UserError(f"{flag} {location}: no DICOM series that can be used; left out {_joined(left_out)}")
+            raise UserError(f"{flag} {location}: no DICOM series that can be used; left out {_summed(left_out)}")
         for subject, one in choose_series(known, f"{flag} {location}", contrast, choice).items():
             if one.reason:
-                found.problems.append(Problem(one.place, f"series {one.number}: {one.reason}"))
+                told = f"series {one.number}: {one.reason}"
+                found.problems.append(Problem(one.place, told, anonymous=told))
                 continue
             path = one.nifti.rename(out / f"{subject}.nii")
             self._places[path] = one.place
@@ -315,7 +316,9 @@ def _sorted_out(runs: Sequence[Run], found: Converted) -> tuple[list[Series], Le
         if run.n_twice:
             left_out.append(("there twice", f"{run.n_twice} images", run.folder.path))
         if run.reason:
-            found.problems.append(Problem(run.folder.path, run.reason))
+            found.problems.append(
+                Problem(run.folder.path, run.reason, anonymous="a folder that was not converted whole")
+            )
         elif not run.series:
             left_out.append(("no images, but reports and the like", "files", run.folder.path))
         for one in run.series:
@@ -342,7 +345,7 @@ def _told(left_out: LeftOut, location: Path) -> Iterator[str]:
         yield f"{', '.join(where[:SHOWN])}{more}: {reason}"
 
 
-def _joined(left_out: LeftOut) -> str:
+def _summed(left_out: LeftOut) -> str:
     reasons = list(dict.fromkeys(f"{which} ({reason})" for reason, which, _ in left_out))
     return ", ".join(reasons[:6]) + (f" and {len(reasons) - 6} more" if len(reasons) > 6 else "")
 

@@ -39,7 +39,10 @@ class Source:
 
     def problem(self, reason: str) -> Problem:
         """A problem of this volume, at the place that the user knows."""
-        return Problem(self.path, reason) if self.place is None else Problem(self.place, f"{self.subject}: {reason}")
+        if self.place is None:
+            return Problem(self.path, reason)
+        told = f"{self.subject}: {reason}"
+        return Problem(self.place, told, anonymous=told)
 
 
 @dataclass
@@ -140,15 +143,15 @@ def _readable(given: Given, found: Inputs, converter: Converter | None) -> Reada
     readable: Readable = {}
     if not given.location:
         return readable
-    place, named = Path(given.location), f"{given.flag} {given.location}"
-    if converter is not None and holds_dicom(place):
-        converted = converter.convert(place, given.flag, given.contrast, given.choice)
+    location, named = Path(given.location), f"{given.flag} {given.location}"
+    if converter is not None and holds_dicom(location):
+        converted = converter.convert(location, given.flag, given.contrast, given.choice)
         volumes = converted.volumes
         found.problems += converted.problems
         found.notes += converted.notes
     else:
         volumes, not_files, others = find_contrast(
-            place, given.flag, given.contrast, choice=given.choice, bids=given.bids
+            location, given.flag, given.contrast, choice=given.choice, bids=given.bids
         )
         refuse_mixed(volumes.values(), others, named)
         found.problems += not_files
@@ -158,8 +161,10 @@ def _readable(given: Given, found: Inputs, converter: Converter | None) -> Reada
         try:
             readable[subject] = path, read_geometry(path)
         except UserError as error:
-            shown = (converter.place_of(path) if converter else None) or path
-            found.problems.append(Problem(shown, wrongly_named(path) or Problem.of(path, error).reason))
+            reason = wrongly_named(path) or Problem.of(path, error).reason
+            place = None if converter is None else converter.place_of(path)
+            told = "" if place is None else f"{subject}: {reason}"
+            found.problems.append(Problem(place or path, told or reason, anonymous=told))
     return readable
 
 

@@ -106,7 +106,12 @@ def _settings(plan: SlicingPlan, problems: Sequence[Problem]) -> dict[str, objec
         "window_percentiles": list(plan.settings.percentiles),
     }
     if problems:
-        settings["skipped"] = [{"source": printable(bad.path.name), "reason": bad.reason} for bad in problems]
+        settings["skipped"] = [
+            {"source": "DICOM", "reason": bad.anonymous}
+            if bad.anonymous
+            else {"source": printable(bad.path.name), "reason": bad.reason}
+            for bad in problems
+        ]
     return settings
 
 

@@ -247,9 +247,9 @@ def _cut(path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
 
 
-def _truncated(folder: Path) -> None:
-    write_series(folder)
-    _cut(folder / "IM0003.dcm", -300)
+def _truncated(folder: Path, names: str = "IM{:04}.dcm") -> None:
+    write_series(folder, names=names)
+    _cut(folder / names.format(3), -300)
 
 
 def _beheaded(folder: Path) -> None:
@@ -316,6 +316,19 @@ def synthesise(runs: Path, dataroot: Path, out: Path, *more: str) -> Finished:
 
 def prepare(dataroot: Path, out: Path, *more: str) -> Finished:
     return run("preprocessing_images.py", "--input_A", dataroot, "--out", out, "--all_test", "--workers", 1, *more)
+
+
+def test_the_manifest_names_no_folder_and_no_file_that_was_left_out(tmp_path: Path) -> None:
+    write_series(tmp_path / "S" / "CANARY_1970", PatientID="P1")
+    _truncated(tmp_path / "S" / "CANARY_1971", names="CANARY{:04}.dcm")
+    _with_a_gap(tmp_path / "S" / "CANARY_1972")
+    assert prepare(tmp_path / "S", tmp_path / "D", "--skip_bad").status == 0
+    text = (tmp_path / "D" / "manifest.json").read_text()
+    assert "CANARY" not in text
+    gap = "series 3: the distance between its slices varies, so some may be missing"
+    skipped = [{"source": "DICOM", "reason": reason} for reason in ("a folder that was not converted whole", gap)]
+    assert json.loads(text)["settings"]["skipped"] == skipped
+    assert "CANARY0003.dcm" in (tmp_path / "D" / "bad_files.csv").read_text()
 
 
 @pytest.mark.parametrize(("make", "sentence"), BAD, ids=lambda value: getattr(value, "__name__", ""))

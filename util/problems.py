@@ -16,10 +16,14 @@ IN_SENTENCE = 3  # problems named in a sentence; further ones are counted
 
 @dataclass(frozen=True)
 class Problem:
-    """One bad file; `reason` does not repeat the path."""
+    """One bad file; `reason` does not repeat the path.
+
+    anonymous: what a manifest says of it, where path or reason may name a person; empty: both.
+    """
 
     path: Path
     reason: str
+    anonymous: str = ""
 
     @classmethod
     def of(cls, path: Path, error: UserError) -> Problem:
