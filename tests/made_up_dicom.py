@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-MR, REPORT = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.88.22"
+MR, ENHANCED, REPORT = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("4", "4.1", "88.22"))
 AXIAL = np.eye(3)
 SHAPE, SPACING, ORIGIN = (44, 48, 10), (2.0, 2.0, 6.0), (-41.0, -52.0, -30.0)
 NAME, NUMBER, BORN = "CANARY^JANE", "CANARY4711", "19700131"
@@ -88,10 +88,42 @@ def write_series(
         for keyword, value in fields.items():
             setattr(image, keyword, value)
         _save(image, folder / names.format(k))
+    return Made(voxels, _affine(directions, spacing, origin))
+
+
+def _affine(directions: NDArray[np.float64], spacing: Sequence[float], origin: Sequence[float]) -> NDArray[np.float64]:
     affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = directions * spacing, origin
+    affine[:3, :3], affine[:3, 3] = directions * np.asarray(spacing), origin
     affine[:2] *= -1  # LPS to RAS
-    return Made(voxels, affine)
+    return affine
+
+
+def write_enhanced(path: Path, voxels: NDArray[np.uint16], directions: NDArray[np.float64]) -> Made:
+    """A whole volume in one file of many frames, as newer scanners write it (Enhanced MR Image Storage)."""
+    image, shared = Dataset(), Dataset()
+    _say_who(image, 3, "t2_tse_tra")
+    image.SOPClassUID = ENHANCED
+    image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID = (
+        generate_uid(entropy_srcs=[part]) for part in ("study", "series", "image")
+    )
+    image.Columns, image.Rows, image.NumberOfFrames = voxels.shape
+    plane, sizes = Dataset(), Dataset()
+    plane.ImageOrientationPatient = [f"{value:.9g}" for value in directions[:, :2].T.flat]
+    sizes.PixelSpacing = [SPACING[1], SPACING[0]]
+    sizes.SliceThickness = sizes.SpacingBetweenSlices = SPACING[2]
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [plane], [sizes]
+    image.SharedFunctionalGroupsSequence, image.PerFrameFunctionalGroupsSequence = [shared], []
+    for k in range(voxels.shape[2]):
+        frame, place, content = Dataset(), Dataset(), Dataset()
+        position = np.asarray(ORIGIN) + directions[:, 2] * SPACING[2] * k
+        place.ImagePositionPatient = [f"{value:.9g}" for value in position]
+        content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = "1", k + 1, [1, k + 1]
+        frame.PlanePositionSequence, frame.FrameContentSequence = [place], [content]
+        image.PerFrameFunctionalGroupsSequence.append(frame)
+    image.PixelData = np.ascontiguousarray(voxels.T.astype("<u2")).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(image, path)
+    return Made(voxels, _affine(directions, SPACING, ORIGIN))
 
 
 def write_report(path: Path) -> None:

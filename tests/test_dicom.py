@@ -13,7 +13,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from made_up_dicom import BORN, NAME, SPACING, Made, head, oblique, write_report, write_series
+from made_up_dicom import BORN, NAME, SPACING, Made, head, oblique, write_enhanced, write_report, write_series
 from running import ROOT, Finished, run
 from test_privacy import contents
 from test_testing import make_run
@@ -71,6 +71,16 @@ def test_a_rescaled_series_keeps_its_values(converter: Converter, tmp_path: Path
     (path,) = converter.convert(tmp_path / "S", "--dataroot", None, "--contrast").volumes.values()
     values = np.asanyarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
     np.testing.assert_allclose(values, np.asanyarray(made.in_ras().dataobj) * 0.5 - 100)
+
+
+def test_one_file_of_many_frames_is_a_volume_and_one_slice_is_not(converter: Converter, tmp_path: Path) -> None:
+    made = write_enhanced(tmp_path / "S" / "scan.dcm", head(2), oblique(8))
+    for location in (tmp_path / "S", tmp_path / "S" / "scan.dcm"):
+        (path,) = converter.convert(location, "--dataroot", None, "--contrast").volumes.values()
+        check(path, made)
+    write_series(tmp_path / "T")
+    with pytest.raises(UserError, match=r"no DICOM series that can be used; left out series 3 \(fewer than 5 slices\)"):
+        names(converter, tmp_path / "T" / "IM0003.dcm")
 
 
 def test_files_without_suffix_in_nested_folders_beside_a_dicomdir(converter: Converter, tmp_path: Path) -> None:
