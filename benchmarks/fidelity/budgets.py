@@ -60,7 +60,8 @@ class Budget:
 
 
 NARROW = dict.fromkeys(("resnet_9blocks", "unet_128"), ("--ngf", "16"))  # as narrow as the demo's hybrid and D
-FEW_SLICES = ("--sgp_batch_size", "16", "--sgp_views", "4")  # SGP learns from a third of the slices (benchmarks/log.md)
+# SGP learns as much from six epochs as from 31 of single views in batches of 32 (docs/benchmarks/log.md)
+FEW_SLICES = ("--sgp_batch_size", "16", "--sgp_views", "4")
 ON_CPU = ("--gpu_ids", "-1")
 
 BUDGETS: dict[str, Budget] = {
