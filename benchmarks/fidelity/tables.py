@@ -68,7 +68,7 @@ def _head(content: Mapping[str, Any]) -> list[str]:
         "",
         f"- Command: `{content['command']}`",
         f"- Machine: {content['machine']}; {content['date']}; code {code}",
-        f"- Seeds {seeds}. A training sees {content['images_seen']} images, those of its pretext stages included. A "
+        f"- Seeds {seeds}. All trainings of a task see equally many images, those of their pretext stages included. A "
         "row that trains fewer pretext networks has more epochs of its own stages, lengthened by the same factor.",
         "- Mean over subjects and seeds, inside the head; in brackets: 95 % intervals over people and seeds together.",
     ]
