@@ -56,7 +56,8 @@ class Batch:
 
     def items(self, positions: Sequence[int]) -> Batch:
         """The items at these positions, in this order."""
-        return self._map(lambda tensor: tensor.index_select(0, torch.tensor(positions, device=tensor.device)))
+        wanted = torch.tensor(positions)
+        return self._map(lambda tensor: tensor.index_select(0, wanted.to(tensor.device, non_blocking=True)))
 
     def __len__(self) -> int:
         return self.A.shape[0]

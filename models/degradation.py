@@ -89,7 +89,7 @@ def _scan(
 
 def toned(x: Tensor, curve: Sequence[float]) -> Tensor:
     """Grey values x in [0, 1] on a curve through evenly spaced knots, linear in between."""
-    knots = torch.tensor(curve, dtype=x.dtype, device=x.device)
+    knots = torch.tensor(curve).to(x, non_blocking=True)
     place = x.clamp(0, 1) * (len(curve) - 1)
     below = place.floor().long().clamp(max=len(curve) - 2)
     return torch.lerp(knots[below], knots[below + 1], place - below)
@@ -103,7 +103,7 @@ def filtered(x: Tensor, mask: Tensor, resolution: float, contrast: float) -> Ten
     """
     height, width = x.shape[-2:]
     if contrast < 1:
-        rows, columns = (_gaussian(n, BROAD * max(height, width)).to(x) for n in (height, width))
+        rows, columns = (_gaussian(n, BROAD * max(height, width)).to(x, non_blocking=True) for n in (height, width))
         broad = rows[:, None] * columns[None, :]
         mean = passed(x, broad) / passed(mask, broad).clamp(min=1e-3)
         mean = mean.clamp(min=1e-3) * mask

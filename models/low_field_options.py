@@ -70,4 +70,4 @@ NO_SCAN = Strengths(noise=0.0, band=1.0, bias=0.0)
 def refuse_auto(values: tuple[float | str, ...]) -> None:
     """Raise ValueError if one of the values is still `auto`."""
     if AUTO in values:
-        raise ValueError(f"--lf_*: {AUTO} among {values} has not been replaced by a number")
+        raise ValueError(f"--lf_*: {AUTO} has not been replaced by a number: {values}")

@@ -46,9 +46,13 @@ def train_on(gpu: FakeGPU, model: BaseModel, dtype: torch.dtype, *, all_of_it: b
 MODELS = {
     "pta": {},
     "chance": {"lf_noise": 0.1, "lf_bias": 0.1, "lf_band": 0.7, "n_epochs_refine": 1},
+    "physics": {
+        "lf_noise": 0.1, "lf_bias": 0.1, "lf_resolution": 0.6, "lf_contrast": 0.8, "lf_tone": "0,0.6,1",
+        "n_epochs_refine": 1, "refine_physics": 0.5,
+    },
     "separate": {"pretext_adv": "separate", "syn_form": "cos", "loss_preset": "paper"},
     "vanilla": {"gan_mode": "vanilla", "sgp_match": "none", "pretext_adv": "none"},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
