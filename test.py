@@ -1,6 +1,6 @@
 """Test a trained run: `python test.py --dataroot DATA --name test --checkpoints_dir OUT --results_dir RESULTS`.
 
-With `--dataset_mode volume`, DATA is a scan, or a folder of scans: NIfTI in, NIfTI out.
+With `--dataset_mode volume`, DATA is a scan, or a folder of scans, NIfTI or DICOM, and comes back as NIfTI.
 """
 
 from __future__ import annotations

@@ -22,8 +22,7 @@ from preprocessing.folder import check_writable
 from preprocessing.grid import Grid
 from preprocessing.inputs import Inputs, find_scans
 from preprocessing.layout import Layout, LayoutChoice, choose_layout
-from preprocessing.nifti import NIFTI_SUFFIXES
-from preprocessing.other_formats import holds_dicom
+from preprocessing.other_formats import NIFTI_SUFFIXES, holds_dicom
 from preprocessing.slicing import SlicingSettings
 from preprocessing.volumes import SlicingPlan, split_people, write_dataset
 from util.errors import UserError, warn
