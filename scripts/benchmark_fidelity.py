@@ -35,6 +35,7 @@ def options_of(argv: Sequence[str]) -> Namespace:
     about = "; ".join(f"{name}: {budget.about}" for name, budget in BUDGETS.items())
     parser.add_argument("--budget", choices=tuple(BUDGETS), default="quick", help=f"{about} [default: quick]")
     parser.add_argument("--models", help="only these rows or models, separated by commas [default: all]")
+    parser.add_argument("--tasks", help="only these tasks, separated by commas [default: all]")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side, of one thread each [default: 2]")
     parser.add_argument(
         "--out", default="benchmark_output", help="folder of data, runs, predictions [default: %(default)s]"

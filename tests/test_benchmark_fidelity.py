@@ -475,6 +475,16 @@ def test_an_unknown_row_is_refused() -> None:
         program.chosen_rows("pta")
 
 
+def test_tasks_by_name(tmp_path: Path) -> None:
+    budget = BUDGETS["small"]
+    assert program.chosen_tasks(None, budget) is None
+    chosen = program.chosen_tasks("coverage,paper", budget)
+    plan = Plan(Place(tmp_path, "small"), budget, ["pta_hybrid"], chosen)
+    assert list(plan.units()) == [(task, "pta_hybrid", seed) for seed in (0, 1, 2) for task in ("coverage", "paper")]
+    with pytest.raises(UserError, match="--tasks coverege: unknown, choose from same_contrast, coverage, paper"):
+        program.chosen_tasks("coverege", budget)
+
+
 # numbers --------------------------------------------------------------------------------------------------------------
 
 

@@ -48,7 +48,7 @@ def test_patch_nce_by_hand() -> None:
 def test_hidden_states_are_those_of_the_forward_pass(name: str) -> None:
     """From fine to coarse, several scales, and with gradients to the image: what the decoder's output is made of."""
     torch.manual_seed(0)
-    side = {"unet_128": 128, "unet_256": 256}.get(name, 64)
+    side = {"unet_32": 128, "unet_128": 128, "unet_256": 256}.get(name, 64)
     sizes = {part: value for part, value in SMALL.items() if part.startswith("hybrid")}
     network = make_generator(GeneratorOptions(netG=name, ngf=4, **sizes))
     x = torch.rand(2, 1, side, side, requires_grad=True)

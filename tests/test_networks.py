@@ -29,6 +29,7 @@ PARAMETERS = {
     "hybrid": 40_489_653,
     "resnet_9blocks": 11_360_385,
     "resnet_6blocks": 7_821_441,
+    "unet_32": 16_649_793,
     "unet_128": 41_815_617,
     "unet_256": 54_398_529,
 }
@@ -55,7 +56,7 @@ def test_hybrid_has_the_published_size() -> None:
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generators_keep_shape_and_range(name: str) -> None:
-    side = {"unet_128": 128, "unet_256": 256}.get(name, 48)
+    side = {"unet_32": 96, "unet_128": 128, "unet_256": 256}.get(name, 48)
     generator = make_generator(GeneratorOptions(netG=name, ngf=2, **{k: getattr(SMALL, k) for k in SMALL.__dict__}))
     image, logits = translate(generator, torch.rand(2, 1, side, side) * 2 - 1)
     assert image.shape == (2, 1, side, side)

@@ -59,7 +59,7 @@ class Budget:
     claims: bool = True
 
 
-NARROW = dict.fromkeys(("resnet_9blocks", "unet_128"), ("--ngf", "16"))  # as narrow as the demo's hybrid and D
+NARROW = dict.fromkeys(("resnet_9blocks", "unet_32"), ("--ngf", "16"))  # as narrow as the demo's hybrid and D
 # SGP learns as much from six epochs as from 31 of single views in batches of 32 (docs/benchmarks/log.md)
 FEW_SLICES = ("--sgp_batch_size", "16", "--sgp_views", "4")
 ON_CPU = ("--gpu_ids", "-1")
@@ -77,11 +77,11 @@ BUDGETS: dict[str, Budget] = {
         segmenter_steps=200, claims=False,
     ),
     "small": Budget(
-        "two cores for a night: networks of the demo's kind, three seeds",
+        "two cores for five hours: networks of the demo's kind at 96 px, three seeds",
         rows={"same_contrast": NAMES, "coverage": NAMES, "paper": MAIN},
-        seeds=(0, 1, 2), matrix=128, n_train=24, n_val=6, n_test=12,
-        lengths=Lengths(sgp=6, lsc=2, gan=3, refine=16), sgp=FEW_SLICES,
-        preset="demo", options=ON_CPU, widths=NARROW, encoder=("--sgp_steps", "150"),
+        seeds=(0, 1, 2), matrix=96, n_train=24, n_val=6, n_test=12,
+        lengths=Lengths(sgp=6, lsc=1, gan=2, refine=7), sgp=FEW_SLICES,
+        preset="demo", options=("--load_size", "96", *ON_CPU), widths=NARROW, encoder=("--sgp_steps", "150"),
     ),
     "full": Budget(
         "the published sizes at 224 px, for a GPU",

@@ -44,16 +44,19 @@ class Step:
 class Plan:
     """All steps of a budget, for some of its rows."""
 
-    def __init__(self, place: Place, budget: Budget, rows: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, place: Place, budget: Budget, rows: Sequence[str] | None = None, tasks: Sequence[str] | None = None
+    ) -> None:
         self.place, self.budget = place, budget
-        self.chosen = rows
+        self.chosen, self.tasks = rows, tasks
 
     def units(self, *, all_rows: bool = False) -> Iterator[tuple[str, str, int]]:
         """Task, row and seed of everything that is tested, seed by seed, so that a part of it tells most."""
         for seed in self.budget.seeds:
             for task, rows in self.budget.rows.items():
                 for row in rows:
-                    wanted = all_rows or self.chosen is None or row in self.chosen
+                    named = (self.chosen is None or row in self.chosen) and (self.tasks is None or task in self.tasks)
+                    wanted = all_rows or named
                     if not wanted or (row in BASELINES and seed != self.budget.seeds[0]):
                         continue
                     if row in BASELINES or not ROWS[row].why_missing:

@@ -34,7 +34,7 @@ def benchmark(options: Namespace, launch: Launch = start) -> int:
     if options.minutes is not None and not options.minutes > 0:
         raise UserError(f"--minutes is {options.minutes}, it must be above 0")
     place = Place(Path(options.out).resolve(), options.budget, Path(options.docs).resolve())
-    plan = Plan(place, budget, chosen_rows(options.models))
+    plan = Plan(place, budget, chosen_rows(options.models), chosen_tasks(options.tasks, budget))
     if options.verify:
         return verify(plan)
     if options.remeasure:
@@ -75,6 +75,20 @@ def chosen_rows(names: str | None) -> list[str] | None:
             raise UserError(f"--models {name}: unknown, choose from {', '.join(NAMES)}")
         found += rows
     return found
+
+
+def chosen_tasks(names: str | None, budget: Budget) -> list[str] | None:
+    """The tasks that --tasks names. None: all.
+
+    Raises: UserError: an unknown name.
+    """
+    if names is None:
+        return None
+    chosen = names.split(",")
+    for name in chosen:
+        if name not in budget.rows:
+            raise UserError(f"--tasks {name}: unknown, choose from {', '.join(budget.rows)}")
+    return chosen
 
 
 def all_trained(plan: Plan) -> bool:

@@ -43,14 +43,14 @@ ROWS: Mapping[str, Row] = {
     "degrade/hybrid/partner": Row("degrade", "hybrid", ("--lf_shading", "partner")),
     "pta_hybrid": Row("pta_hybrid", "hybrid"),
     "pta_cyclegan": Row("pta_cyclegan", "resnet_9blocks"),
-    "pta_unet": Row("pta_unet", "unet_128"),
+    "pta_unet": Row("pta_unet", "unet_32"),
     "pta_hybrid/no_sgp": Row("pta_hybrid", "hybrid", ("--sgp_match", "none")),
     "pta_hybrid/no_lsc": Row("pta_hybrid", "hybrid", ("--pretext_adv", "none")),
     "pta_hybrid/no_pretext": Row("pta_hybrid", "hybrid", ("--sgp_match", "none", "--pretext_adv", "none")),
     "pta_hybrid/random_shading": Row("pta_hybrid", "hybrid", ("--lf_shading", "random")),
     "pta_hybrid/no_physics": Row("pta_hybrid", "hybrid", ("--refine_physics", "0")),
     "pta_hybrid/no_refine": Row("pta_hybrid", "hybrid", before_refinement="pta_hybrid"),
-    "pix2pix": Row("pix2pix", "unet_128", aligned=True),
+    "pix2pix": Row("pix2pix", "unet_32", aligned=True),
     UPPER_BOUND: Row("supervised", "hybrid", by_validation=True, aligned=True),
 }
 NAMES = (*BASELINES, *ROWS)

@@ -53,6 +53,7 @@ GENERATORS: dict[str, Callable[[GeneratorOptions], nn.Module]] = {
     "hybrid": _hybrid,
     "resnet_9blocks": lambda o: _resnet(o, 9),
     "resnet_6blocks": lambda o: _resnet(o, 6),
+    "unet_32": lambda o: _unet(o, 5),
     "unet_128": lambda o: _unet(o, 7),
     "unet_256": lambda o: _unet(o, 8),
 }

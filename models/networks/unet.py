@@ -43,7 +43,7 @@ class _Scale(nn.Module):
 
 
 class UnetGenerator(nn.Module):
-    """U-Net with `n_downs` halvings: 7 for unet_128, 8 for unet_256.
+    """U-Net with `n_downs` halvings: 5 for unet_32, which takes 96, 160 and 224 px too, 7 for unet_128, 8 for unet_256.
 
     (N, in_channels, H, W) in [-1, 1] -> (N, out_channels, H, W) in (-1, 1); H and W multiples of 2 ** n_downs.
     """
