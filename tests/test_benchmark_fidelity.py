@@ -281,7 +281,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, 
         ran += launch.commands
     # E_eval, the segmenter, two trainings, four tests in three phases
     assert len(ran) == len({tuple(command) for command in ran}) == 16
-    yield place, json.loads((place.published / "fidelity.json").read_text())
+    yield place, json.loads((place.published / "fidelity_tiny.json").read_text())
     patch.undo()
 
 
@@ -295,7 +295,7 @@ def test_killed_and_continued_it_has_all_rows(finished: tuple[Place, dict[str, A
     assert content["why_null"]["missing"] == "this version has no --model no_such_model"
     assert rows["classical"]["psnr"]["ci95"] is None
     assert content["why_null"]["tasks.same_contrast.rows.cycle_gan/hybrid.psnr.ci95"] == "fewer than 3 seeds"
-    page = (place.published / "fidelity.md").read_text()
+    page = (place.published / "fidelity_tiny.md").read_text()
     assert (
         "`missing` is missing: this version has no --model no_such_model." in page and "| `cycle_gan/hybrid` |" in page
     )
@@ -351,11 +351,11 @@ def test_the_refined_row_differs_from_the_unrefined(finished: tuple[Place, dict[
 
 def test_the_figure_shows_every_row(finished: tuple[Place, dict[str, Any]]) -> None:
     place, _ = finished
-    pixels = np.asarray(Image.open(place.published / "fidelity.png").convert("L"))
+    pixels = np.asarray(Image.open(place.published / "fidelity_tiny.png").convert("L"))
     assert pixels.shape[1] == 6 * 220  # low field, truth and four rows, in one line
     columns = np.array_split(pixels[pixels.shape[0] // 3 : -20], 6, axis=1)
     assert all(part.std() > 20 for part in columns)
-    assert "](fidelity.png)" in (place.published / "fidelity.md").read_text()
+    assert "](fidelity_tiny.png)" in (place.published / "fidelity_tiny.md").read_text()
 
 
 def arguments(place: Place, *more: str) -> list[str]:
@@ -367,7 +367,7 @@ def test_verified_green(finished: tuple[Place, dict[str, Any]], capsys: pytest.C
     assert "18 of 18 parts verified" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file", ["fidelity.json", "units/tiny/same_contrast/classical/0.json"])
+@pytest.mark.parametrize("file", ["fidelity_tiny.json", "units/tiny/same_contrast/classical/0.json"])
 def test_a_changed_number_is_found(
     finished: tuple[Place, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
 ) -> None:
@@ -391,8 +391,8 @@ def test_tables_need_the_units_alone(
     alone = replace(place, out=tmp_path / "empty", published=docs)
     (docs / "fidelity_notes_tiny.md").write_text("Nobody wins.\n")
     assert benchmark_fidelity.main(arguments(alone, "--assemble")) == 0
-    assert "## What the numbers say\n\nNobody wins.\n" in (docs / "fidelity.md").read_text()
-    assert json.loads((docs / "fidelity.json").read_text()) == content
+    assert "## What the numbers say\n\nNobody wins.\n" in (docs / "fidelity_tiny.md").read_text()
+    assert json.loads((docs / "fidelity_tiny.json").read_text()) == content
     assert benchmark_fidelity.main(arguments(alone, "--verify")) == 0
     assert "0 of 18 parts verified" in capsys.readouterr().out
 
@@ -400,7 +400,7 @@ def test_tables_need_the_units_alone(
 def test_measured_again_the_numbers_are_the_same(finished: tuple[Place, dict[str, Any]], tmp_path: Path) -> None:
     place, content = finished
     assert benchmark_fidelity.main(arguments(replace(place, published=tmp_path), "--remeasure")) == 0
-    assert json.loads((tmp_path / "fidelity.json").read_text())["tasks"] == content["tasks"]
+    assert json.loads((tmp_path / "fidelity_tiny.json").read_text())["tasks"] == content["tasks"]
 
 
 def test_other_options_than_before_are_refused(finished: tuple[Place, dict[str, Any]]) -> None:
@@ -426,10 +426,10 @@ def test_killed_by_the_system_while_it_trains_it_goes_on(tmp_path: Path) -> None
     program_.wait_for(run.exists)
     program_.process.kill()  # its training goes on alone and keeps the step's lock
     program_.process.join()
-    assert not (folders / "fidelity.json").exists()
+    assert not (folders / "fidelity_tiny.json").exists()
     again = start_process(benchmark_of_one_row, str(place.out), str(place.published)).finished()
     assert again.status == 0, again.err
-    content = json.loads((folders / "fidelity.json").read_text())
+    content = json.loads((folders / "fidelity_tiny.json").read_text())
     assert content["tasks"]["same_contrast"]["rows"]["cycle_gan/hybrid"]["images_seen"] == TINY.lengths.total * 10
 
 
@@ -447,7 +447,7 @@ def test_the_test_people_are_not_read_for_a_part_of_the_rows(
     launch = InThisProcess()
     options = benchmark_fidelity.options_of(arguments(place, "--models", "classical", "--jobs", "1"))
     assert program.benchmark(options, launch) == 0
-    assert not launch.commands and not (place.published / "fidelity.json").exists()
+    assert not launch.commands and not (place.published / "fidelity_tiny.json").exists()
     assert "the test people are not read" in capsys.readouterr().out
     options = benchmark_fidelity.options_of(arguments(place, "--models", "classical", "--jobs", "1", "--read_test"))
     assert program.benchmark(options, launch) == 0

@@ -14,15 +14,12 @@ from benchmarks.fidelity.figure import write_figure
 from benchmarks.fidelity.plan import Plan
 from benchmarks.fidelity.rows import NAMES, ROWS
 from benchmarks.fidelity.schedule import Launch, Scheduler, start
-from benchmarks.fidelity.store import LESIONS, Place, machine, now, write_json
+from benchmarks.fidelity.store import LESIONS, TABLES, Place, machine, now, write_json
 from benchmarks.fidelity.tables import markdown, printed
 from benchmarks.fidelity.verify import TOLERANCE, differences, measure_again, verify_units
 from util.errors import UserError
 from util.reading import read_json
 
-TABLES = "fidelity"
-JSON_NAME, PAGE_NAME = f"{TABLES}.json", f"{TABLES}.md"
-FIGURE_NAME = f"{TABLES}.png"
 NOTES_NAME = f"{TABLES}_notes_{{budget}}.md"  # written by hand, and part of the page
 
 
@@ -104,16 +101,16 @@ def assemble(plan: Plan, failed: Mapping[str, str]) -> dict[str, Any] | None:
     if not any("test" in unit for unit in units):
         return None
     content = content_of(place.budget, budget, units, failed)
-    write_json(place.published / JSON_NAME, content)
-    write_figure(place, budget, place.published / FIGURE_NAME)
-    figure = FIGURE_NAME if (place.published / FIGURE_NAME).is_file() else None
+    page, figure = place.tables(".md"), place.tables(".png")
+    write_json(place.tables(".json"), content)
+    write_figure(place, budget, figure)
     notes = place.published / NOTES_NAME.format(budget=place.budget)
     written = notes.read_text(encoding="utf-8") if notes.is_file() else ""
-    (place.published / PAGE_NAME).write_text(markdown(content, figure, written), encoding="utf-8")
+    page.write_text(markdown(content, figure.name if figure.is_file() else None, written), encoding="utf-8")
     print("test people: PSNR after fit, PSNR, SSIM")
     for line in printed(content):
         print(line)
-    print(f"written: {place.published / PAGE_NAME}")
+    print(f"written: {page}")
     return content
 
 
@@ -123,12 +120,12 @@ def verify(plan: Plan) -> int:
     if not (units := place.published_units()):
         raise UserError(f"--verify: {place.units} holds no units of --budget {place.budget}")
     verdict = verify_units(place, units)
-    path = place.published / JSON_NAME
+    path = place.tables(".json")
     written = read_json(path) if path.is_file() else {}
     if written.get("budget") == place.budget:
         again = content_of(place.budget, plan.budget, units, {})
         for part in ("tasks", "images_seen", "seeds", "units"):
-            verdict.differences += [f"{JSON_NAME}: {text}" for text in differences(written[part], again[part])]
+            verdict.differences += [f"{path.name}: {text}" for text in differences(written[part], again[part])]
     else:
         verdict.unverified.append(f"{path}: not of --budget {place.budget}")
     for line in verdict.unverified:

@@ -17,6 +17,7 @@ from util.threads import usable_processors
 ROOT = Path(__file__).resolve().parent.parent.parent
 PUBLISHED = ROOT / "docs" / "benchmarks"
 LESIONS = "lesions"  # the phase on test people's heads with lesions
+TABLES, CLAIMING = "fidelity", "small"  # the budget that README speaks of has the plain name
 PHASES = ("val", "test", LESIONS)
 
 
@@ -57,6 +58,10 @@ class Place:
     def steps(self, task: str) -> Path:
         """The folder of locks and logs of a task's steps."""
         return self.out / self.budget / task / "steps"
+
+    def tables(self, suffix: str) -> Path:
+        """A file of the tables: `fidelity.md` of the budget that supports claims, `fidelity_quick.md` of another."""
+        return self.published / f"{TABLES if self.budget == CLAIMING else f'{TABLES}_{self.budget}'}{suffix}"
 
     @property
     def units(self) -> Path:
