@@ -77,7 +77,7 @@ BUDGETS: dict[str, Budget] = {
         segmenter_steps=200, claims=False,
     ),
     "small": Budget(
-        "two cores for five hours: networks of the demo's kind at 96 px, three seeds",
+        "two cores for a night: networks of the demo's kind at 96 px, three seeds",
         rows={"same_contrast": NAMES, "coverage": NAMES, "paper": MAIN},
         seeds=(0, 1, 2), matrix=96, n_train=24, n_val=6, n_test=12,
         lengths=Lengths(sgp=6, lsc=1, gan=2, refine=7), sgp=FEW_SLICES,

@@ -29,7 +29,7 @@ def write_figure(place: Place, budget: Budget, path: Path) -> bool:
     """Draw the first task's rows for one slice, as far as predictions are kept; False if there are none.
 
     The slice is the middle one of the first test subject, by the first seed. Every row is shown after the affine fit of
-    its volume to the truth, as `psnr_fit` measures it; input and truth as they are.
+    its volume to the truth, as `psnr_fit` measures it, and its air as predicted; input and truth as they are.
     """
     task, seed = next(iter(budget.rows)), budget.seeds[0]
     try:
@@ -46,8 +46,8 @@ def write_figure(place: Place, budget: Budget, path: Path) -> bool:
         if file.is_file():
             prediction = kept(file)
             scale, offset = affine_fit(prediction, volume.truth, volume.truth_mask)
-            inside = volume.truth_mask[middle] | (prediction[middle] > 0)
-            panels.append((row, np.where(inside, scale * prediction[middle] + offset, 0).clip(0, 1)))
+            fitted = scale * prediction[middle] + offset
+            panels.append((row, np.where(volume.truth_mask[middle], fitted, prediction[middle]).clip(0, 1)))
     if len(panels) == 2:
         return False
     _draw(panels, _around(volume.truth_mask[middle]), path)

@@ -30,7 +30,8 @@ COLUMNS = {**INTENSITY, **STRUCTURE}
 DIFFERENCE_COLUMNS = ("psnr_fit", "psnr", "ssim", "nrmse", "edge_corr", "dice", "lesions_lost", "lesions_invented")
 EXPLAINED = (*COLUMNS, "ci95", "images_seen", "wall_s")
 ABOUT_FIGURE = (
-    "The middle slice of the first test subject by the first seed's models, after the fit of brightness and contrast."
+    "The middle slice of the first test subject by the first seed's models, the head after the fit of brightness and "
+    "contrast."
 )
 TITLES = {"same_contrast": "Same contrast", "coverage": "Coverage", "paper": "Another contrast (the paper's)"}
 
