@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from evaluation.metrics.tissues import LESION, Classes
 from models.networks.layers import ResidualUnit
+from util.device import amp_dtype
 from util.errors import UserError
 from util.files import replace_files
 from util.torch_file import read_torch, torch_writer
@@ -28,6 +29,7 @@ MULTIPLE = 2 ** (len(WIDTHS) - 1)
 BATCH, LEARNING_RATE = 8, 3e-3
 WEIGHTS = (0.3, 1.0, 1.0, 1.0, 3.0)  # of the classes in the cross-entropy: lesions are rare, air is not
 GAIN, OFFSET = 0.15, 0.05  # random changes of contrast and brightness in training, at most
+TURN, SCALE, SHIFT = 0.3, 0.15, 0.1  # radians, logarithm, half sides: random changes of place in training, at most
 SLICES_AT_ONCE = 16
 
 
@@ -77,7 +79,7 @@ def fit_segmenter(images: Sequence[Floats], classes: Sequence[Classes], *, steps
         network = Segmenter()
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
-    weights = torch.tensor(WEIGHTS)
+    weights, fast = torch.tensor(WEIGHTS), amp_dtype("auto", torch.device("cpu")) is torch.bfloat16
     for _ in range(steps):
         chosen = rng.integers(len(slices), size=BATCH)
         if with_lesion:
@@ -86,14 +88,38 @@ def fit_segmenter(images: Sequence[Floats], classes: Sequence[Classes], *, steps
         target = _padded(torch.from_numpy(np.stack([slices[i][1] for i in chosen]).astype(np.int64)))
         flipped = torch.from_numpy(rng.random(BATCH) < 0.5)
         x[flipped], target[flipped] = x[flipped].flip(-1), target[flipped].flip(-1)
+        x, target = _other_lesions(*_turned(x, target, rng), rng)
         gain, offset = (torch.from_numpy(rng.uniform(-1, 1, (2, BATCH, 1, 1, 1)))).float()
-        logits = network(((1 + GAIN * gain) * x + OFFSET * offset * (x > 0)).clamp(0, 1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            logits = network(((1 + GAIN * gain) * x + OFFSET * offset * (x > 0)).clamp(0, 1)).float()
         loss = F.cross_entropy(logits, target, weights) + _dice_loss(logits, target)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
     return network.eval().requires_grad_(False)
+
+
+def _turned(x: Tensor, target: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Slices (N, 1, H, W) and classes (N, H, W), each turned, scaled and shifted at random."""
+    angle, scale = rng.uniform(-TURN, TURN, len(x)), np.exp(rng.uniform(-SCALE, SCALE, len(x)))
+    turn = np.stack([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
+    matrix = np.concatenate([turn, rng.uniform(-SHIFT, SHIFT, (2, 1, len(x)))], 1).transpose(2, 0, 1)
+    grid = F.affine_grid(torch.from_numpy(matrix).float(), list(x.shape), align_corners=False)
+    moved = F.grid_sample(target[:, None].float(), grid, mode="nearest", align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False), moved[:, 0].long()
+
+
+def _other_lesions(x: Tensor, target: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """The same with lesions of one slice copied into the brain of another, elsewhere (copy-paste, Ghiasi et al. 2021).
+
+    A few heads have few lesions, and a network learns their places by heart.
+    """
+    order = torch.from_numpy(rng.permutation(len(x)))
+    rows, columns = (int(n) for n in rng.integers(0, x.shape[-1], 2))
+    given, classes = (t[order].roll((rows, columns), (-2, -1)) for t in (x, target))
+    there = (classes == LESION) & (target > 0)
+    return torch.where(there[:, None], given, x), torch.where(there, classes, target)
 
 
 def _dice_loss(logits: Tensor, target: Tensor) -> Tensor:

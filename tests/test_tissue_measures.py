@@ -73,7 +73,7 @@ def test_lesions_are_those_of_scikit_image() -> None:
 def test_lost_and_invented_lesions_by_hand() -> None:
     true = np.zeros((3, 20, 20), np.uint8)
     true[1, 2:6, 2:6], true[1, 2:6, 12:16], true[1, 12:16, 2:6] = [tissues.LESION] * 3
-    true[1, 18, 18] = tissues.LESION  # one voxel: too small to count
+    true[1, 16:19, 16:19] = tissues.LESION  # nine voxels: too small to count
     in_truth = true.copy()
     in_truth[1, 12:16, 2:6] = 0  # the segmenter does not see the third one even in the truth
     found = np.zeros_like(true)

@@ -22,7 +22,7 @@ from evaluation.metrics.intervals import (
     why_no_crossed_interval,
     why_no_interval,
 )
-from evaluation.metrics.tissues import FOUND
+from evaluation.metrics.tissues import FOUND, LEAST_VOXELS, LOST_VOXELS
 from evaluation.record import Record
 
 Units = Sequence[Mapping[str, Any]]
@@ -51,11 +51,11 @@ DEFINITIONS = {
     "volume_error": "|volume found - true volume| / true volume of the same three tissues by the same segmenter, mean",
     "contrast_ranks": "part of the three pairs of CSF, grey and white matter (by the labels) whose medians are in the "
     "truth's order of brightness",
-    "lesions_invented": "lesions per head, at least four connected voxels, that the segmenter finds in the prediction "
-    "and that touch neither a lesion of the head nor one that it finds in the truth's image",
-    LOST: "of the lesions that the segmenter finds in the truth's images of further heads of the test people, the part "
-    f"that it does not find in the predictions (found: {FOUND:.0%} of the voxels); null if it finds fewer than "
-    f"{LEAST_SEEN:.0%} in the truth",
+    "lesions_invented": f"lesions per head, at least {LEAST_VOXELS} connected voxels, that the segmenter finds in the "
+    "prediction and that touch neither a lesion of the head nor one that it finds in the truth's image",
+    LOST: f"of the lesions of at least {LOST_VOXELS} voxels that the segmenter finds in the truth's images of further "
+    f"heads of the test people, the part that it does not find in the predictions (found: {FOUND:.0%} of the voxels); "
+    f"null if it finds fewer than {LEAST_SEEN:.0%} in the truth",
     SET_MEASURE: unpaired.DEFINITIONS[SET_MEASURE] + "; mean over seeds",
     "ci95": "95 % t interval of the mean over subjects and seeds, with the squared errors between people and between "
     f"seeds added up; null with fewer than {LEAST_SEEDS} seeds, 12 subjects or 4 people; of a row without training, "

@@ -55,7 +55,7 @@ class Budget:
     encoder: tuple[str, ...] = ()
     simulate: tuple[str, ...] = ()
     lesions: tuple[str, ...] = ("--lesions", "infarct", "--n_lesions", "2", "--lesions_in", "all")
-    segmenter_steps: int = 400
+    segmenter_steps: int = 1500
     claims: bool = True
 
 
@@ -74,7 +74,7 @@ BUDGETS: dict[str, Budget] = {
         seeds=(0,), matrix=96, n_train=12, n_val=2, n_test=4,
         lengths=Lengths(sgp=10, lsc=2, gan=3, refine=9), sgp=FEW_SLICES,
         preset="demo", options=("--load_size", "96", *ON_CPU), widths=NARROW, encoder=("--sgp_steps", "100"),
-        segmenter_steps=200, claims=False,
+        segmenter_steps=800, claims=False,
     ),
     "small": Budget(
         "two cores for a night: networks of the demo's kind at 96 px, three seeds",

@@ -13,6 +13,7 @@ from data.folder.slice_folder import SliceFolder
 from evaluation import paired
 from evaluation.encoder import Encoder, grid_of
 from evaluation.metrics.tissues import (
+    LOST_VOXELS,
     Classes,
     classes_of,
     contrast_ranks,
@@ -112,7 +113,7 @@ class Measured:
         found = segment(self.segmenter, prediction)
         if self.phase == LESIONS:
             lost, seen = lesions_lost(found, in_truth, true)
-            count = len(lesions_of(true))
+            count = len(lesions_of(true, LOST_VOXELS))
             return {"lesions_lost": lost / seen if seen else None, "lesions_seen": seen, "lesions": count}
         return {
             "dice": dice(found, true),

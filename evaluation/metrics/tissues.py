@@ -19,7 +19,8 @@ Classes = NDArray[np.uint8]
 TISSUES = {"csf": 1, "gm": 2, "wm": 3}  # numbers in the labels, and of the classes
 LESION = 4  # class of all lesions, whose labels begin with FIRST_LESION
 FIRST_LESION = 7
-LEAST_VOXELS = 4  # of a lesion that counts: smaller ones are a matter of chance
+LEAST_VOXELS = 4  # of a lesion that counts as invented: smaller ones are a matter of chance
+LOST_VOXELS = 16  # of one that can be lost: what is smaller, or faint, is missed in the truth too
 FOUND = 0.25  # part of a lesion's voxels that makes it found
 CONNECTED = np.ones((3, 3, 3), bool)  # corners join voxels to one lesion
 
@@ -62,20 +63,22 @@ def contrast_ranks(prediction: Floats, truth: Floats, true: Classes) -> float | 
     return float(np.mean(right))
 
 
-def lesions_of(classes: Classes) -> list[NDArray[np.intp]]:
-    """The lesions of a volume, as the flat positions of their voxels: connected ones of at least four voxels."""
+def lesions_of(classes: Classes, least: int = LEAST_VOXELS) -> list[NDArray[np.intp]]:
+    """The lesions of a volume, as the flat positions of their voxels: connected ones of at least so many voxels."""
     parts, count = ndimage.label(classes == LESION, CONNECTED)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    return [np.flatnonzero(parts == number) for number in range(1, count + 1) if sizes[number] >= LEAST_VOXELS]
+    return [np.flatnonzero(parts == number) for number in range(1, count + 1) if sizes[number] >= least]
 
 
 def lesions_lost(found: Classes, in_truth: Classes, true: Classes) -> tuple[int, int]:
     """Lesions of the head found in the truth's image but not in the prediction's, and how many the former are.
 
+    Only lesions of at least `LOST_VOXELS` are looked for.
+
     Args: found, in_truth: segmentation of the prediction and of the truth's image. true: the simulator's classes.
     """
     seen, kept = (
-        [float(np.mean(classes.ravel()[lesion] == LESION)) >= FOUND for lesion in lesions_of(true)]
+        [float(np.mean(classes.ravel()[lesion] == LESION)) >= FOUND for lesion in lesions_of(true, LOST_VOXELS)]
         for classes in (in_truth, found)
     )
     return sum(there and not here for there, here in zip(seen, kept, strict=True)), sum(seen)
