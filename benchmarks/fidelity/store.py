@@ -60,7 +60,7 @@ class Place:
         return self.out / self.budget / task / "steps"
 
     def tables(self, suffix: str) -> Path:
-        """A file of the tables: `fidelity.md` of the budget that supports claims, `fidelity_quick.md` of another."""
+        """A file of the tables: with the plain name for the budget that supports claims, with the budget's for others."""
         return self.published / f"{TABLES if self.budget == CLAIMING else f'{TABLES}_{self.budget}'}{suffix}"
 
     @property
