@@ -1,5 +1,6 @@
 """Test a trained run: `python test.py --dataroot DATA --name test --checkpoints_dir OUT --results_dir RESULTS`.
 
+`--pretrained NAME` in place of `--name` takes a model that comes with the repository.
 With `--dataset_mode volume`, DATA is a scan, or a folder of scans, NIfTI or DICOM, and comes back as NIfTI.
 """
 
@@ -42,8 +43,8 @@ def main(argv: Sequence[str]) -> int:
             warn(f"--skip_bad left out {summary(evaluation.data.skipped, options.results)}")
         found = evaluation.run(processes)
     if found is not None:
-        tested = f"{options.run_dir}, epoch {options.epoch}"
-        write_results(evaluation, *found, title=options.name, tested=tested)
+        tested = f"{options.run_dir}, epoch {options.epoch}" if options.pretrained is None else str(options.run_dir)
+        write_results(evaluation, *found, title=options.title, tested=tested)
         for path in written(options.results) if options.of_volumes else ():
             print(f"synthesis: {path}")
     return 0

@@ -43,6 +43,7 @@ class SliceScale:
     slice_axis: 0 sagittal, 1 coronal, 2 axial. fov_mm: the longer side of a slice. apart_mm: distance of neighbouring
     slices, or the thickness that they were averaged over, if that is more. pixel_mm: side of the slice files' pixels;
     None in runs of earlier versions. thickness_mm: what thinner slices were averaged over; None if they were not.
+    apart_range_mm: the least and the largest distance of slices, where volumes differ; None in earlier runs.
     """
 
     slice_axis: int
@@ -50,6 +51,7 @@ class SliceScale:
     apart_mm: float
     pixel_mm: float | None = None
     thickness_mm: float | None = None
+    apart_range_mm: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         return f"{PLANES[self.slice_axis]} slices of {self.fov_mm:.4g} mm, {self.apart_mm:.3g} mm apart"
@@ -63,12 +65,14 @@ def scales(volumes: Sequence[Placement], split: str) -> dict[str, SliceScale]:
         known = [(volume, volume.grid) for volume in here if volume.grid is not None]
         if known and len(known) == len(here):
             axes = Counter(volume.slice_axis for volume, _ in known)
+            apart = [max(v.spacing_mm[v.slice_axis], v.thickness_mm or 0) for v, _ in known]
             found[domain] = SliceScale(
                 max(axes, key=lambda axis: (axes[axis], axis)),
                 median(grid.pixel_mm * max(grid.size) for _, grid in known),
-                median(max(v.spacing_mm[v.slice_axis], v.thickness_mm or 0) for v, _ in known),
+                median(apart),
                 median(grid.pixel_mm for _, grid in known),
                 median(averaged) if (averaged := [v.thickness_mm for v, _ in known if v.thickness_mm]) else None,
+                (min(apart), max(apart)) if min(apart) < max(apart) else None,
             )
     return found
 
@@ -79,11 +83,12 @@ def as_json(known: Mapping[str, SliceScale]) -> dict[str, Any]:
 
 
 def trained_scales(run_dir: Path) -> dict[str, SliceScale]:
-    """The scales of the slices that a run was trained with; empty where its run.json says nothing of them."""
+    """The scales of the slices that a run was trained with, as its last start told; empty where run.json has none."""
     try:
         content = read_json(run_dir / RUN_INFO_NAME)
-        return msgspec.convert(content["slices"], dict[str, SliceScale])
-    except (UserError, KeyError, TypeError, msgspec.ValidationError):
+        newest = next(start for start in [*reversed(content.get("resumed", [])), content] if "slices" in start)
+        return msgspec.convert(newest["slices"], dict[str, SliceScale])
+    except (UserError, StopIteration, AttributeError, TypeError, msgspec.ValidationError):
         return {}  # a run folder of an earlier version, or only the weights of one
 
 
@@ -112,9 +117,15 @@ def differences(one: SliceScale, other: SliceScale, names: tuple[str, str]) -> l
         found.append(f"slices are {PLANES[one.slice_axis]} in {names[0]} and {PLANES[other.slice_axis]} in {names[1]}")
     if _apart(one.fov_mm, other.fov_mm) > SAME_FOV:
         found.append(f"slices show {one.fov_mm:.4g} mm in {names[0]} and {other.fov_mm:.4g} mm in {names[1]}")
-    if _apart(one.apart_mm, other.apart_mm) > SAME_DISTANCE:
+    if _apart(_nearest(one, other.apart_mm), _nearest(other, one.apart_mm)) > SAME_DISTANCE:
         found.append(f"slices are {one.apart_mm:.3g} mm apart in {names[0]} and {other.apart_mm:.3g} mm in {names[1]}")
     return found
+
+
+def _nearest(scale: SliceScale, wanted_mm: float) -> float:
+    """The distance of slices in the scale's range that is nearest to the wanted one."""
+    low, high = scale.apart_range_mm or (scale.apart_mm, scale.apart_mm)
+    return min(max(wanted_mm, low), high)
 
 
 def _apart(one: float, other: float) -> float:

@@ -40,18 +40,26 @@ def read_options(run_dir: Path) -> tuple[dict[str, Any], Any, tuple[int, int]]:
     Raises:
         UserError: the run was never trained, or the file does not hold the options of a run.
     """
-    path = run_dir / OPTIONS_NAME
-    if not path.is_file():
+    if not (run_dir / OPTIONS_NAME).is_file():
         raise UserError(
             f"--name {run_dir.name}: no run of that name in {run_dir.parent} (no {OPTIONS_NAME}); "
             f"{runs_there(run_dir.parent, run_dir.name)}"
         )
+    return options_in(run_dir)
+
+
+def options_in(run_dir: Path, schema: type | None = None) -> tuple[dict[str, Any], Any, tuple[int, int]]:
+    """As `read_options`, of a folder that has an options.json.
+
+    Args: schema: the options that are built; None: those of the run's model.
+    """
+    path = run_dir / OPTIONS_NAME
     run = read_json(path)
     try:
         saved = build(SavedOptions, {field.name: run[field.name] for field in fields(SavedOptions)})
         # the checkpoint holds the pretext weights; the files that they were loaded from may be gone
         taken = {**with_younger_options(run, BEFORE), "sgp_weights": None, "lsc_weights": None}
-        options: Any = build(MODELS[saved.model].Options, taken)
+        options: Any = build(schema or MODELS[saved.model].Options, taken)
         height, width = run["image_size"]
         if not all(type(side) is int and 1 <= side <= MOST_PIXELS for side in (height, width)):
             raise UserError(
@@ -89,7 +97,7 @@ def load_trained(run_dir: Path, epoch: str = LATEST, device: torch.device | None
     except (UserError, RuntimeError, AssertionError) as error:
         raise UserError(f"{run_dir / OPTIONS_NAME}: no model can be built from these options ({error})") from error
     found = content.get("model")
-    if not isinstance(found, dict) or _shapes(found) != _shapes(described):
+    if not isinstance(found, dict) or shapes(found) != shapes(described):
         raise UserError(f"{path}: not weights of the model that {run_dir / OPTIONS_NAME} describes")
     model = make()
     model.load_state_dict(found)
@@ -105,5 +113,6 @@ def _title(name: str, model: BaseModel, position: Any) -> str:
     return f"{name} + refinement" if isinstance(model.stages[index], RefineStage) else name
 
 
-def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
+def shapes(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape of every tensor of a state; None for what is none."""
     return {name: getattr(value, "shape", None) for name, value in state.items()}

@@ -1,4 +1,4 @@
-"""The command line of `test.py`. What was trained, and how slices are prepared, is read from the run."""
+"""The command line of `test.py`. What was trained, and how slices are prepared, is read from the run's folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models import MODELS
 from util.errors import UserError
 from util.needs import Need, Together, fact, refuse_idle
 from util.reading import read_json
-from util.runs import OPTIONS_NAME
+from util.runs import OPTIONS_NAME, PRETRAINED, require_pretrained
 from util.schema import CommandLine, add_flags, build, flag
 
 PROTOCOLS = ("pta", "ulf_enc", "mrixfields")  # evaluation.protocols has what they are
@@ -21,6 +21,9 @@ SYNTHESIS = fact(
     "synthesises", "a run that synthesises", idle="with a run of a pretext task, which synthesises nothing"
 )
 
+OWN_RUN = Need(
+    "a run of one's own", lambda o: o.pretrained is None, idle="beside --pretrained, which names a shipped model"
+)
 SLICES, VOLUMES = "slices", "volume"
 OF_SLICES = Need("a data folder of slices", lambda o: o.dataset_mode == SLICES, idle=f"beside --dataset_mode {VOLUMES}")
 OF_VOLUMES = Need(f"--dataset_mode {VOLUMES}", lambda o: o.dataset_mode == VOLUMES)
@@ -49,11 +52,14 @@ class TestOptions:
         group="run",
         needs=OF_VOLUMES,
     )
-    name: str = flag("experiment", "name of the trained run", group="run")
+    name: str = flag("experiment", "name of the trained run", group="run", needs=OWN_RUN)
+    pretrained: str | None = flag(
+        None, "name of a model that comes with the repository, in place of a run (docs/pretrained.md)", group="run"
+    )
     checkpoints_dir: str = flag("./checkpoints", "folder of all runs", group="run")
     results_dir: str = flag("./results", "results go to RESULTS/NAME/PHASE_EPOCH", group="run")
     overwrite: bool = flag(False, "replace results of other data or of another run in that folder", group="run")
-    epoch: str = flag("latest", "which checkpoint: latest, or a saved epoch's number", group="run")
+    epoch: str = flag("latest", "which checkpoint: latest, or a saved epoch's number", group="run", needs=OWN_RUN)
     phase: str = _of_slices("test", "which split is used", group="run", choices=SPLITS)
     num_test: int = _of_slices(0, "use the first so many slices; 0: all", group="run", low=0)
     cache_dir: str | None = _of_slices(
@@ -124,11 +130,17 @@ class TestOptions:
     @property
     def slices(self) -> Path:
         """Where slices of scans go, beside the results."""
-        return Path(self.results_dir) / self.name / "slices"
+        return Path(self.results_dir) / self.title / "slices"
+
+    @property
+    def title(self) -> str:
+        """What the results are called: the name of the run, or of the shipped model."""
+        return self.pretrained or self.name
 
     @property
     def run_dir(self) -> Path:
-        return Path(self.checkpoints_dir) / self.name
+        """The folder of the run, or of the shipped model."""
+        return Path(self.checkpoints_dir) / self.name if self.pretrained is None else PRETRAINED / self.pretrained
 
     @property
     def synthesises(self) -> bool:
@@ -145,7 +157,7 @@ class TestOptions:
 
     @property
     def results(self) -> Path:
-        return Path(self.results_dir) / self.name / f"{self.phase}_{self.epoch}"
+        return Path(self.results_dir) / self.title / f"{self.phase}_{self.epoch}"
 
 
 def parse(argv: Sequence[str]) -> TestOptions:
@@ -165,7 +177,11 @@ def parse(argv: Sequence[str]) -> TestOptions:
         )
     if not options.dataroot:
         raise UserError("--dataroot is missing: the data folder made by preprocessing_images.py")
-    check_name(options.name)
+    if options.pretrained is None:
+        check_name(options.name)
+    else:
+        check_name(options.pretrained, "--pretrained")
+        require_pretrained(options.run_dir)
     if options.epoch != "latest" and not options.epoch.isdecimal():
         raise UserError(f"--epoch is '{options.epoch}', allowed are latest and the number of a saved epoch")
     refuse_idle(Together([options]), typed)

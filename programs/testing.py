@@ -17,6 +17,7 @@ from evaluation.metrics.lpips import open_lpips
 from evaluation.predict import Device
 from evaluation.protocols import Protocol, make_protocol
 from evaluation.results import begin_results, claim_results
+from models.pretrained import load_pretrained
 from models.trained import load_trained
 from options.test_options import TestOptions
 from programs.volume import ADVICE, refuse_scans, slice_scans
@@ -76,7 +77,10 @@ def make_evaluation(options: TestOptions, argv: Sequence[str], processes: Proces
 def open_networks(options: TestOptions, processes: Processes) -> dict[str, Any]:
     """The run's model, the evaluation networks and their device, as arguments of `Evaluation`."""
     device = choose_device(options.gpu_ids, processes.local_rank)
-    model = load_trained(options.run_dir, options.epoch, device)
+    shipped = options.pretrained is not None
+    model = (
+        load_pretrained(options.run_dir, device) if shipped else load_trained(options.run_dir, options.epoch, device)
+    )
     given = options.eval_encoder
     return {
         "model": model,

@@ -65,7 +65,7 @@ def calibrate(options: TestOptions) -> Path:
         people=sorted({printable(person) for person in people_in(folder, subjects).values()}),
         n_subjects=len(patches),
         n_patches=sum(len(each.squared_error) for each in patches),
-        run=printable(options.name),
+        run=printable(options.title),
         checkpoint_sha256=sha256_of(model.checkpoint),
         data=f"{options.phase}{domain} of {printable(root.name)}",
         date=date.today().isoformat(),

@@ -14,6 +14,7 @@ from models.cut_model import CUTModel
 from models.cut_options import CUTOptions
 from models.losses import patch_nce_loss
 from models.networks import GENERATORS, GeneratorOptions, make_generator
+from models.networks.layers import ResidualUnit
 from models.passes import hidden_states, translate
 from models.update import Update
 
@@ -48,7 +49,7 @@ def test_patch_nce_by_hand() -> None:
 def test_hidden_states_are_those_of_the_forward_pass(name: str) -> None:
     """From fine to coarse, several scales, and with gradients to the image: what the decoder's output is made of."""
     torch.manual_seed(0)
-    side = {"unet_32": 128, "unet_128": 128, "unet_256": 256}.get(name, 64)
+    side = {"unet_32": 128, "unet_residual": 128, "unet_128": 128, "unet_256": 256}.get(name, 64)
     sizes = {part: value for part, value in SMALL.items() if part.startswith("hybrid")}
     network = make_generator(GeneratorOptions(netG=name, ngf=4, **sizes))
     x = torch.rand(2, 1, side, side, requires_grad=True)
@@ -59,12 +60,12 @@ def test_hidden_states_are_those_of_the_forward_pass(name: str) -> None:
     handles = [
         module.register_forward_hook(lambda _, __, out: seen.append(out.detach().clone()))
         for module in network.modules()
-        if isinstance(module, nn.Conv2d) and not isinstance(module, nn.ConvTranspose2d)
+        if isinstance(module, nn.Conv2d | ResidualUnit)
     ]
     translate(network, x)
     for handle in handles:
         handle.remove()
-    if name != "hybrid":  # of U-Nets and ResNets, convolutions' own outputs or sums of them
+    if name != "hybrid":  # the others' are the outputs of convolutions or of residual units
         assert any(torch.equal(states[1], found) for found in seen)
     sum(state.square().mean() for state in states[1:]).backward()
     assert x.grad is not None and x.grad.abs().sum() > 0

@@ -54,6 +54,7 @@ MANY = 2  # subjects of a tiny simulation, at most
 DATA = "python preprocessing_images.py --simulate --out DATA"
 TEST = "python train.py --preset published --dataroot DATA --name test --checkpoints_dir OUT"
 BEFORE = {"docs/reports.md": (DATA, TEST), "docs/training.md": (DATA,), "docs/extending.md": (DATA,)}
+BEFORE |= {"docs/pretrained.md": (DATA,)}
 BEFORE |= {"docs/metrics.md": ("python preprocessing_images.py --simulate --out tutorial/data",)}
 ALTERNATIVES = ("README.md", "dataset/README.md", "docs/training.md")
 

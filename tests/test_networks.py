@@ -32,6 +32,7 @@ PARAMETERS = {
     "unet_32": 16_649_793,
     "unet_128": 41_815_617,
     "unet_256": 54_398_529,
+    "unet_residual": 35_302_017,
 }
 SMALL = HybridOptions(hybrid_width=24, hybrid_depth=2, hybrid_heads=2, hybrid_mlp=32, hybrid_patch=8, hybrid_features=4)
 
@@ -56,7 +57,7 @@ def test_hybrid_has_the_published_size() -> None:
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generators_keep_shape_and_range(name: str) -> None:
-    side = {"unet_32": 96, "unet_128": 128, "unet_256": 256}.get(name, 48)
+    side = {"unet_32": 96, "unet_residual": 96, "unet_128": 128, "unet_256": 256}.get(name, 48)
     generator = make_generator(GeneratorOptions(netG=name, ngf=2, **{k: getattr(SMALL, k) for k in SMALL.__dict__}))
     image, logits = translate(generator, torch.rand(2, 1, side, side) * 2 - 1)
     assert image.shape == (2, 1, side, side)

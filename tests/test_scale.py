@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from data.cache.slice_cache import SliceCache
 from data.folder.manifest import GridEntry, Placement
 from data.folder.slices import slice_name, write_image, write_mask
-from data.scale import SliceScale, as_json, check_like_training, head_size, scales, trained_scales, unlike_domains
+from data.scale import (
+    SliceScale,
+    as_json,
+    check_like_training,
+    differences,
+    head_size,
+    scales,
+    trained_scales,
+    unlike_domains,
+)
 from data.unaligned_dataset import UnalignedMaskDataset
 from data.unaligned_options import UnalignedOptions
 from util.errors import UserError
@@ -108,3 +118,12 @@ def test_a_test_on_another_scale_is_told_and_on_another_plane_refused(
     assert "240 mm in the training of run and 192 mm in testA; --like" in capsys.readouterr().err
     with pytest.raises(UserError, match="axial in the training of run and coronal in testA"):
         check_like_training(run, written(tmp_path / "plane", [placement("test", "A", axis=1)]), "test", "A")
+
+
+def test_any_distance_that_the_training_had_is_no_difference() -> None:
+    mixed = scales([placement("train", "A", apart=apart) for apart in (4.0, 7.0, 10.0)], "train")["A"]
+    assert mixed.apart_mm == 7 and mixed.apart_range_mm == (4.0, 10.0)
+    for apart, told in ((4.5, 0), (9.5, 0), (11.0, 0), (14.0, 1), (2.0, 1)):
+        tested = scales([placement("test", "A", apart=apart)], "test")["A"]
+        assert len(differences(mixed, tested, ("the training", "the test"))) == told
+    assert msgspec.convert(as_json({"A": mixed}), dict[str, SliceScale]) == {"A": mixed}

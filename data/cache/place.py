@@ -14,9 +14,9 @@ def cache_folder(given: str | None, checkpoints_dir: str) -> Path:
     return Path(checkpoints_dir) / CACHE_NAME if given is None else Path(given)
 
 
-def check_name(name: str) -> None:
-    """Raise UserError unless `name` is allowed for a run folder, which lies beside the cache."""
+def check_name(name: str, flag: str = "--name") -> None:
+    """Raise UserError unless `name`, given by `flag`, is allowed for a run folder, which lies beside the cache."""
     if Path(name).name != name or name in ("", ".", ".."):
-        raise UserError(f"--name is '{name}', it must be a plain folder name")
+        raise UserError(f"{flag} is '{name}', it must be a plain folder name")
     if name == CACHE_NAME:
-        raise UserError(f"--name is '{name}', which is the name of the cache folder; choose another one")
+        raise UserError(f"{flag} is '{name}', which is the name of the cache folder; choose another one")

@@ -49,6 +49,13 @@ def _unet(o: GeneratorOptions, n_downs: int) -> nn.Module:
     return UnetGenerator(o.input_nc, o.output_nc, n_downs=n_downs, ngf=o.ngf, norm=norm, dropout=o.dropout, bias=bias)
 
 
+def _residual_unet(o: GeneratorOptions) -> nn.Module:
+    from models.networks.layers import norm_layer
+    from models.networks.residual_unet import ResidualUnet
+
+    return ResidualUnet(o.input_nc, o.output_nc, n_downs=5, ngf=o.ngf, norm=norm_layer(o.norm))
+
+
 GENERATORS: dict[str, Callable[[GeneratorOptions], nn.Module]] = {
     "hybrid": _hybrid,
     "resnet_9blocks": lambda o: _resnet(o, 9),
@@ -56,6 +63,7 @@ GENERATORS: dict[str, Callable[[GeneratorOptions], nn.Module]] = {
     "unet_32": lambda o: _unet(o, 5),
     "unet_128": lambda o: _unet(o, 7),
     "unet_256": lambda o: _unet(o, 8),
+    "unet_residual": _residual_unet,
 }
 
 
@@ -79,6 +87,7 @@ DISCRIMINATORS: dict[str, Callable[[DiscriminatorOptions, int, Norm, bool], nn.M
 }
 
 CONVOLUTIONAL = chosen(netG=[name for name in GENERATORS if name != "hybrid"])
+DROPPING = chosen(netG=[name for name in GENERATORS if name not in ("hybrid", "unet_residual")])
 SCALED_INIT = Need(
     "another --init_type than kaiming, or batch normalisation",
     lambda o: o.init_type != "kaiming" or "batch" in (o.norm, getattr(o, "norm_D", "")),
@@ -96,9 +105,7 @@ class GeneratorOptions(HybridOptions):
         64, "generator channels in the first layer", group="networks", low=1, high=1024, needs=CONVOLUTIONAL
     )
     norm: str = flag("instance", "normalisation in generators and discriminators", group="networks", choices=NORMS)
-    dropout: bool = flag(
-        False, "dropout in the generators; --no_dropout is accepted", group="networks", needs=CONVOLUTIONAL
-    )
+    dropout: bool = flag(False, "dropout in the generators; --no_dropout is accepted", group="networks", needs=DROPPING)
     init_type: str = flag("normal", "weight initialisation", group="networks", choices=INITS)
     init_gain: float = flag(
         0.02, "scale of normal, xavier and orthogonal initialisation", group="networks", low=0, needs=SCALED_INIT
