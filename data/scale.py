@@ -53,8 +53,15 @@ class SliceScale:
     thickness_mm: float | None = None
     apart_range_mm: tuple[float, float] | None = None
 
+    @property
+    def distance(self) -> str:
+        """The distance of slices in mm for a sentence, with its range if there is one."""
+        if self.apart_range_mm is None:
+            return f"{self.apart_mm:.3g}"
+        return " to ".join(f"{end:.3g}" for end in self.apart_range_mm)
+
     def __str__(self) -> str:
-        return f"{PLANES[self.slice_axis]} slices of {self.fov_mm:.4g} mm, {self.apart_mm:.3g} mm apart"
+        return f"{PLANES[self.slice_axis]} slices of {self.fov_mm:.4g} mm, {self.distance} mm apart"
 
 
 def scales(volumes: Sequence[Placement], split: str) -> dict[str, SliceScale]:
@@ -118,7 +125,7 @@ def differences(one: SliceScale, other: SliceScale, names: tuple[str, str]) -> l
     if _apart(one.fov_mm, other.fov_mm) > SAME_FOV:
         found.append(f"slices show {one.fov_mm:.4g} mm in {names[0]} and {other.fov_mm:.4g} mm in {names[1]}")
     if _apart(_nearest(one, other.apart_mm), _nearest(other, one.apart_mm)) > SAME_DISTANCE:
-        found.append(f"slices are {one.apart_mm:.3g} mm apart in {names[0]} and {other.apart_mm:.3g} mm in {names[1]}")
+        found.append(f"slices are {one.distance} mm apart in {names[0]} and {other.distance} mm in {names[1]}")
     return found
 
 

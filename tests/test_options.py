@@ -154,6 +154,7 @@ IDLE_WITH_SCANS = [
     *("--lpips_weights=L", "--protocol=pta", "--no_baselines"),
 ]
 IDLE_WITHOUT_SCANS = ["--contrast=T2w"]
+IDLE_BESIDE_PRETRAINED = ["--name=run", "--epoch=5"]
 
 
 def named(cases: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> list[str]:
@@ -211,8 +212,16 @@ def test_an_option_of_testing_that_does_nothing_for_scans_or_without_them(option
     test_options.parse(useful)
 
 
+@pytest.mark.parametrize("option", IDLE_BESIDE_PRETRAINED)
+def test_an_option_of_ones_own_run_does_nothing_beside_a_shipped_model(option: str) -> None:
+    with pytest.raises(UserError) as refused:
+        test_options.parse(["--dataroot=D", "--pretrained=ulf_to_3t", option])
+    assert str(refused.value).startswith(spelled(option))
+    test_options.parse(["--dataroot=D", option])
+
+
 def test_every_condition_is_tried_above() -> None:
-    of_tests = (*IDLE_IN_TESTS, *IDLE_WITH_SCANS, *IDLE_WITHOUT_SCANS)
+    of_tests = (*IDLE_IN_TESTS, *IDLE_WITH_SCANS, *IDLE_WITHOUT_SCANS, *IDLE_BESIDE_PRETRAINED)
     tried = {option.split("=")[0].removeprefix("--").removeprefix("no_") for option in of_tests}
     for option, _, _ in (*IDLE_IN_TRAINING, *IDLE_IN_PREPROCESSING):
         tried.add(option.split("=")[0].removeprefix("--").removeprefix("no_"))

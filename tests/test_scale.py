@@ -125,5 +125,6 @@ def test_any_distance_that_the_training_had_is_no_difference() -> None:
     assert mixed.apart_mm == 7 and mixed.apart_range_mm == (4.0, 10.0)
     for apart, told in ((4.5, 0), (9.5, 0), (11.0, 0), (14.0, 1), (2.0, 1)):
         tested = scales([placement("test", "A", apart=apart)], "test")["A"]
-        assert len(differences(mixed, tested, ("the training", "the test"))) == told
+        found = differences(mixed, tested, ("the training", "the test"))
+        assert found == [f"slices are 4 to 10 mm apart in the training and {apart:g} mm in the test"] * told
     assert msgspec.convert(as_json({"A": mixed}), dict[str, SliceScale]) == {"A": mixed}
