@@ -60,7 +60,7 @@ class Place:
         return self.out / self.budget / task / "steps"
 
     def tables(self, suffix: str) -> Path:
-        """A file of the tables: with the plain name for the budget that supports claims, with the budget's for others."""
+        """A file of the tables: of the plain name for the budget that supports claims, of the budget's for others."""
         return self.published / f"{TABLES if self.budget == CLAIMING else f'{TABLES}_{self.budget}'}{suffix}"
 
     @property
