@@ -185,9 +185,9 @@ def write_pair(job: PairJob) -> tuple[VolumeEntry, dict[str, Any]]:
         on_square(x, job.matrix) for x in (scan.image, scan.truth, scan.truth_mask, scan.labels)
     )
     lesions = np.zeros(image.shape, bool) if scan.lesions is None else on_square(scan.lesions, job.matrix)
-    pixel, affine = FOV_MM / job.matrix, scan.affine.copy()
+    affine = scan.affine.copy()
     for axis in (0, 1):  # a zoomed head is a head of another size, on the same grid
-        affine[axis, :2] *= pixel * drawn["zoom"] / FOV_MM * job.matrix
+        affine[axis, :2] *= drawn["zoom"]
         affine[axis, 3] = -FOV_MM / 2
     shape = (image.shape[0], image.shape[1], image.shape[2])
     entry = write_volume(
