@@ -23,7 +23,6 @@ from util.errors import UserError
 from util.reading import read_bounded, read_json
 from util.runs import RUN_INFO_NAME, WEIGHTS_NAME, require_pretrained
 
-FLAG = "--pretrained"
 NETWORK = "G_AB"
 MOST_BYTES = 8_000_000  # of a file of weights: the repository carries it
 SHA256 = "weights_sha256"  # in run.json
