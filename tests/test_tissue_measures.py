@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.measure import label, regionprops
 
 from evaluation.metrics import tissues
+from evaluation.metrics.image import affine_fit
 from evaluation.segmenter import fit_segmenter, load_segmenter, save_segmenter, segment
 from util.errors import UserError
 
@@ -86,6 +87,34 @@ def test_lost_and_invented_lesions_by_hand() -> None:
     assert tissues.lesions_invented(found, in_truth, true) == 1
     in_truth[2, 12, 12] = tissues.LESION  # the segmenter sees something there in the truth too
     assert tissues.lesions_invented(found, in_truth, true) == 0
+
+
+def test_the_contrast_of_lesions_by_hand() -> None:
+    true = np.full((3, 30, 30), 3, np.uint8)
+    true[:, :, 15:17] = 1  # CSF is no surroundings
+    true[1, 5:9, 5:9], true[1, 20:24, 20:24] = [tissues.LESION] * 2
+    true[2, 12:14, 5:7] = tissues.LESION  # four voxels: too small
+    head = np.ones_like(true, bool)
+    truth = np.full(true.shape, 0.4)
+    truth[true == 1], truth[1, 5:9, 5:9], truth[1, 20:24, 20:24] = 0.9, 0.8, 0.6
+    assert tissues.lesion_contrasts(truth, true) == pytest.approx([0.4, 0.2])
+    assert tissues.lesion_contrast(truth, truth, true, head) == pytest.approx((1, 0))
+    assert tissues.lesion_contrast(0.3 * truth + 0.1, truth, true, head) == pytest.approx((1, 0))  # a window
+    faded = truth.copy()
+    faded[1, 5:9, 5:9] = 0.4  # the first is gone, and the fit of all else is nearly that of the truth
+    scale, _ = affine_fit(faded, truth, head)
+    strength, error = tissues.lesion_contrast(faded, truth, true, head)
+    assert strength == pytest.approx(scale * 0.2 * 0.2 / (0.4**2 + 0.2**2))
+    assert error == pytest.approx((0.4 + abs(0.2 * scale - 0.2)) / 0.6)
+    assert tissues.lesion_contrast(truth, truth, np.where(true == tissues.LESION, 3, true), head) == (None, None)
+
+
+def test_lesions_without_brain_around_them_have_no_contrast() -> None:
+    true = np.zeros((1, 12, 12), np.uint8)
+    true[0, 3:8, 3:8] = tissues.LESION
+    image = np.random.default_rng(0).random(true.shape)
+    assert not tissues.lesion_contrasts(image, true).size
+    assert tissues.lesion_contrast(image, image, true, np.ones_like(true, bool)) == (None, None)
 
 
 def test_the_segmenter_learns_tissues_and_lesions(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from evaluation.record import Record
 Units = Sequence[Mapping[str, Any]]
 
 TISSUE = ("dice", "volume_error", "contrast_ranks", "lesions_invented")
-LOST = "lesions_lost"  # measured on other heads than the rest
+LOST = "lesions_lost"
+IN_LESIONS = (LOST, "lesion_contrast", "lesion_contrast_error")  # measured on other heads than the rest
 MEASURES = (*(name for name in paired.SCORED if not name.endswith("_full")), *TISSUE)
 LEAST_SEEN = 0.5  # part of the lesions that the segmenter must find in the truth's images
 GAP_MEASURE, LEAST_GAP = "psnr_fit", 1.0  # dB
@@ -39,6 +40,8 @@ WHY_NONE = {
     "volume_error": "a head lacks one of the tissues",
     "contrast_ranks": "a head lacks one of the tissues",
     LOST: "no lesion is found in the truth's images",
+    "lesion_contrast": "no lesion lies in grey or white matter",
+    "lesion_contrast_error": "no lesion lies in grey or white matter",
 }
 NOT_HERE = {
     "lpips": "no LPIPS weights are part of this repository",
@@ -56,6 +59,10 @@ DEFINITIONS = {
     LOST: f"of the lesions of at least {LOST_VOXELS} voxels that the segmenter finds in the truth's images of further "
     f"heads of the test people, the part that it does not find in the predictions (found: {FOUND:.0%} of the voxels); "
     f"null if it finds fewer than {LEAST_SEEN:.0%} in the truth",
+    "lesion_contrast": "a lesion's mean less that of the grey and white matter within 3 px around it, as a part of "
+    f"the truth's (slope through all lesions of a head of at least {LOST_VOXELS} voxels, by the labels, after the "
+    "affine fit of `psnr_fit`): 1 is right, less is a lesion that fades; of the heads of `lesions_lost`",
+    "lesion_contrast_error": "mean difference of that contrast from the truth's, as a part of the truth's mean",
     SET_MEASURE: unpaired.DEFINITIONS[SET_MEASURE] + "; mean over seeds",
     "ci95": "95 % t interval of the mean over subjects and seeds, with the squared errors between people and between "
     f"seeds added up; null with fewer than {LEAST_SEEDS} seeds, 12 subjects or 4 people; of a row without training, "
@@ -148,7 +155,8 @@ class Assembly:
         why_not_lost = self._segmenter(task, list(scored.values()))
         for row in self.budget.rows[task]:
             if row in scored:
-                self._lost(("tasks", task, "rows", row), self.lesions.get(row), row in BASELINES, why_not_lost)
+                path = ("tasks", task, "rows", row)
+                self._in_lesions(path, self.lesions.get(row), row in BASELINES, why_not_lost)
                 self._row(task, row, scored, found[row])
             else:
                 self.record.null("tasks", task, "rows", row, leaves=(*MEASURES, SET_MEASURE), why=self._why(task, row))
@@ -157,7 +165,7 @@ class Assembly:
                 path = ("tasks", task, "differences", f"{first} - {second}")
                 self._difference(path, first, second, scored)
                 between = self._between(first, second, self.lesions)
-                self._lost(path, between if isinstance(between, Scored) else None, False, why_not_lost)
+                self._in_lesions(path, between if isinstance(between, Scored) else None, False, why_not_lost)
 
     def _segmenter(self, task: str, scored: Sequence[Scored]) -> str:
         """Write what the segmenter reaches on the truth. Returns why it cannot tell what is lost; empty if it can."""
@@ -175,11 +183,14 @@ class Assembly:
         self.record.put(*path, "lesions_found_in_truth", value=share)
         return "" if share >= LEAST_SEEN else f"the segmenter finds {share:.0%} of the lesions in the truth itself"
 
-    def _lost(self, path: tuple[str, ...], one: Scored | None, without_seeds: bool, why: str) -> None:
-        if one is None or why:
-            self.record.null(*path, LOST, leaves=("mean", "ci95"), why=why or NO_LESIONS)
-        else:
-            self._measure((*path, LOST), one, LOST, without_seeds)
+    def _in_lesions(self, path: tuple[str, ...], one: Scored | None, without_seeds: bool, why_not_lost: str) -> None:
+        """The measures of the heads with lesions, of a row or of a difference; the segmenter decides on one of them."""
+        for measure in IN_LESIONS:
+            why = why_not_lost if measure == LOST else ""
+            if one is None or why:
+                self.record.null(*path, measure, leaves=("mean", "ci95"), why=why or NO_LESIONS)
+            else:
+                self._measure((*path, measure), one, measure, without_seeds)
 
     def _why(self, task: str, row: str) -> str:
         """Why a row has no numbers."""

@@ -18,6 +18,7 @@ from evaluation.metrics.tissues import (
     classes_of,
     contrast_ranks,
     dice,
+    lesion_contrast,
     lesions_invented,
     lesions_lost,
     lesions_of,
@@ -102,7 +103,7 @@ class Measured:
 
     def _tissue(self, volume: SubjectSlices, prediction: Floats) -> dict[str, float | None]:
         """What the segmenter finds in a prediction, beside what it finds in the truth."""
-        assert volume.truth is not None
+        assert volume.truth is not None and volume.truth_mask is not None
         if volume.subject not in self._classes:
             labels = self.source.sibling("labels")
             if labels is None:
@@ -114,7 +115,14 @@ class Measured:
         if self.phase == LESIONS:
             lost, seen = lesions_lost(found, in_truth, true)
             count = len(lesions_of(true, LOST_VOXELS))
-            return {"lesions_lost": lost / seen if seen else None, "lesions_seen": seen, "lesions": count}
+            strength, error = lesion_contrast(prediction, volume.truth, true, volume.truth_mask)
+            return {
+                "lesions_lost": lost / seen if seen else None,
+                "lesions_seen": seen,
+                "lesions": count,
+                "lesion_contrast": strength,
+                "lesion_contrast_error": error,
+            }
         return {
             "dice": dice(found, true),
             "volume_error": volume_error(found, true),

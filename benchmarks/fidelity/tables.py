@@ -25,9 +25,14 @@ STRUCTURE = {
     "contrast_ranks": ("contrast ranks", 2),
     "lesions_lost": ("lesions lost", 2),
     "lesions_invented": ("lesions invented", 2),
+    "lesion_contrast": ("lesion contrast", 2),
+    "lesion_contrast_error": ("lesion contrast error", 3),
 }
 COLUMNS = {**INTENSITY, **STRUCTURE}
-DIFFERENCE_COLUMNS = ("psnr_fit", "psnr", "ssim", "nrmse", "edge_corr", "dice", "lesions_lost", "lesions_invented")
+DIFFERENCE_COLUMNS = (
+    "psnr_fit", "psnr", "ssim", "nrmse", "edge_corr", "dice", "lesions_lost", "lesions_invented",
+    "lesion_contrast_error",
+)  # fmt: skip
 EXPLAINED = (*COLUMNS, "ci95", "images_seen", "wall_s")
 ABOUT_FIGURE = (
     "The middle slice of the first test subject by the first seed's models, the head after the fit of brightness and "

@@ -1,4 +1,4 @@
-"""What a segmentation of a prediction tells: tissues, their order of brightness, lesions lost and invented.
+"""What tissues and lesions tell of a prediction: Dice, order of brightness, lesions lost, invented, their contrast.
 
 Classes are (S, H, W) of whole numbers, as `classes_of` makes them from the simulator's labels. None means that the
 number does not exist for this input.
@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from evaluation.metrics.image import affine_fit
+
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 Classes = NDArray[np.uint8]
@@ -23,6 +25,8 @@ LEAST_VOXELS = 4  # of a lesion that counts as invented: smaller ones are a matt
 LOST_VOXELS = 16  # of one that can be lost: what is smaller, or faint, is missed in the truth too
 FOUND = 0.25  # part of a lesion's voxels that makes it found
 CONNECTED = np.ones((3, 3, 3), bool)  # corners join voxels to one lesion
+AROUND = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 3)[None]  # (1, 7, 7): 3 px, in the slice
+SURROUNDINGS = ("gm", "wm")  # what a lesion's brightness is compared with
 
 
 def classes_of(labels: NDArray[np.uint8]) -> Classes:
@@ -88,3 +92,34 @@ def lesions_invented(found: Classes, in_truth: Classes, true: Classes) -> int:
     """Lesions found in the prediction that touch neither a lesion of the head nor one found in the truth's image."""
     known = ndimage.binary_dilation((true == LESION) | (in_truth == LESION), CONNECTED).ravel()
     return sum(not known[lesion].any() for lesion in lesions_of(found))
+
+
+def lesion_contrasts(image: Floats, true: Classes) -> NDArray[np.float64]:
+    """Mean of each lesion of `LOST_VOXELS` and more less that of the grey and white matter within 3 px, slice by slice.
+
+    Returns: (L,), in units of the image. A lesion that has no such surroundings is left out.
+    """
+    tissue = np.isin(true, [TISSUES[name] for name in SURROUNDINGS])
+    found = []
+    for lesion in lesions_of(true, LOST_VOXELS):
+        inside = np.zeros(true.shape, bool)
+        inside.ravel()[lesion] = True
+        around = ndimage.binary_dilation(inside, AROUND) & tissue
+        if around.any():
+            found.append(image[inside].mean(dtype=np.float64) - image[around].mean(dtype=np.float64))
+    return np.array(found, np.float64)
+
+
+def lesion_contrast(prediction: Floats, truth: Floats, true: Classes, head: Mask) -> tuple[float | None, float | None]:
+    """How strongly a prediction shows the lesions of a head, and how far it is off; (1, 0) is the truth.
+
+    Both after the affine fit of `psnr_fit`, since contrast depends on the window of intensities. With c the contrasts
+    of the lesions: sum(c c_truth) / sum(c_truth^2), and mean |c - c_truth| / mean |c_truth|. None without a lesion.
+    """
+    in_truth = lesion_contrasts(truth, true)
+    if not in_truth.any():
+        return None, None
+    scale, _ = affine_fit(prediction, truth, head)
+    seen = scale * lesion_contrasts(prediction, true)
+    error = np.abs(seen - in_truth).mean() / np.abs(in_truth).mean()
+    return float(seen @ in_truth / (in_truth @ in_truth)), float(error)
