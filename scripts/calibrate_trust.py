@@ -2,7 +2,8 @@
 
 python -m scripts.calibrate_trust --dataroot DATA --name NAME --checkpoints_dir OUT
 
-takes the options of test.py and writes OUT/NAME/trust.json. Tests of that checkpoint then use it, whatever their data.
+takes the options of test.py, but for those that cannot matter here, and writes OUT/NAME/trust.json. Tests of that
+checkpoint then use it, whatever their data.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from programs.testing import open_networks
 from programs.trust import input_noise
 from util.errors import UserError, printable, run_cli
 from util.processes import ALONE, set_threads
+
+PHASE = "val"
 
 
 def fits_of(signals: Sequence[str], patches: Sequence[Patches]) -> list[Fit]:
@@ -78,9 +81,22 @@ def calibrate(options: TestOptions) -> Path:
     return path
 
 
+def options_of(argv: Sequence[str]) -> TestOptions:
+    """The command line, parsed.
+
+    Raises: UserError: an option that asks for something else than weights from validation people.
+    """
+    options = parse(["--phase", PHASE, *argv])
+    if options.phase != PHASE:
+        raise UserError(f"--phase {options.phase}: the weights are fitted to validation people, --phase {PHASE}")
+    if options.protocol is not None:
+        raise UserError(f"--protocol {options.protocol}: scores of a test, on which no weight depends; leave it out")
+    return options
+
+
 def main(argv: Sequence[str]) -> None:
     """Read the command line and fit."""
-    options = parse([*argv, "--phase", "val"])
+    options = options_of(argv)
     torch.manual_seed(options.seed)
     set_threads(ALONE, options.cpu_threads)
     print(f"weights of test.py --trust: {calibrate(options)}")

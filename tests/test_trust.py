@@ -287,6 +287,19 @@ def test_calibration_needs_a_truth(dataroot: Path, tmp_path: Path) -> None:
         calibrate_trust.main([*arguments, "--gpu_ids", "-1"])
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--protocol", "pta"], "--protocol pta: scores of a test"),
+        (["--phase", "test"], "--phase test: .* --phase val"),
+    ],
+)
+def test_calibration_refuses_what_cannot_matter(dataroot: Path, tmp_path: Path, words: list[str], says: str) -> None:
+    make_run(tmp_path / "run", "cut")
+    with pytest.raises(UserError, match=says):
+        calibrate_trust.main(["--dataroot", str(dataroot), "--name", "run", "--checkpoints_dir", str(tmp_path), *words])
+
+
 def test_a_run_that_synthesises_nothing_has_no_map(dataroot: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "run", "sgp", load_size=32)
     with pytest.raises(UserError, match="--trust does nothing"):
