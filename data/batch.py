@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Levels = tuple[NDArray[np.floating], NDArray[np.floating]]  # of all slices of A and of B
+
 
 @dataclass(frozen=True)
 class Batch:

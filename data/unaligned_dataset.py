@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data import sampling
+from data.alignment import aligned_levels, looks_of
 from data.batch import Batch, Pairs
 from data.cache.packed_slices import PackedSlices
 from data.cache.slice_cache import SliceCache
@@ -22,6 +23,7 @@ from data.unaligned_options import UnalignedOptions
 from util.errors import UserError
 from util.problems import Problem
 
+CHUNK = 64  # slices that are read at a time
 LEVELS = "levels"  # a stage's kind of sampling: batches of distinct levels; any other kind is the shuffled epoch
 
 
@@ -37,6 +39,7 @@ class UnalignedMaskDataset(Dataset[Batch]):
         source, target = ("A", "B") if options.direction == "AtoB" else ("B", "A")
         self.A, self.B = self.opened(cache, split, source, target)
         self.partners: Pairs | None = None
+        self._aligned: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
         self.transform = TrainTransform(
             preprocess=options.preprocess,
             load_size=options.load_size,
@@ -85,6 +88,17 @@ class UnalignedMaskDataset(Dataset[Batch]):
         height, width = self.A.image(0).shape if side is None else (side, side)
         return height, width
 
+    def levels(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(N,), (M,) levels by which slices of A and B are paired: p, or with --align_levels those on a common axis."""
+        if not self.options.align_levels:
+            return self.A.p, self.B.p
+        if self._aligned is None:
+            low, high = (
+                np.concatenate([looks_of(images).numpy() for images in self.slices(domain, CHUNK)]) for domain in "AB"
+            )
+            self._aligned = aligned_levels((low, high), (self.A.p, self.B.p), (self.A.volume, self.B.volume))
+        return self._aligned
+
     def set_partners(self, partners: Pairs | None) -> None:
         """Draw the items of shuffled epochs from these pairs from the next epoch on; None: pair slices by level."""
         self.partners = partners
@@ -109,8 +123,7 @@ class UnalignedMaskDataset(Dataset[Batch]):
 
     def _shuffled_epoch(self, rng: np.random.Generator) -> Draws:
         return sampling.shuffled_epoch(
-            self.A.p,
-            self.B.p,
+            *self.levels(),
             rng=rng,
             tolerance=self.options.level_tolerance,
             serial=self.options.serial_batches,

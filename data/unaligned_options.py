@@ -27,6 +27,12 @@ LOADED = Need(
 )
 
 
+BY_LEVEL = Need(
+    "a stage that pairs slices by level, or an --sgp_window above 0",
+    lambda o: getattr(o, "pairs_by_level", True) or getattr(o, "sgp_window", 0) > 0,
+)
+
+
 @dataclass(frozen=True)
 class UnalignedOptions:
     """How slices are transformed and combined."""
@@ -61,6 +67,12 @@ class UnalignedOptions:
         low=0,
         high=1,
         needs=fact("pairs_by_level", "a stage whose partners do not come from SGP", otherwise=True),
+    )
+    align_levels: bool = flag(
+        False,
+        "pair slices by levels that all volumes share, found from how their slices look, in the place of p",
+        group="data",
+        needs=BY_LEVEL,
     )
     level_crop: float = flag(
         0.1,

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
+from data.alignment import looks_of
 from evaluation.record import Record
 from evaluation.subjects import SubjectSlices
 
 Floats = NDArray[np.float32]
 
 ROWS = ("sgp", "same_p", "same_index", "random", "thumbnail")
-THUMBNAIL_SIDE = 24  # pixels
 
 DEFINITIONS = {
     "level_error_mm": "mm; |level of a low-field slice - level of the high-field slice it is matched to|, over all "
@@ -50,8 +49,7 @@ class LevelledSlices:
 
 def thumbnails(images: Floats) -> Floats:
     """Slices (S, H, W) as flattened 24 x 24 block means (S, 576), each with mean 0 and length 1."""
-    small = F.adaptive_avg_pool2d(torch.from_numpy(images)[:, None], THUMBNAIL_SIDE).flatten(1)
-    return F.normalize(small - small.mean(dim=1, keepdim=True), dim=1).numpy()
+    return looks_of(torch.from_numpy(images)[:, None]).numpy()
 
 
 def levelled(volume: SubjectSlices, embedding: Floats) -> LevelledSlices:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch, Pairs
+from data.batch import Batch, Levels, Pairs
 from models import losses
 from models.adversarial_options import Weights
 from models.chance import normal, uniform
@@ -84,11 +84,13 @@ class PTAStage(GANStage):
         return {"A": every_B[order[mine]], "B": every_A[order.argsort()[mine]]}
 
     def partners_from(
-        self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], processes: Processes
+        self, low: Iterator[Tensor], high: Iterator[Tensor], levels: Levels, processes: Processes
     ) -> Pairs:
-        """`--sgp_match bank`: pairs of slices that are near each other by SGP's embeddings."""
+        """`--sgp_match bank`: pairs of slices that are near each other by SGP's embeddings, and by level."""
         assert self.sgp is not None
-        return even_pairs(*self.sgp.nearest(low, high, self.options.sgp_bank_k, totals, processes))
+        o = self.options
+        near = self.sgp.nearest(low, high, o.sgp_bank_k, levels, window=o.sgp_window, processes=processes)
+        return even_pairs(*near)
 
 
 class PTAModel(GeneratorPair):

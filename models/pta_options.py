@@ -58,6 +58,14 @@ class PTAOptions(SGPTraining, LSCTraining, AdversarialOptions):
         low=1,
         needs=chosen(sgp_match=("bank",)),
     )
+    sgp_window: float = flag(
+        0.0,
+        "--sgp_match bank looks for partners within this difference of levels (--align_levels); 0: at all levels",
+        group="SGP",
+        low=0,
+        high=1,
+        needs=chosen(sgp_match=("bank",)),
+    )
     syn_form: str = flag(
         "l1",
         "L_syn: distance of pixels, or of E_B's embeddings",

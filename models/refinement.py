@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from data.batch import Batch, Pairs
+from data.batch import Batch, Levels, Pairs
 from models.base_model import adam
 from models.chance import uniform
 from models.degradation import Physics, degraded
@@ -98,10 +98,10 @@ class RefineStage(Stage):
         return shading(made, batch.mask_B, batch.A, batch.mask_A)
 
     def partners_from(
-        self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], processes: Processes
+        self, low: Iterator[Tensor], high: Iterator[Tensor], levels: Levels, processes: Processes
     ) -> Pairs:
         """The adversarial stage's: SGP's, if the model has one."""
-        return self.gan.partners_from(low, high, totals, processes)
+        return self.gan.partners_from(low, high, levels, processes)
 
     def step(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         terms = super().step(batch, context)

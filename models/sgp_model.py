@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from data.batch import Batch
+from data.batch import Batch, Levels
 from models.base_model import BaseModel
 from models.chance import uniform
 from models.losses import clip_loss
@@ -21,6 +21,7 @@ from models.stage import Stage
 from models.update import StepContext, Update
 from util.processes import ALONE, Processes
 
+OUTSIDE = 10.0  # taken off for each width of the window beyond it: more than similarities differ, -4 to 4
 SIMILARITY_BYTES = 256 << 20  # most memory of the similarities between some slices of one field and all of the other
 
 
@@ -72,7 +73,9 @@ class SGP(nn.Module):
         low: Iterator[Tensor],
         high: Iterator[Tensor],
         k: int,
-        totals: tuple[int, int] = (0, 0),
+        levels: Levels,
+        *,
+        window: float = 0.0,
         processes: Processes = ALONE,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The k nearest slices of the other field for each slice: (len low, k) and (len high, k).
@@ -80,8 +83,11 @@ class SGP(nn.Module):
         Near is what is similar and not similar to everybody: from the cosine of two embeddings each one's mean cosine
         with its own k nearest is taken off (CSLS, Conneau et al. 2018). Without that a few slices are near all others.
 
-        Each of several processes embeds and looks up its part of the `totals` slices; all get the whole tables.
+        With a `window` above 0, slices whose `levels` differ by more come last, the nearest level first.
+
+        Each of several processes embeds and looks up its part of the slices; all get the whole tables.
         """
+        totals = [len(of_field) for of_field in levels]
         counts = [[len(range(n)[processes.part(n, rank)]) for rank in range(processes.size)] for n in totals]
 
         def whole(parts: Iterable[Tensor]) -> list[Tensor]:
@@ -90,9 +96,11 @@ class SGP(nn.Module):
         mine = self._embedded(low, "A"), self._embedded(high, "B")
         every = whole(mine)
         crowds = whole(_most_similar(x, others, k)[0].mean(1) for x, others in zip(mine, every[::-1], strict=True))
+        at = [torch.as_tensor(of_field).to(x) for of_field, x in zip(levels, mine, strict=True)]
+        here = [of_field[processes.part(n)] for of_field, n in zip(at, totals, strict=True)]
         near = (
-            _most_similar(x, others, k, crowd)[1]
-            for x, others, crowd in zip(mine, every[::-1], crowds[::-1], strict=True)
+            _most_similar(x, others, k, crowd, (own, theirs, window) if window else None)[1]
+            for x, others, crowd, own, theirs in zip(mine, every[::-1], crowds[::-1], here, at[::-1], strict=True)
         )
         of_low, of_high = (table.cpu().numpy().astype(np.int64) for table in whole(near))
         return of_low, of_high
@@ -186,16 +194,27 @@ def warm_half_cosine(steps: int | None) -> Callable[[int], float]:
     return rate
 
 
-def _most_similar(queries: Tensor, others: Tensor, k: int, crowd: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _most_similar(
+    queries: Tensor,
+    others: Tensor,
+    k: int,
+    crowd: Tensor | None = None,
+    window: tuple[Tensor, Tensor, float] | None = None,
+) -> tuple[Tensor, Tensor]:
     """The k of `others` (M, D) that are most similar to each of `queries` (n, D).
 
-    Args: crowd: (M,) mean similarity of each of `others` to those nearest to it, to be taken off.
+    Args:
+        crowd: (M,) mean similarity of each of `others` to those nearest to it, to be taken off.
+        window: levels (n,) and (M,), and by how much they may differ.
     Returns: (n, k) cosines, or with a crowd twice the cosines less the crowd; and (n, k) positions.
     """
     at_once, k = max(1, SIMILARITY_BYTES // (4 * len(others))), min(k, len(others))
     found = []
-    for part in queries.split(at_once):
+    for start, part in zip(range(0, len(queries), at_once), queries.split(at_once), strict=False):
         similarity = part @ others.T if crowd is None else 2 * part @ others.T - crowd
+        if window is not None:
+            apart = (window[0][start : start + len(part), None] - window[1]).abs() / window[2]
+            similarity = similarity - OUTSIDE * (apart - 1).clamp(min=0)
         found.append(similarity.topk(k, dim=1))
     values, positions = (torch.cat(parts) for parts in zip(*found, strict=True))
     return values, positions

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch, Pairs
+from data.batch import Batch, Levels, Pairs
 from models.training_state import load_optimiser
 from models.update import StepContext, Update
 from util.processes import Processes
@@ -104,11 +104,11 @@ class Stage:
         return ""
 
     def partners_from(
-        self, low: Iterator[Tensor], high: Iterator[Tensor], totals: tuple[int, int], processes: Processes
+        self, low: Iterator[Tensor], high: Iterator[Tensor], levels: Levels, processes: Processes
     ) -> Pairs:
         """The pairs of slices that the stage's items are drawn from.
 
-        Args: low, high: this process' part of the slices; `totals`: the numbers of slices in A and B.
+        Args: low, high: this process' part of the slices; `levels`: those of all slices of A and of B.
         """
         raise TypeError(f"stage {self.name} chooses no partners")
 

@@ -163,13 +163,20 @@ def test_assignment_is_the_best_permutation() -> None:
 def test_bank_finds_the_nearest_high_field_slices() -> None:
     model = SGPModel(SGPOptions(**SMALL_SGP), (SIDE, SIDE))
     low, high = smooth_images(5, 1), smooth_images(9, 2)
-    of_low, of_high = model.sgp.nearest(iter(low.split(2)), iter(high.split(4)), 3)
+    levels = np.linspace(0, 1, 5), np.linspace(0, 1, 9)
+    of_low, of_high = model.sgp.nearest(iter(low.split(2)), iter(high.split(4)), 3, levels)
     cosine = (model.sgp.embed(low, "A") @ model.sgp.embed(high, "B").T).numpy()
     crowd_low, crowd_high = (np.sort(x, 1)[:, -3:].mean(1) for x in (cosine, cosine.T))
     near = 2 * cosine - crowd_low[:, None] - crowd_high
     assert of_low.shape == (5, 3) and of_high.shape == (9, 3)
     assert of_low.tolist() == (-near).argsort(1)[:, :3].tolist()
     assert of_high.tolist() == (-near.T).argsort(1)[:, :3].tolist()
+    of_low, of_high = model.sgp.nearest(iter(low.split(2)), iter(high.split(4)), 3, levels, window=0.13)
+    apart = np.abs(levels[0][:, None] - levels[1])
+    inside = np.where(apart <= 0.13, near, near - 10 * (apart / 0.13 - 1))
+    assert of_low.tolist() == (-inside).argsort(1)[:, :3].tolist()
+    assert of_high.tolist() == (-inside.T).argsort(1)[:, :3].tolist()
+    assert (np.take_along_axis(apart, of_low, 1)[1:-1] <= 0.13).all()
 
 
 def test_the_bank_shows_all_high_field_slices_equally_often() -> None:

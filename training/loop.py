@@ -128,12 +128,12 @@ class Trainer:
         partners = None
         if stage.chooses_partners:
             self.log.note("SGP: finding the nearest high-field slices of every low-field slice")
-            totals = (len(self.dataset.A), len(self.dataset.B))
+            levels = self.dataset.levels()
             low, high = (
-                self.dataset.slices(domain, PARTNER_CHUNK, part=self.processes.part(total))
-                for domain, total in zip("AB", totals, strict=True)
+                self.dataset.slices(domain, PARTNER_CHUNK, part=self.processes.part(len(of_domain)))
+                for domain, of_domain in zip("AB", levels, strict=True)
             )
-            partners = stage.partners_from(low, high, totals, self.processes)
+            partners = stage.partners_from(low, high, levels, self.processes)
         self.dataset.set_partners(partners)
         first = self._batches(stage, 0)
         self.context.images_seen = self.saved_images = self.position["images"]
