@@ -27,6 +27,7 @@ LOADED = Need(
 )
 
 
+PAIRS = fact("takes_slices_in_turn", "another stage than SGP's, which takes distinct levels", otherwise=True)
 BY_LEVEL = Need(
     "a stage that pairs slices by level, or an --sgp_window above 0",
     lambda o: getattr(o, "pairs_by_level", True) or getattr(o, "sgp_window", 0) > 0,
@@ -57,7 +58,7 @@ class UnalignedOptions:
         False,
         "take A's slices in file order",
         group="data",
-        needs=fact("takes_slices_in_turn", "another stage than SGP's, which takes distinct levels", otherwise=True),
+        needs=PAIRS,
     )
     max_dataset_size: int | None = flag(None, "use only the first slices of each domain", group="data", low=1)
     level_tolerance: float = flag(
@@ -72,7 +73,7 @@ class UnalignedOptions:
         False,
         "pair slices by levels that all volumes share, found from how their slices look, in the place of p",
         group="data",
-        needs=BY_LEVEL,
+        needs=(PAIRS, BY_LEVEL),
     )
     level_crop: float = flag(
         0.1,

@@ -76,6 +76,10 @@ IDLE_IN_TRAINING: list[tuple[str, Sequence[str], Sequence[str]]] = [
     ("--syn_form=cos", ["--lambda_syn=0", "--lambda_syn_A=0"], ["--lambda_syn=0"]),
     ("--syn_form=cos", ["--loss_preset=released"], ["--loss_preset=paper"]),
     ("--sgp_bank_k=2", ["--sgp_match=batch"], []),
+    ("--sgp_window=0.1", ["--sgp_match=none"], []),
+    ("--align_levels", TRAINED, [*TRAINED, "--sgp_window=0.1"]),
+    ("--align_levels", ["--model=sgp"], ["--model=cycle_gan"]),
+    ("--align_levels", ["--model=pix2pix"], ["--model=degrade"]),
     *((option, [NO_SGP], [NO_SGP, "--syn_form=cos"]) for option in (
         "--sgp_input=64", "--sgp_patch=8", "--sgp_width=128", "--sgp_depth=2", "--sgp_heads=2", "--sgp_embedding=64",
         "--sgp_steps=9", "--sgp_batch_size=32", "--sgp_views=2", "--sgp_lr=0.01", "--sgp_soft_sigma=0.1",
