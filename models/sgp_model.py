@@ -210,10 +210,12 @@ def _most_similar(
     """
     at_once, k = max(1, SIMILARITY_BYTES // (4 * len(others))), min(k, len(others))
     found = []
-    for start, part in zip(range(0, len(queries), at_once), queries.split(at_once), strict=False):
+    for rows in torch.arange(len(queries), device=queries.device).split(at_once):  # one part at least, even of none
+        part = queries[rows]
         similarity = part @ others.T if crowd is None else 2 * part @ others.T - crowd
         if window is not None:
-            apart = (window[0][start : start + len(part), None] - window[1]).abs() / window[2]
+            own, theirs, width = window
+            apart = (own[rows, None] - theirs).abs() / width
             similarity = similarity - OUTSIDE * (apart - 1).clamp(min=0)
         found.append(similarity.topk(k, dim=1))
     values, positions = (torch.cat(parts) for parts in zip(*found, strict=True))
