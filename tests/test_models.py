@@ -40,7 +40,7 @@ from models.networks.inpainting import filled
 from models.pta_model import PTAModel
 from models.pta_options import LOSS_PRESETS, PTAOptions
 from models.refinement import RefineStage
-from models.sgp_model import SGP, SGPModel
+from models.sgp_model import SGP, SGPModel, _most_similar
 from models.sgp_options import SGPOptions
 from models.update import Update
 from models.weights import load_weights
@@ -177,6 +177,14 @@ def test_bank_finds_the_nearest_high_field_slices() -> None:
     assert of_low.tolist() == (-inside).argsort(1)[:, :3].tolist()
     assert of_high.tolist() == (-inside.T).argsort(1)[:, :3].tolist()
     assert (np.take_along_axis(apart, of_low, 1)[1:-1] <= 0.13).all()
+
+
+def test_a_process_without_slices_finds_nothing() -> None:
+    """As of several processes, if there are fewer slices than processes."""
+    window = torch.zeros(0), torch.rand(7), 0.1
+    for beside in (None, window):
+        values, positions = _most_similar(torch.zeros(0, 4), torch.rand(7, 4), 3, torch.zeros(7), beside)
+        assert values.shape == positions.shape == (0, 3)
 
 
 def test_the_bank_shows_all_high_field_slices_equally_often() -> None:
