@@ -19,7 +19,7 @@ from PIL import Image
 from running import MAINS, as_before
 from running import start as start_process
 
-from benchmarks.fidelity import program, segment, work
+from benchmarks.fidelity import program, segment, store, work
 from benchmarks.fidelity.assemble import Assembly
 from benchmarks.fidelity.budgets import BUDGETS, Budget, Lengths
 from benchmarks.fidelity.lengths import Slices, images_seen, train_options
@@ -570,3 +570,11 @@ def test_predictions_are_kept_to_sixteen_bits(tmp_path: Path) -> None:
     slices = np.random.default_rng(0).random((2, 8, 8), dtype=np.float32)
     keep(tmp_path / "a" / "x.npz", slices)
     assert np.abs(kept(tmp_path / "a" / "x.npz") - slices).max() <= 0.5 / 65535 + 1e-7
+
+
+@pytest.mark.parametrize(("has_bf16", "words"), [(False, "float32"), (True, "bfloat16 mixed precision")])
+def test_a_machine_is_told_by_its_number_format_too(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, words: str
+) -> None:
+    monkeypatch.setattr("util.device._has_bf16", lambda device: has_bf16)
+    assert store.machine().endswith(f", {words}")

@@ -14,9 +14,8 @@ from training.log.tensorboard_log import FOLDER_NAME
 from training.log.training_report import REPORT_NAME
 from training.run_info import device_name
 from util.checkpoint import LATEST, checkpoint_path
+from util.device import NUMBER_FORMATS
 from util.threads import how_they_wait
-
-FORMATS = {None: "float32", torch.bfloat16: "bfloat16 mixed precision", torch.float16: "float16 mixed precision"}
 
 
 def first_lines(
@@ -34,7 +33,7 @@ def first_lines(
     processes = f", {n_processes} processes" if n_processes > 1 else ""
     validation = "none" if unseen is None else f"{len(unseen.A)} of A, {len(unseen.B)} of B"
     return [
-        f"device: {device} ({device_name(device)}{threads}{processes}), number format: {FORMATS[amp_dtype]}",
+        f"device: {device} ({device_name(device)}{threads}{processes}), number format: {NUMBER_FORMATS[amp_dtype]}",
         f"images: {len(dataset.A)} of A, {len(dataset.B)} of B in {run.train.dataroot}; validation: {validation}",
         f"run folder: {run.run_dir}",
         f"watch it: {' and '.join(_places(run))}",

@@ -7,6 +7,9 @@ import torch
 from util.errors import UserError
 from util.processes import Processes
 
+# by amp_dtype
+NUMBER_FORMATS = {None: "float32", torch.bfloat16: "bfloat16 mixed precision", torch.float16: "float16 mixed precision"}
+
 
 def choose_device(gpu_ids: str, local_rank: int = 0) -> torch.device:
     """The device of `--gpu_ids`: `auto` is CUDA if available, `-1` the CPU, a number that GPU.

@@ -8,8 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from evaluation.record import write_json as write_strict
 from training.run_info import git_commit
+from util.device import NUMBER_FORMATS, amp_dtype
 from util.errors import UserError
 from util.reading import read_json
 from util.threads import usable_processors
@@ -105,17 +108,19 @@ def now() -> str:
 
 
 def machine(gpu: bool = False) -> str:
-    """The processor or GPU, in words."""
-    if gpu:
-        import torch
+    """The processor or GPU, in words, and the number format that `--amp auto` takes there.
 
+    Processors of one name differ in it, and a training in bfloat16 ends elsewhere than the same one in float32.
+    """
+    if gpu:
         return torch.cuda.get_device_name()
+    precision = NUMBER_FORMATS[amp_dtype("auto", torch.device("cpu"))]
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = "unknown processor"
-    return f"{usable_processors()} processors, {name}"
+    return f"{usable_processors()} processors, {name}, {precision}"
 
 
 def code() -> str:
