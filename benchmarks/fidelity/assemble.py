@@ -152,6 +152,8 @@ class Assembly:
         for one in list(scored.values())[:1]:
             self.record.put("tasks", task, "n_test_subjects", value=len(one.subjects))
             self.record.put("tasks", task, "test_people", value=sorted(set(one.people)))
+            machines = {unit["test"]["machine"] for units in found.values() for unit in units}
+            self.record.put("tasks", task, "machines", value=sorted(machines))
         why_not_lost = self._segmenter(task, list(scored.values()))
         for row in self.budget.rows[task]:
             if row in scored:

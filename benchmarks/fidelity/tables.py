@@ -90,6 +90,7 @@ def _task(task: str, found: Mapping[str, Any], reasons: Mapping[str, str]) -> li
     if dice is not None:
         lesions = "" if share is None else f", and finds {share:.0%} of the lesions there"
         lines[-1] += f" On the truth itself the segmenter reaches a Dice coefficient of {dice:.3f}{lesions}."
+    lines[-1] += f" Machine: {'; '.join(found['machines'])}."
     lines.append("")
     there = [row for row in rows if rows[row].get("n_seeds") is not None]
     for columns in (INTENSITY, STRUCTURE):
