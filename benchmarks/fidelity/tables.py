@@ -59,7 +59,7 @@ def markdown(content: Mapping[str, Any], figure: str | None = None, notes: str =
 
 
 def _head(content: Mapping[str, Any]) -> list[str]:
-    """Command, machine, date, and how much of the benchmark is done."""
+    """Command, date, code, and how much of the benchmark is done; the machines are the tasks' own."""
     planned, tested = content["units"]["planned"], content["units"]["tested"]
     part = (
         f"All {planned} trainings and baselines are in these tables."
@@ -73,7 +73,7 @@ def _head(content: Mapping[str, Any]) -> list[str]:
         f"Budget `{content['budget']}`: {content['about']}. {part}{claim}",
         "",
         f"- Command: `{content['command']}`",
-        f"- Machine: {content['machine']}; {content['date']}; code {code}",
+        f"- Date: {content['date']}; code {code}",
         f"- Seeds {seeds}. All trainings of a task see equally many images, those of their pretext stages included. A "
         "row that trains fewer pretext networks has more epochs of its own stages, lengthened by the same factor.",
         "- Mean over subjects and seeds, inside the head; in brackets: 95 % intervals over people and seeds together.",
