@@ -578,3 +578,12 @@ def test_a_machine_is_told_by_its_number_format_too(
 ) -> None:
     monkeypatch.setattr("util.device._has_bf16", lambda device: has_bf16)
     assert store.machine().endswith(f", {words}")
+
+
+def test_a_page_names_the_machines_of_each_task() -> None:
+    budget = replace(BUDGETS["small"], rows={"same_contrast": ("classical", "pta_hybrid")})
+    units = [made_up("classical", 0, np.full(12, 20.0)), made_up("pta_hybrid", 0, np.full(12, 21.0))]
+    units[1]["test"] |= {"machine": "another"}
+    content = Assembly("small", budget, units).content(machine="", date="d", command="c")
+    assert content["tasks"]["same_contrast"]["machines"] == ["another", "m"]
+    assert "Machine: another; m." in markdown(content)
