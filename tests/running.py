@@ -109,6 +109,21 @@ def forked_from_a_server() -> Any:
     return context
 
 
+class Ended:
+    """A process that has already ended, in the place of a started one."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def poll(self) -> int:
+        return self.status
+
+    def terminate(self) -> None:
+        raise AssertionError("it has ended")
+
+    kill = terminate
+
+
 @dataclass
 class Started:
     """A process in a session of its own, as a terminal or a scheduler starts it; what it prints goes into files."""

@@ -1,11 +1,9 @@
-"""The fidelity benchmark: equal terms, steps that stop and go on, its numbers and their verification."""
+"""The fidelity benchmark: equal terms, and the whole on phantoms, killed, continued and verified."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -16,19 +14,16 @@ import numpy as np
 import pytest
 from conftest import SMALL_NETWORKS, SMALL_SGP, phantom_slice, write_phantom
 from PIL import Image
-from running import MAINS, as_before
+from running import MAINS, Ended, as_before
 from running import start as start_process
 
-from benchmarks.fidelity import program, segment, store, work
-from benchmarks.fidelity.assemble import Assembly
+from benchmarks.fidelity import program, segment, work
 from benchmarks.fidelity.budgets import BUDGETS, Budget, Lengths
 from benchmarks.fidelity.lengths import Slices, images_seen, train_options
 from benchmarks.fidelity.measure import kept, prediction_path
-from benchmarks.fidelity.plan import Plan, Step
+from benchmarks.fidelity.plan import Plan
 from benchmarks.fidelity.rows import BASELINES, ROWS, Row
-from benchmarks.fidelity.schedule import Scheduler
 from benchmarks.fidelity.store import LESIONS, Place
-from benchmarks.fidelity.tables import markdown
 from data.folder.slices import slice_name, write_image, write_mask
 from models import MODELS
 from models.trained import load_trained
@@ -100,114 +95,6 @@ def test_masks_and_the_noise_model_are_open_to_all_unpaired_rows() -> None:
 def test_rows_without_their_model_say_so() -> None:
     for row in ROWS.values():
         assert bool(row.why_missing) == (row.model not in MODELS)
-
-
-# steps ----------------------------------------------------------------------------------------------------------------
-
-
-class Ended:
-    """A process that has already ended."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-
-    def poll(self) -> int:
-        return self.status
-
-    def terminate(self) -> None:
-        raise AssertionError("it has ended")
-
-    kill = terminate
-
-
-class Endless(Ended):
-    """A process that runs until it is asked to end."""
-
-    def __init__(self) -> None:
-        self.ended: int | None = None
-
-    def poll(self) -> int | None:  # type: ignore[override]
-        return self.ended
-
-    def terminate(self) -> None:
-        self.ended = 143
-
-    def kill(self) -> None:
-        self.ended = -9
-
-
-def steps(folder: Path, *names: str, resumable: bool = False) -> list[Step]:
-    """Steps, each of which needs the one before."""
-    needs: list[tuple[str, ...]] = [(), *((name,) for name in names)]
-    return [
-        Step(name, folder / f"{name}.log", folder / name, need, "train", lambda name=name: [name],  # type: ignore[misc]
-             after=(folder / name).touch, resumable=resumable)
-        for name, need in zip(names, needs, strict=False)
-    ]  # fmt: skip
-
-
-def test_steps_run_in_order_and_those_done_are_not_run_again(tmp_path: Path) -> None:
-    ran: list[str] = []
-    lines: list[str] = []
-
-    def launch(command: list[str], log: Path, lock: TextIO) -> Ended:
-        ran.extend(command)
-        return Ended(0)
-
-    plan = steps(tmp_path, "a", "b", "c")
-    plan[0].done.touch()
-    assert Scheduler(2, say=lines.append, launch=launch).run(plan)
-    assert ran == ["b", "c"]
-    assert lines[-1].startswith("[3/3] c: ") and lines[-1].endswith("left")
-
-
-def test_a_failed_step_stops_only_what_needs_it(tmp_path: Path) -> None:
-    def launch(command: list[str], log: Path, lock: TextIO) -> Ended:
-        log.write_text("no such luck\n")
-        return Ended(0 if command == ["z"] else 2)
-
-    plan = [*steps(tmp_path, "a", "b"), *steps(tmp_path, "z")]
-    scheduler = Scheduler(1, say=lambda line: None, launch=launch)
-    assert not scheduler.run(plan)
-    assert scheduler.failed == {"a": "status 2: no such luck", "b": "needs a, which has failed"}
-    assert plan[-1].done.exists()
-
-
-def test_a_training_goes_on_in_slices_and_is_stopped_at_the_deadline(tmp_path: Path) -> None:
-    started: list[Endless] = []
-
-    def launch(command: list[str], log: Path, lock: TextIO) -> Endless:
-        started.append(Endless())
-        return started[-1]
-
-    plan = steps(tmp_path, "a", resumable=True)
-    scheduler = Scheduler(1, say=lambda line: None, launch=launch, slice_s=0.0, deadline=time.monotonic() + 1.0)
-    assert not scheduler.run(plan)
-    assert len(started) > 1 and all(one.ended == 143 for one in started) and not scheduler.failed
-
-
-def test_a_step_of_another_invocation_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (plan,) = [steps(tmp_path, "a")]
-    other = (tmp_path / "a.lock").open("a")
-    fcntl.flock(other, fcntl.LOCK_EX)
-
-    def other_ends(seconds: float) -> None:
-        plan[0].done.touch()
-        other.close()
-
-    def launch(command: list[str], log: Path, lock: TextIO) -> Ended:
-        raise AssertionError("the other one does it")
-
-    monkeypatch.setattr("benchmarks.fidelity.schedule.time.sleep", other_ends)
-    assert Scheduler(1, say=lambda line: None, launch=launch).run(plan)
-
-
-def test_time_left_follows_what_steps_of_a_kind_took(tmp_path: Path) -> None:
-    plan = steps(tmp_path, "a", "b", "c")
-    plan[0].done.touch()
-    (tmp_path / "a.seconds").write_text("100\n")
-    (tmp_path / "b.seconds").write_text("40\n")  # stopped after that
-    assert Scheduler(2).seconds_left(plan) == pytest.approx((60 + 100) / 2)
 
 
 # the whole, on phantoms -----------------------------------------------------------------------------------------------
@@ -483,107 +370,3 @@ def test_tasks_by_name(tmp_path: Path) -> None:
     assert list(plan.units()) == [(task, "pta_hybrid", seed) for seed in (0, 1, 2) for task in ("coverage", "paper")]
     with pytest.raises(UserError, match="--tasks coverege: unknown, choose from same_contrast, coverage, paper"):
         program.chosen_tasks("coverege", budget)
-
-
-# numbers --------------------------------------------------------------------------------------------------------------
-
-
-def made_up(row: str, seed: int, values: np.ndarray, images: int = 100) -> dict[str, Any]:
-    """A unit of twelve subjects of four people with these values of every measure."""
-    subjects = {
-        f"s{i}": {"person": f"p{i % 4}", **dict.fromkeys(("psnr_fit", "psnr", "ssim", "nrmse", "mae"), float(value)),
-                  "ms_ssim": None}
-        for i, value in enumerate(values)
-    }  # fmt: skip
-    training = {"images": {"gan": images}, "wall_s": 10.0}
-    test = {"subjects": subjects, "sets": {"kd_slice": 0.1}, "training": training, "machine": "m", "date": "d"}
-    unit = {"task": "same_contrast", "row": row, "seed": seed, "options": [], "code": "c", "test": test}
-    return unit | {"val": {"flat": True}}
-
-
-def test_means_differences_and_gap_closed_are_those_of_the_units() -> None:
-    budget = replace(BUDGETS["small"], rows={"same_contrast": BUDGETS["small"].rows["same_contrast"]})
-    rng = np.random.default_rng(3)
-    person = np.arange(12) % 4
-    base = 20 + person + rng.normal(0, 0.1, 12)
-    gains = {"pta_hybrid": 1.0, "cycle_gan/hybrid": 0.5, "supervised/hybrid": 2.0}
-    units = [made_up("classical", 0, base)]
-    values = {
-        (row, seed): base + gain + rng.normal(0, 0.05, 12) for row, gain in gains.items() for seed in budget.seeds
-    }
-    units += [made_up(row, seed, found) for (row, seed), found in values.items()]
-    content = Assembly("small", budget, units).content(machine="m", date="d", command="c")
-    found = content["tasks"]["same_contrast"]
-    mean = {row: np.mean([values[row, seed] for seed in budget.seeds]) for row in gains}
-    assert found["rows"]["pta_hybrid"]["psnr"]["mean"] == pytest.approx(mean["pta_hybrid"])
-    difference = found["differences"]["pta_hybrid - cycle_gan/hybrid"]["psnr_fit"]
-    assert difference["mean"] == pytest.approx(mean["pta_hybrid"] - mean["cycle_gan/hybrid"])
-    assert difference["ci95"][0] < difference["mean"] < difference["ci95"][1] and difference["ci95"][0] > 0.3
-    closed = found["rows"]["pta_hybrid"]["gap_closed"]
-    expected = (mean["pta_hybrid"] - base.mean()) / (mean["supervised/hybrid"] - base.mean())
-    assert closed["mean"] == pytest.approx(expected) and closed["ci95"][0] < expected < closed["ci95"][1]
-    assert found["rows"]["supervised/hybrid"]["gap_closed"]["mean"] == pytest.approx(1)
-    assert found["rows"]["pta_hybrid"]["psnr"]["ci95"] is not None
-    assert found["differences"]["pta_hybrid - cut/hybrid"]["psnr"] == {"mean": None, "ci95": None}
-    # two seeds: means, no intervals
-    fewer = [unit for unit in units if unit["seed"] < 2]
-    rows = Assembly("small", budget, fewer).content(machine="", date="", command="")["tasks"]["same_contrast"]["rows"]
-    assert rows["pta_hybrid"]["psnr"]["ci95"] is None and rows["classical"]["psnr"]["ci95"] is not None
-    # a bound that is hardly better than classical measures no gap
-    low = [unit for unit in units if unit["row"] != "supervised/hybrid"]
-    low += [made_up("supervised/hybrid", seed, base + 0.5) for seed in budget.seeds]
-    content = Assembly("small", budget, low).content(machine="", date="", command="")
-    assert content["tasks"]["same_contrast"]["rows"]["pta_hybrid"]["gap_closed"]["mean"] is None
-    why = {why for name, why in content["why_null"].items() if "gap_closed" in name}
-    assert why == {"supervised/hybrid is 0.50 dB above classical, under 1 dB"}
-
-
-def test_seeds_that_were_trained_otherwise_are_told() -> None:
-    budget = replace(BUDGETS["small"], rows={"same_contrast": ("pta_hybrid",)})
-    units = [made_up("pta_hybrid", seed, np.arange(12.0)) | {"resolved": {"seed": seed, "lr": 0.1}} for seed in (0, 1)]
-    alike = Assembly("small", budget, units).content(machine="", date="", command="")
-    assert "mixed" not in alike["tasks"]["same_contrast"]["rows"]["pta_hybrid"]
-    units[1]["resolved"]["lr"] = 0.2
-    content = Assembly("small", budget, units).content(machine="", date="", command="")
-    told = content["tasks"]["same_contrast"]["rows"]["pta_hybrid"]["mixed"]
-    assert told == "its seeds were not trained alike: --lr 0.1, now 0.2"
-    assert f"**`pta_hybrid`: {told}.**" in markdown(content)
-
-
-@pytest.mark.parametrize(
-    ("scores", "flat"),
-    [
-        ([18, 20, 21, 21.5, 21.5], False),
-        ([20, 21, 21.45, 21.5, 21.5], True),
-        ([20, 21, 21.5, 21.4, 20], True),
-        ([21], False),
-    ],
-)
-def test_a_curve_is_flat_if_more_training_would_hardly_help(scores: list[float], flat: bool) -> None:
-    curve = {str(epoch): score for epoch, score in enumerate(scores)}
-    assert work.is_flat(curve) == flat
-
-
-def test_predictions_are_kept_to_sixteen_bits(tmp_path: Path) -> None:
-    from benchmarks.fidelity.measure import keep
-
-    slices = np.random.default_rng(0).random((2, 8, 8), dtype=np.float32)
-    keep(tmp_path / "a" / "x.npz", slices)
-    assert np.abs(kept(tmp_path / "a" / "x.npz") - slices).max() <= 0.5 / 65535 + 1e-7
-
-
-@pytest.mark.parametrize(("has_bf16", "words"), [(False, "float32"), (True, "bfloat16 mixed precision")])
-def test_a_machine_is_told_by_its_number_format_too(
-    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, words: str
-) -> None:
-    monkeypatch.setattr("util.device._has_bf16", lambda device: has_bf16)
-    assert store.machine().endswith(f", {words}")
-
-
-def test_a_page_names_the_machines_of_each_task() -> None:
-    budget = replace(BUDGETS["small"], rows={"same_contrast": ("classical", "pta_hybrid")})
-    units = [made_up("classical", 0, np.full(12, 20.0)), made_up("pta_hybrid", 0, np.full(12, 21.0))]
-    units[1]["test"] |= {"machine": "another"}
-    content = Assembly("small", budget, units).content(machine="", date="d", command="c")
-    assert content["tasks"]["same_contrast"]["machines"] == ["another", "m"]
-    assert "Machine: another; m." in markdown(content)
