@@ -96,7 +96,7 @@ class SGP(nn.Module):
         mine = self._embedded(low, "A"), self._embedded(high, "B")
         every = whole(mine)
         crowds = whole(_most_similar(x, others, k)[0].mean(1) for x, others in zip(mine, every[::-1], strict=True))
-        at = [torch.as_tensor(of_field).to(x) for of_field, x in zip(levels, mine, strict=True)]
+        at = [x.new_tensor(of_field) for of_field, x in zip(levels, mine, strict=True)]
         here = [of_field[processes.part(n)] for of_field, n in zip(at, totals, strict=True)]
         near = (
             _most_similar(x, others, k, crowd, (own, theirs, window) if window else None)[1]

@@ -179,6 +179,20 @@ def test_bank_finds_the_nearest_high_field_slices() -> None:
     assert (np.take_along_axis(apart, of_low, 1)[1:-1] <= 0.13).all()
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_the_cache_s_levels_which_nobody_may_write_are_taken_without_a_warning() -> None:
+    model = SGPModel(SGPOptions(**SMALL_SGP), (SIDE, SIDE))
+    levels = np.linspace(0, 1, 5, dtype=np.float32), np.linspace(0, 1, 9, dtype=np.float32)
+    for of_field in levels:
+        of_field.flags.writeable = False
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch says it once a process
+    try:
+        model.sgp.nearest(iter([smooth_images(5, 1)]), iter([smooth_images(9, 2)]), 3, levels)
+    finally:
+        torch.set_warn_always(before)
+
+
 def test_a_process_without_slices_finds_nothing() -> None:
     """As of several processes, if there are fewer slices than processes."""
     window = torch.zeros(0), torch.rand(7), 0.1
