@@ -1,4 +1,4 @@
-"""Errors of anatomical level in matching slices: SGP and four methods without learning.
+"""Errors of anatomical level in matching slices: SGP and five methods without learning.
 
 See docs/method.md section 6.4. Every low-field slice of a subject is matched to a slice of another subject's high-field
 volume, for all such pairs of subjects. The error is |level_mm(a) - level_mm(matched b)| with the simulator's true
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.alignment import looks_of
+from data.alignment import aligned_levels, looks_of
 from evaluation.record import Record
 from evaluation.subjects import SubjectSlices
 
 Floats = NDArray[np.float32]
 
-ROWS = ("sgp", "same_p", "same_index", "random", "thumbnail")
+ROWS = ("sgp", "same_p", "same_index", "random", "thumbnail", "aligned")
 
 DEFINITIONS = {
     "level_error_mm": "mm; |level of a low-field slice - level of the high-field slice it is matched to|, over all "
@@ -29,6 +29,8 @@ DEFINITIONS = {
     "same_index": "match by slice index",
     "random": "match drawn at random",
     "thumbnail": "match by correlation of 24 x 24 thumbnails",
+    "aligned": "match by level on the axis that --align_levels would lay the test volumes on, the subject's own "
+    "high-field volume left out",
 }
 
 
@@ -66,14 +68,30 @@ def levelled(volume: SubjectSlices, embedding: Floats) -> LevelledSlices:
     )
 
 
-def matches(a: LevelledSlices, b: LevelledSlices, rng: np.random.Generator) -> dict[str, NDArray[np.intp]]:
-    """For each method, the position in b that it matches to each slice of a, (S_a,)."""
+def levels_on_one_axis(
+    low: Sequence[LevelledSlices], high: Sequence[LevelledSlices]
+) -> tuple[list[Floats], list[Floats]]:
+    """For each volume of both fields, the levels of its slices as `aligned_levels` finds them, in [0, 1]."""
+    fields = low, high
+    looks, p = ([np.concatenate([getattr(x, name) for x in field]) for field in fields] for name in ("thumbnail", "p"))
+    lengths = [[len(x.p) for x in field] for field in fields]
+    volume = [np.repeat(np.arange(len(field)), length) for field, length in zip(fields, lengths, strict=True)]
+    found = aligned_levels((looks[0], looks[1]), (p[0], p[1]), (volume[0], volume[1]))
+    of_low, of_high = (np.split(levels, np.cumsum(length)[:-1]) for levels, length in zip(found, lengths, strict=True))
+    return of_low, of_high
+
+
+def matches(
+    a: LevelledSlices, b: LevelledSlices, aligned: tuple[Floats, Floats], rng: np.random.Generator
+) -> dict[str, NDArray[np.intp]]:
+    """For each method, the position in b that it matches to each slice of a, (S_a,). aligned: levels of both."""
     return {
         "sgp": np.argmax(a.embedding @ b.embedding.T, axis=1),
         "same_p": np.argmin(np.abs(a.p[:, None] - b.p), axis=1),
         "same_index": np.argmin(np.abs(a.index[:, None] - b.index), axis=1),
         "random": rng.integers(len(b.p), size=len(a.p)),
         "thumbnail": np.argmax(a.thumbnail @ b.thumbnail.T, axis=1),
+        "aligned": np.argmin(np.abs(aligned[0][:, None] - aligned[1]), axis=1),
     }
 
 
@@ -83,11 +101,14 @@ def level_errors(
     """Errors in mm by method, one per low-field slice and other subject; None with fewer than two subjects."""
     rng = np.random.default_rng(seed)
     errors: dict[str, list[Floats]] = {row: [] for row in ROWS}
-    for a in low:
-        for b in high:
-            if a.subject != b.subject:
-                for row, position in matches(a, b, rng).items():
-                    errors[row].append(np.abs(a.level_mm - b.level_mm[position]))
+    for number, a in enumerate(low):
+        others = [b for b in high if b.subject != a.subject]
+        if not others:
+            continue
+        of_low, of_others = levels_on_one_axis(low, others)
+        for b, of_b in zip(others, of_others, strict=True):
+            for row, position in matches(a, b, (of_low[number], of_b), rng).items():
+                errors[row].append(np.abs(a.level_mm - b.level_mm[position]))
     if not errors["sgp"]:
         return None
     return {row: np.concatenate(parts) for row, parts in errors.items()}

@@ -13,6 +13,7 @@ from data.alignment import aligned_levels, looks_of
 from data.cache.slice_cache import SliceCache
 from data.unaligned_dataset import UnalignedDataset
 from data.unaligned_options import UnalignedOptions
+from evaluation.level_error import LevelledSlices, level_errors
 
 ANATOMY = gaussian_filter(np.random.default_rng(0).normal(size=(101, 24, 24)), (4, 2, 2)).astype(np.float32)
 
@@ -78,3 +79,25 @@ def test_a_dataset_pairs_by_aligned_levels_if_asked(phantom: Path) -> None:
     assert (draws.p_a == low[draws.a]).all() and (draws.p_b == high[draws.b]).all()
     assert np.abs(draws.p_a - draws.p_b).max() < 0.2
     assert aligned.levels()[0] is low  # found once
+
+
+def test_the_report_matches_slices_by_aligned_levels() -> None:
+    fields = scans([(0, 1), (0.02, 0.98), (0, 0.97)], 6), scans([(0.35, 1), (0, 0.98), (0.3, 0.96)], 7)
+    low, high = (
+        [
+            LevelledSlices(
+                subject=f"sub-{number}",
+                embedding=looks[volume == number],
+                thumbnail=looks[volume == number],
+                p=p[volume == number],
+                index=np.arange((volume == number).sum()),
+                level_mm=(180 * level[volume == number]).astype(np.float32),
+            )
+            for number in range(3)
+        ]
+        for looks, p, volume, level in fields
+    )
+    errors = level_errors(low, high, seed=0)
+    assert errors is not None and errors["aligned"].shape == errors["same_p"].shape
+    assert np.median(errors["aligned"]) < 6 < 10 < np.median(errors["same_p"])
+    assert level_errors(low[:1], high[:1], seed=0) is None  # its own head alone

@@ -135,7 +135,7 @@ def test_models_without_generator(dataroot: Path, tmp_path: Path, model: str, ha
         assert scores["solver"] > scores["corrupted"]
     if model == "sgp":
         rows = metrics["sgp"]["level_error_mm"]
-        assert set(rows) == {"sgp", "same_p", "same_index", "random", "thumbnail"}
+        assert set(rows) == {"sgp", "same_p", "same_index", "random", "thumbnail", "aligned"}
         assert rows["same_p"]["median"] == 0  # these heads are all covered alike
 
 

@@ -61,6 +61,7 @@ ROW_NAMES = {
     "same_index": "same slice index",
     "random": "random",
     "thumbnail": "24x24 thumbnails",
+    "aligned": "aligned level of volumes",
 }
 LSC_ROWS = {
     "restored": "restored by LSC",
