@@ -58,6 +58,7 @@ ROWS: Mapping[str, Row] = {
 NAMES = (*BASELINES, *ROWS)
 DIFFERENCES = (  # of rows: what each part of a method is worth
     ("pta_hybrid", "cycle_gan/hybrid"),
+    ("pta_hybrid", "cycle_gan/hybrid/aligned"),
     ("pta_hybrid", "cut/hybrid"),
     ("pta_hybrid", "degrade/hybrid"),
     ("pta_hybrid", "degrade/hybrid/partner"),
