@@ -34,7 +34,7 @@ def looks_of(images: Tensor) -> Tensor:
 
 
 def aligned_levels(
-    looks: tuple[Floats, Floats], p: tuple[Floats, Floats], volume: tuple[Ints, Ints]
+    looks: tuple[Floats, Floats], p: tuple[Floats, Floats], volume: tuple[Ints, Ints], *, same_people: bool = False
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Levels in [0, 1] of all slices of A and B on one axis, that of A's volumes on average.
 
@@ -43,6 +43,7 @@ def aligned_levels(
     volume away from `p` must pay for it, so a volume that looks like nothing keeps its `p`.
 
     Args: by field, for each slice: looks: (N, D) unit vectors. p: (N,). volume: (N,) the number of its volume.
+        same_people: volumes of one number in both fields show one person, and are not compared with each other.
     """
     levels = [np.asarray(x, np.float64).copy() for x in p]
     for turn in range(ROUNDS):
@@ -51,7 +52,7 @@ def aligned_levels(
             likeness = np.zeros((len(p[field]), len(AXIS)))
             for other in others:
                 of_other = looks[other], volume[other], levels[other]
-                likeness += _likeness(looks[field], volume[field], *of_other, same_field=field == other)
+                likeness += _likeness(looks[field], volume[field], *of_other, but_own=same_people or field == other)
             levels[field] = _placed(likeness - likeness.mean(1, keepdims=True), p[field], volume[field])
         if np.ptp(levels[0]):
             scale, shift = np.polyfit(levels[0], p[0], 1)
@@ -61,11 +62,12 @@ def aligned_levels(
 
 
 def _likeness(
-    looks: Floats, volume: Ints, others: Floats, volume_of_others: Ints, levels: Floats, *, same_field: bool
+    looks: Floats, volume: Ints, others: Floats, volume_of_others: Ints, levels: Floats, *, but_own: bool
 ) -> NDArray[np.float64]:
     """How much each slice looks like the slices of other volumes around each level of the axis, (N, len(AXIS)).
 
-    In standard deviations of its similarities, so that no slice counts more than another.
+    In standard deviations of its similarities, so that no slice counts more than another. but_own: volumes of its own
+    volume's number do not count.
     """
     step = -(-len(others) // MOST)
     others, volume_of_others, levels = others[::step], volume_of_others[::step], levels[::step]
@@ -77,7 +79,7 @@ def _likeness(
         similarity -= similarity.mean(1, keepdims=True)
         similarity /= similarity.std(1, keepdims=True) + 1e-6
         counts = np.ones_like(similarity)
-        if same_field:
+        if but_own:
             counts[volume[rows, None] == volume_of_others] = 0
         found[rows] = ((similarity * counts) @ near) / (counts @ near + FEW)
     return found

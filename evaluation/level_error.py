@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -29,8 +30,8 @@ DEFINITIONS = {
     "same_index": "match by slice index",
     "random": "match drawn at random",
     "thumbnail": "match by correlation of 24 x 24 thumbnails",
-    "aligned": "match by level on the axis that --align_levels would lay the test volumes on, the subject's own "
-    "high-field volume left out",
+    "aligned": "match by level on the axis that --align_levels would lay the test volumes on; a subject's own two "
+    "volumes are not compared",
 }
 
 
@@ -68,17 +69,25 @@ def levelled(volume: SubjectSlices, embedding: Floats) -> LevelledSlices:
     )
 
 
-def levels_on_one_axis(
-    low: Sequence[LevelledSlices], high: Sequence[LevelledSlices]
-) -> tuple[list[Floats], list[Floats]]:
-    """For each volume of both fields, the levels of its slices as `aligned_levels` finds them, in [0, 1]."""
-    fields = low, high
-    looks, p = ([np.concatenate([getattr(x, name) for x in field]) for field in fields] for name in ("thumbnail", "p"))
-    lengths = [[len(x.p) for x in field] for field in fields]
-    volume = [np.repeat(np.arange(len(field)), length) for field, length in zip(fields, lengths, strict=True)]
-    found = aligned_levels((looks[0], looks[1]), (p[0], p[1]), (volume[0], volume[1]))
-    of_low, of_high = (np.split(levels, np.cumsum(length)[:-1]) for levels, length in zip(found, lengths, strict=True))
-    return of_low, of_high
+def levels_on_one_axis(*fields: Sequence[LevelledSlices]) -> list[list[Floats]]:
+    """For each volume of both fields, the levels of its slices as `aligned_levels` finds them, in [0, 1].
+
+    A subject's volumes of the two fields are not compared with each other, for no training knows such pairs.
+    """
+    subjects = {name: number for number, name in enumerate(dict.fromkeys(x.subject for x in chain(*fields)))}
+    low, high = (
+        (
+            np.concatenate([x.thumbnail for x in field]),
+            np.concatenate([x.p for x in field]),
+            np.repeat([subjects[x.subject] for x in field], [len(x.p) for x in field]),
+        )
+        for field in fields
+    )
+    looks, p, volume = zip(low, high, strict=True)
+    found = aligned_levels(looks, p, volume, same_people=True)
+    return [
+        np.split(levels, np.cumsum([len(x.p) for x in field])[:-1]) for levels, field in zip(found, fields, strict=True)
+    ]
 
 
 def matches(
@@ -101,14 +110,12 @@ def level_errors(
     """Errors in mm by method, one per low-field slice and other subject; None with fewer than two subjects."""
     rng = np.random.default_rng(seed)
     errors: dict[str, list[Floats]] = {row: [] for row in ROWS}
-    for number, a in enumerate(low):
-        others = [b for b in high if b.subject != a.subject]
-        if not others:
-            continue
-        of_low, of_others = levels_on_one_axis(low, others)
-        for b, of_b in zip(others, of_others, strict=True):
-            for row, position in matches(a, b, (of_low[number], of_b), rng).items():
-                errors[row].append(np.abs(a.level_mm - b.level_mm[position]))
+    of_low, of_high = levels_on_one_axis(low, high)
+    for a, of_a in zip(low, of_low, strict=True):
+        for b, of_b in zip(high, of_high, strict=True):
+            if a.subject != b.subject:
+                for row, position in matches(a, b, (of_a, of_b), rng).items():
+                    errors[row].append(np.abs(a.level_mm - b.level_mm[position]))
     if not errors["sgp"]:
         return None
     return {row: np.concatenate(parts) for row, parts in errors.items()}
