@@ -46,6 +46,9 @@ ROWS: Mapping[str, Row] = {
     "pta_cyclegan": Row("pta_cyclegan", "resnet_9blocks"),
     "pta_unet": Row("pta_unet", "unet_32"),
     "pta_hybrid/aligned": Row("pta_hybrid", "hybrid", ("--align_levels", "--sgp_window", "0.06")),
+    "pta_hybrid/aligned/lsc": Row(
+        "pta_hybrid", "hybrid", ("--align_levels", "--sgp_match", "none", "--loss_preset", "released")
+    ),  # cycle_gan/hybrid/aligned and LSC, no more: the loss weights are the same
     "pta_hybrid/no_sgp": Row("pta_hybrid", "hybrid", ("--sgp_match", "none")),
     "pta_hybrid/no_lsc": Row("pta_hybrid", "hybrid", ("--pretext_adv", "none")),
     "pta_hybrid/no_pretext": Row("pta_hybrid", "hybrid", ("--sgp_match", "none", "--pretext_adv", "none")),
@@ -66,6 +69,8 @@ DIFFERENCES = (  # of rows: what each part of a method is worth
     ("pta_hybrid/aligned", "pta_hybrid"),
     ("pta_hybrid/aligned", "cycle_gan/hybrid"),
     ("pta_hybrid/aligned", "cycle_gan/hybrid/aligned"),
+    ("pta_hybrid/aligned/lsc", "cycle_gan/hybrid/aligned"),
+    ("pta_hybrid/aligned/lsc", "cycle_gan/hybrid"),
     ("cycle_gan/hybrid/aligned", "cycle_gan/hybrid"),
     ("pta_hybrid", "pta_hybrid/no_sgp"),
     ("pta_hybrid", "pta_hybrid/no_lsc"),
