@@ -399,6 +399,7 @@ def test_a_preset_serves_every_model_and_is_a_default(name: str, model: str) -> 
     run = parse(argv)
     flat = run.flat()
     of_model = preset.of_model.get(model, {})
+    assert flat.items() >= of_model.items()
     assert flat["load_size"] == of_model.get("load_size", preset.values["load_size"])
     assert ("netG" in flat) == (model not in ("sgp", "lsc"))
     if "netG" in flat:
