@@ -33,7 +33,7 @@ class Preset:
 
 
 # the published 0.5 leaves `cut` below untrained baselines after so few images (docs/benchmarks/log.md)
-CUT_OF_FEW_IMAGES = {"lambda_nce": 5.0, "lambda_nce_idt": 5.0}
+CUT_OF_FEW_IMAGES = {"lambda_nce": 20.0, "lambda_nce_idt": 20.0}
 
 PRESETS: dict[str, Preset] = {
     # what scripts/demo.sh trains: slices of 128 px and small networks keep a step at a second on two processors
