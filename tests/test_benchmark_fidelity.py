@@ -23,7 +23,7 @@ from benchmarks.fidelity.lengths import Slices, images_seen, train_options
 from benchmarks.fidelity.measure import kept, prediction_path
 from benchmarks.fidelity.plan import Plan
 from benchmarks.fidelity.rows import BASELINES, ROWS, Row
-from benchmarks.fidelity.store import LESIONS, Place
+from benchmarks.fidelity.store import LESIONS, PHASES, Place
 from data.folder.slices import slice_name, write_image, write_mask
 from models import MODELS
 from models.trained import load_trained
@@ -252,6 +252,17 @@ def arguments(place: Place, *more: str) -> list[str]:
 def test_verified_green(finished: tuple[Place, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark_fidelity.main(arguments(finished[0], "--verify")) == 0
     assert "18 of 18 parts verified" in capsys.readouterr().out
+
+
+def test_chosen_rows_are_verified_alone(
+    finished: tuple[Place, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, _ = finished
+    units = [u for u in place.published_units() if (u["task"], u["row"]) == ("same_contrast", "classical")]
+    assert benchmark_fidelity.main(arguments(place, "--verify", "--models=classical", "--tasks=same_contrast")) == 0
+    parts = sum(phase in unit for unit in units for phase in PHASES)
+    assert parts > 0
+    assert f"{parts} of {parts} parts verified" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", ["fidelity_tiny.json", "units/tiny/same_contrast/classical/0.json"])

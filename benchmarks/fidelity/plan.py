@@ -50,13 +50,16 @@ class Plan:
         self.place, self.budget = place, budget
         self.chosen, self.tasks = rows, tasks
 
+    def names(self, task: str, row: str) -> bool:
+        """Whether the plan is about this row of this task."""
+        return (self.chosen is None or row in self.chosen) and (self.tasks is None or task in self.tasks)
+
     def units(self, *, all_rows: bool = False) -> Iterator[tuple[str, str, int]]:
         """Task, row and seed of everything that is tested, seed by seed, so that a part of it tells most."""
         for seed in self.budget.seeds:
             for task, rows in self.budget.rows.items():
                 for row in rows:
-                    named = (self.chosen is None or row in self.chosen) and (self.tasks is None or task in self.tasks)
-                    wanted = all_rows or named
+                    wanted = all_rows or self.names(task, row)
                     if not wanted or (row in BASELINES and seed != self.budget.seeds[0]):
                         continue
                     if row in BASELINES or not ROWS[row].why_missing:

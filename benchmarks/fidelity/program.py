@@ -115,11 +115,11 @@ def assemble(plan: Plan, failed: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def verify(plan: Plan) -> int:
-    """Compute the units' numbers from their predictions and the tables from the units, and compare. 1: they differ."""
+    """Compute the chosen units' numbers from their predictions and all tables from all units. 1: they differ."""
     place = plan.place
     if not (units := place.published_units()):
         raise UserError(f"--verify: {place.units} holds no units of --budget {place.budget}")
-    verdict = verify_units(place, units)
+    verdict = verify_units(place, [unit for unit in units if plan.names(unit["task"], unit["row"])])
     path = place.tables(".json")
     written = read_json(path) if path.is_file() else {}
     if written.get("budget") == place.budget:
