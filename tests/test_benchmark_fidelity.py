@@ -238,11 +238,27 @@ def test_the_refined_row_differs_from_the_unrefined(finished: tuple[Place, dict[
 
 def test_the_figure_shows_every_row(finished: tuple[Place, dict[str, Any]]) -> None:
     place, _ = finished
-    pixels = np.asarray(Image.open(place.published / "fidelity_tiny.png").convert("L"))
+    pixels = np.asarray(Image.open(place.published / "fidelity_tiny_same_contrast.png").convert("L"))
     assert pixels.shape[1] == 6 * 220  # low field, truth and four rows, in one line
     columns = np.array_split(pixels[pixels.shape[0] // 3 : -20], 6, axis=1)
     assert all(part.std() > 20 for part in columns)
-    assert "](fidelity_tiny.png)" in (place.published / "fidelity_tiny.md").read_text()
+    assert "](fidelity_tiny_same_contrast.png)" in (place.published / "fidelity_tiny.md").read_text()
+
+
+def test_a_figure_with_more_rows_than_can_be_drawn_stays(
+    finished: tuple[Place, dict[str, Any]], tmp_path: Path
+) -> None:
+    place, _ = finished
+    docs = shutil.copytree(place.published, tmp_path / "docs")
+    lacking = shutil.copytree(place.out, tmp_path / "out")
+    there = replace(place, out=lacking, published=docs)
+    there.figure("same_contrast").write_bytes(b"more rows")
+    shutil.rmtree(there.unit("same_contrast", "classical", 0) / "test")
+    benchmark_fidelity.main(arguments(there, "--assemble"))
+    assert there.figure("same_contrast").read_bytes() == b"more rows"
+    there.figure("same_contrast").unlink()
+    benchmark_fidelity.main(arguments(there, "--assemble"))
+    assert Image.open(there.figure("same_contrast")).size[0] == 6 * 220
 
 
 def arguments(place: Place, *more: str) -> list[str]:

@@ -1,15 +1,15 @@
-"""The figure of the benchmark: the same slice of a test person by every row."""
+"""The figures of the benchmark, one a task: the same slice of a test person by every row."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from benchmarks.fidelity.budgets import Budget
 from benchmarks.fidelity.measure import kept, prediction_path
 from benchmarks.fidelity.rows import BASELINES
 from benchmarks.fidelity.store import Place
@@ -25,33 +25,33 @@ MARGIN = 4  # pixels around the head
 Slice = NDArray[np.float32]
 
 
-def write_figure(place: Place, budget: Budget, path: Path) -> bool:
-    """Draw the first task's rows for one slice, as far as predictions are kept; False if there are none.
+def write_figure(place: Place, task: str, rows: Collection[str], seed: int, path: Path) -> None:
+    """Draw the rows of a task for one slice: the middle one of the first test subject, by one seed's models.
 
-    The slice is the middle one of the first test subject, by the first seed. Every row is shown after the affine fit of
-    its volume to the truth, as `psnr_fit` measures it, and its air as predicted; input and truth as they are.
+    Every row is shown after the affine fit of its volume to the truth, as `psnr_fit` measures it, and its air as
+    predicted; input and truth as they are. A figure that is there already stays unless all rows can be drawn: another
+    machine may have had the predictions.
     """
-    task, seed = next(iter(budget.rows)), budget.seeds[0]
+    shown = [row for row in rows if row != "identity"]
+    files = {row: place.unit(task, row, 0 if row in BASELINES else seed) / "test" for row in shown}
     try:
         source = SliceFolder(place.data(task), "test", "A")
     except UserError:
-        return False
+        return
     subject, positions = next(iter(positions_by_subject(source).items()))
+    files = {row: file for row in files if (file := prediction_path(files[row], subject)).is_file()}
+    if not files or (path.is_file() and len(files) < len(shown)):
+        return
     volume = read_subject(source, positions, with_truth=True)
     assert volume.truth is not None and volume.truth_mask is not None
     middle = len(positions) // 2
     panels: list[tuple[str, Slice]] = [("low field", volume.visible[middle]), ("truth", volume.truth[middle])]
-    for row in (row for row in budget.rows[task] if row != "identity"):
-        file = prediction_path(place.unit(task, row, 0 if row in BASELINES else seed) / "test", subject)
-        if file.is_file():
-            prediction = kept(file)
-            scale, offset = affine_fit(prediction, volume.truth, volume.truth_mask)
-            fitted = scale * prediction[middle] + offset
-            panels.append((row, np.where(volume.truth_mask[middle], fitted, prediction[middle]).clip(0, 1)))
-    if len(panels) == 2:
-        return False
+    for row, file in files.items():
+        prediction = kept(file)
+        scale, offset = affine_fit(prediction, volume.truth, volume.truth_mask)
+        fitted = scale * prediction[middle] + offset
+        panels.append((row, np.where(volume.truth_mask[middle], fitted, prediction[middle]).clip(0, 1)))
     _draw(panels, _around(volume.truth_mask[middle]), path)
-    return True
 
 
 def _around(mask: NDArray[np.bool_]) -> tuple[slice, slice]:

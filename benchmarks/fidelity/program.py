@@ -101,17 +101,26 @@ def assemble(plan: Plan, failed: Mapping[str, str]) -> dict[str, Any] | None:
     if not any("test" in unit for unit in units):
         return None
     content = content_of(place.budget, budget, units, failed)
-    page, figure = place.tables(".md"), place.tables(".png")
+    page = place.tables(".md")
     write_json(place.tables(".json"), content)
-    write_figure(place, budget, figure)
+    figures = _figures(place, budget, units)
     notes = place.published / NOTES_NAME.format(budget=place.budget)
     written = notes.read_text(encoding="utf-8") if notes.is_file() else ""
-    page.write_text(markdown(content, figure.name if figure.is_file() else None, written), encoding="utf-8")
+    page.write_text(markdown(content, figures, written), encoding="utf-8")
     print("test people: PSNR after fit, PSNR, SSIM")
     for line in printed(content):
         print(line)
     print(f"written: {page}")
     return content
+
+
+def _figures(place: Place, budget: Budget, units: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Draw what there is to draw. Returns the names of the figures that there are, by task."""
+    tested = {(unit["task"], unit["row"]) for unit in units if "test" in unit}
+    for task, rows in budget.rows.items():
+        there = [row for row in rows if (task, row) in tested]
+        write_figure(place, task, there, budget.seeds[0], place.figure(task))
+    return {task: path.name for task in budget.rows if (path := place.figure(task)).is_file()}
 
 
 def verify(plan: Plan) -> int:

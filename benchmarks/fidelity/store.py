@@ -66,6 +66,10 @@ class Place:
         """A file of the tables: of the plain name for the budget that supports claims, of the budget's for others."""
         return self.published / f"{TABLES if self.budget == CLAIMING else f'{TABLES}_{self.budget}'}{suffix}"
 
+    def figure(self, task: str) -> Path:
+        """The figure of a task, beside the tables."""
+        return self.tables(f"_{task}.png")
+
     @property
     def units(self) -> Path:
         """The published units."""

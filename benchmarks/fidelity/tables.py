@@ -41,18 +41,20 @@ ABOUT_FIGURE = (
 TITLES = {"same_contrast": "Same contrast", "coverage": "Coverage", "paper": "Another contrast (the paper's)"}
 
 
-def markdown(content: Mapping[str, Any], figure: str | None = None, notes: str = "") -> str:
+def markdown(content: Mapping[str, Any], figures: Mapping[str, str], notes: str = "") -> str:
     """The whole page.
 
-    Args: figure: file beside it with the same slice of every row. notes: what people have written about the numbers.
+    Args: figures: by task, the file beside the page with the same slice of every row. notes: what people have written
+    about the numbers.
     """
     lines = ["# Fidelity", "", *_head(content), ""]
-    if figure:
-        lines += [f"![The same slice of a test person by every row]({figure})", "", ABOUT_FIGURE, ""]
     if notes:
         lines += ["## What the numbers say", "", notes.strip(), ""]
     for task, found in content["tasks"].items():
-        lines += [f"## {TITLES.get(task, task)}", "", *_task(task, found, content["why_null"]), ""]
+        lines += [f"## {TITLES.get(task, task)}", ""]
+        if task in figures:
+            lines += [f"![The same slice of a test person by every row]({figures[task]})", "", ABOUT_FIGURE, ""]
+        lines += [*_task(task, found, content["why_null"]), ""]
     lines += ["## Definitions", ""]
     lines += [f"- `{name}`: {text}." for name, text in content["definitions"].items() if name in EXPLAINED]
     return "\n".join(lines) + "\n"
