@@ -32,8 +32,8 @@ class Preset:
         return {name: value for name, value in values.items() if name in options} | dict(self.of_model.get(model, {}))
 
 
-# the published 0.5 leaves `cut` below untrained baselines after so few images; the rate was tried with these weights, and
-# 50 in their place (docs/benchmarks/log.md)
+# the published weight, 0.5, leaves `cut` below untrained baselines after so few images, and so does 50
+# (docs/benchmarks/log.md, where the learning rate is from too)
 CUT_OF_FEW_IMAGES = {"lambda_nce": 20.0, "lambda_nce_idt": 20.0, "lr": 2e-4}
 
 PRESETS: dict[str, Preset] = {
