@@ -34,7 +34,7 @@ class Preset:
 
 # the published weight, 0.5, leaves `cut` below untrained baselines after so few images, and so does 50
 # (docs/benchmarks/log.md, where the learning rate is from too)
-CUT_OF_FEW_IMAGES = {"lambda_nce": 20.0, "lambda_nce_idt": 20.0, "lr": 2e-4}
+CUT_OF_FEW_IMAGES = {"lambda_nce": 20.0, "lambda_nce_idt": 20.0, "lr": 1e-4}
 
 PRESETS: dict[str, Preset] = {
     # what scripts/demo.sh trains: slices of 128 px and small networks keep a step at a second on two processors
