@@ -82,6 +82,7 @@ DIFFERENCES = (  # of rows: what each part of a method is worth
     ("pta_hybrid", "pta_hybrid/random_shading"),
     ("pta_hybrid", "pta_hybrid/no_physics"),
     ("pta_hybrid", "pta_hybrid/no_refine"),
+    ("pta_hybrid/no_refine", "cut/hybrid"),  # which has no refinement, since it has no G_BA
     ("cycle_gan/hybrid", "cycle_gan/hybrid/no_refine"),
     ("pta_hybrid", "classical"),
     ("cycle_gan/hybrid", "classical"),
