@@ -41,7 +41,7 @@ ABOUT_FIGURE = (
 TITLES = {"same_contrast": "Same contrast", "coverage": "Coverage", "paper": "Another contrast (the paper's)"}
 
 
-def markdown(content: Mapping[str, Any], figures: Mapping[str, str], notes: str = "") -> str:
+def markdown(content: Mapping[str, Any], figures: Mapping[str, str] | None = None, notes: str = "") -> str:
     """The whole page.
 
     Args: figures: by task, the file beside the page with the same slice of every row. notes: what people have written
@@ -52,7 +52,7 @@ def markdown(content: Mapping[str, Any], figures: Mapping[str, str], notes: str 
         lines += ["## What the numbers say", "", notes.strip(), ""]
     for task, found in content["tasks"].items():
         lines += [f"## {TITLES.get(task, task)}", ""]
-        if task in figures:
+        if figures and task in figures:
             lines += [f"![The same slice of a test person by every row]({figures[task]})", "", ABOUT_FIGURE, ""]
         lines += [*_task(task, found, content["why_null"]), ""]
     lines += ["## Definitions", ""]
