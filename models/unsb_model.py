@@ -20,6 +20,7 @@ from models.chance import normal, uniform
 from models.cut_model import CUTModel, CUTStage
 from models.gan_stage import ByDomain
 from models.generator_model import shows_masks
+from models.low_field import LowFieldScan
 from models.networks import make_discriminator
 from models.passes import frozen, full, translate
 from models.unsb_options import UNSBOptions
@@ -69,8 +70,8 @@ class UNSBStage(CUTStage):
     def losses(self, batch: Batch, update: Update, partners: ByDomain | None = None) -> dict[str, Tensor]:
         masks = {"A": batch.mask_A, "B": batch.mask_B}
         shown = masks if shows_masks(self.options, update.context) else dict.fromkeys(masks)
-        ways = {"a": "A", "other way of a": "A", "b": "B"}
-        a, other, b = (self._walked(batch, domain, name, shown[domain]) for name, domain in ways.items())
+        a, other = (self._walked(batch, "A", batch.A, name, shown["A"]) for name in ("a", "other way of a"))
+        b = self._walked(batch, "B", LowFieldScan(self.options, batch).on_real("B", batch.B), "b", shown["B"])
         self._place = Place(a, other, b, self._time(batch.key, a), shown)
         with frozen(self.E):
             return super().losses(batch, update, partners)
@@ -120,9 +121,9 @@ class UNSBStage(CUTStage):
     def _time(self, keys: Tensor, like: Tensor) -> Tensor:
         return times_of(self.options.sb_steps)[self._index(keys)].to(like.device)
 
-    def _walked(self, batch: Batch, domain: str, name: str, mask: Tensor | None) -> Tensor:
-        """x_t of the slices of a domain, with noise inside the head."""
-        o, start = self.options, batch.image(domain)
+    def _walked(self, batch: Batch, domain: str, start: Tensor, name: str, mask: Tensor | None) -> Tensor:
+        """x_t of slices of a domain that begin at `start`, with noise inside the head."""
+        o = self.options
         maps = normal(batch.key, f"bridge of {name}", max(o.sb_steps - 1, 1), *start.shape[-2:])
         noise = maps.to(start.device) * batch.mask(domain)
         index = self._index(batch.key).to(start.device)

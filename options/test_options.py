@@ -82,7 +82,7 @@ class TestOptions:
         group="computing",
         low=1,
     )
-    seed: int = flag(0, "seed of bootstrap, draws and corruption", group="measures", low=0, high=2**31 - 1)
+    seed: int = flag(0, "seed of draws, corruption and the noise of --trust", group="measures", low=0, high=2**31 - 1)
     eval_encoder: str | None = flag(
         None,
         "run folder of an SGP trained with another seed, for kd_slice and fd_slice",

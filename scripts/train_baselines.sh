@@ -2,7 +2,7 @@
 # What to compare with, at the same size, batch and length as scripts/train_pta.sh: CycleGAN with its own generator and
 # with the method's, then, with the method's generator, CUT, the model without an adversary, the Schroedinger bridge,
 # and where DATA/trainA_truth is there (simulated data), the upper bound that learns from pairs. The runs are
-# OUT/MODEL_GENERATOR. U-Nets are left out: they cannot take 224 px.
+# OUT/MODEL_GENERATOR. `unet_128` and `unet_256` are left out: they cannot take 224 px.
 # Further options go to train.py for each of them, so they must be ones that all of these models have:
 #   bash scripts/train_baselines.sh DATA OUT --seed 1
 set -euo pipefail

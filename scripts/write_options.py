@@ -114,12 +114,26 @@ def _presets() -> Iterable[str]:
     yield (
         "Where a preset says nothing, the default holds. A model goes without the options that it lacks; options that\n"
         "would do nothing beside the typed ones keep their defaults. *: not for `sgp` and `lsc`, which have it, too.\n"
+        "A model without refinement has the refinement's epochs added to `--n_epochs_decay`, so that it sees as many\n"
+        f"images.\n\n{_of_single_models()}"
     )
     in_use = {name for preset in PRESETS.values() for name in (*preset.values, *preset.adversarial)}
     names = dict.fromkeys(field.name for field in _owners() if field.name in in_use)
     rows = [(f"`--{name}`", *(_preset_value(preset, name) for preset in PRESETS.values())) for name in names]
     rows.append(("`--dataset_mode`", *(f"`{p.dataset_mode}`" if p.dataset_mode else "" for p in PRESETS.values())))
     yield _table(("flag", *(f"`{name}`" for name in PRESETS)), rows)
+
+
+def _of_single_models() -> str:
+    """A line for each model that has values of its own in presets."""
+    lines: dict[str, list[str]] = {}
+    for name, preset in PRESETS.items():
+        for model, values in preset.of_model.items():
+            told = ", ".join(
+                f"`--{option} {value if isinstance(value, str) else f'{value:g}'}`" for option, value in values.items()
+            )
+            lines.setdefault(f"`{model}` has {told}", []).append(f"`{name}`")
+    return "".join(f"- {told} in {' and '.join(names)}.\n" for told, names in lines.items())
 
 
 def _preset_value(preset: Any, name: str) -> str:
@@ -133,7 +147,7 @@ def _preset_value(preset: Any, name: str) -> str:
 
 def _loss_presets() -> str:
     terms = ("syn", "idt", "cycle", "adv", "seg")
-    numbers = {name: (f"{getattr(weights, term):g}" for term in terms) for name, weights in LOSS_PRESETS.items()}
+    numbers = {name: [f"{getattr(weights, term):g}" for term in terms] for name, weights in LOSS_PRESETS.items()}
     sets = "; ".join(f"`{name}` {', '.join(of_terms)}" for name, of_terms in numbers.items())
     others = ", ".join(f"{weights.syn_A:g} in `{name}`" for name, weights in LOSS_PRESETS.items())
     return (

@@ -460,6 +460,12 @@ def test_the_page_of_options_is_current() -> None:
     assert current, f"docs/options.md is not what the options are now; write it: {write_options.COMMAND}"
 
 
+def test_the_page_tells_the_weights_of_each_set_and_the_values_of_single_models() -> None:
+    page = write_options.page()
+    assert "`paper` 0.5, 0, 0.2, 0.3, 0.5; `released` 0, 5, 10, 1, 0.5; `balanced` 2, 1, 5, 1, 0.5" in page
+    assert "- `cut` has `--lambda_nce 20`, `--lambda_nce_idt 20`, `--lr 0.0001` in `demo` and `small`." in page
+
+
 def test_the_page_lists_every_option_of_every_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_options, "PAGE", tmp_path / "options.md")
     write_options.main()

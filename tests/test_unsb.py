@@ -102,6 +102,22 @@ def test_without_noise_there_is_no_bridge_loss() -> None:
     assert "sb" not in stage.step(batch(), context(2))
 
 
+def test_the_low_field_s_noise_lies_on_b_before_its_way_as_in_cut() -> None:
+    def places(**options: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        model, data = unsb(sb_tau=0.0, **options), batch()
+        (stage,) = model.stages
+        stage.begin(model)
+        stage.step(data, context())
+        assert stage._place is not None
+        at_start = stage._index(data.key) == 0
+        assert at_start.any() and not at_start.all()
+        return stage._place.a, stage._place.b[at_start], data.B[at_start]
+
+    (a, b, real), (same_a, noisy, _) = places(), places(lf_noise=0.3)
+    assert torch.equal(a, same_a) and torch.equal(b, real)
+    assert (noisy - real).abs().mean() > 0.01
+
+
 def test_micro_batches_give_the_same_terms() -> None:
     found = []
     for size in (4, 2):
