@@ -35,7 +35,10 @@ class Preset:
 # the published weight, 0.5, leaves `cut` below untrained baselines after so few images, and so does 50
 # (docs/benchmarks/log.md, where the learning rate is from too); `unsb`, which has the same terms, was not tried itself
 CUT_OF_FEW_IMAGES = {"lambda_nce": 20.0, "lambda_nce_idt": 20.0, "lr": 1e-4}
-OF_PATCHES = dict.fromkeys(("cut", "unsb"), CUT_OF_FEW_IMAGES)
+OF_SMALL_SLICES: Mapping[str, Mapping[str, Any]] = {
+    "pta_unet": {"netG": "unet_128"},  # a U-Net that 128 px suit
+    **dict.fromkeys(("cut", "unsb"), CUT_OF_FEW_IMAGES),
+}
 
 PRESETS: dict[str, Preset] = {
     # what scripts/demo.sh trains: slices of 128 px and small networks keep a step at a second on two processors
@@ -77,7 +80,7 @@ PRESETS: dict[str, Preset] = {
             "lf_band": "auto",
             "lf_bias": "auto",
         },
-        of_model={"pta_unet": {"netG": "unet_128"}, **OF_PATCHES},  # a U-Net that 128 px suit
+        of_model=OF_SMALL_SLICES,
     ),
     # the command of the published code, and the sizes and rates that it leaves to defaults
     "published": Preset(
@@ -167,6 +170,6 @@ PRESETS: dict[str, Preset] = {
             "lf_band": "auto",
             "lf_bias": "auto",
         },
-        of_model={"pta_unet": {"netG": "unet_128"}, **OF_PATCHES},  # a U-Net that 128 px suit
+        of_model=OF_SMALL_SLICES,
     ),
 }

@@ -129,9 +129,7 @@ def _of_single_models() -> str:
     lines: dict[str, list[str]] = {}
     for name, preset in PRESETS.items():
         for model, values in preset.of_model.items():
-            told = ", ".join(
-                f"`--{option} {value if isinstance(value, str) else f'{value:g}'}`" for option, value in values.items()
-            )
+            told = ", ".join(f"`--{option} {str(value).removesuffix('.0')}`" for option, value in values.items())
             lines.setdefault(f"`{model}` has {told}", []).append(f"`{name}`")
     return "".join(f"- {told} in {' and '.join(names)}.\n" for told, names in lines.items())
 
