@@ -34,6 +34,12 @@ class BaseModel(nn.Module):
         self.checkpoint: Path | None = None  # the file that its weights were loaded from
         self.title = ""  # what results are to call it, if it was loaded from a run: pta_hybrid + refinement
 
+    def load_given_weights(self) -> None:
+        """Load the weights that options name. For a run that begins: later its checkpoints hold them.
+
+        Raises: UserError: no such file, or weights of another network.
+        """
+
     def costly_networks(self) -> list[nn.Module]:
         """Networks that take most of the training time; --compile compiles them."""
         return []

@@ -97,6 +97,7 @@ class PTAModel(GeneratorPair):
     """`--model pta_hybrid`: SGP and LSC unless their weights are given, the adversarial stage, and the refinement."""
 
     Options: type[PTAOptions] = PTAOptions
+    options: PTAOptions
 
     def __init__(self, options: PTAOptions, image_size: tuple[int, int]) -> None:
         o = options
@@ -104,15 +105,18 @@ class PTAModel(GeneratorPair):
         self.sgp = SGP(o) if o.uses_sgp else None
         self.lsc = LSC(o) if o.uses_lsc else None
         pretext: list[Stage] = []
-        if self.sgp is not None and o.sgp_weights is not None:
-            load_weights(self.sgp.network, o.sgp_weights, "SGP")
-        elif self.sgp is not None:
+        if self.sgp is not None and o.trains_sgp:
             pretext.append(SGPStage(self.sgp, o, PRETEXT_EPOCHS, epochs_before=None))
-        if self.lsc is not None and o.lsc_weights is not None:
-            load_weights(self.lsc.network, o.lsc_weights, "LSC")
-        elif self.lsc is not None:
+        if self.lsc is not None and o.trains_lsc:
             pretext.append(LSCStage(self.lsc, o, PRETEXT_EPOCHS, epochs_before=None))
         self.stages = [*pretext, *with_refinement(PTAStage(self, o.weights, self.sgp, self.lsc))]
+
+    def load_given_weights(self) -> None:
+        o = self.options
+        if self.sgp is not None and o.sgp_weights is not None:
+            load_weights(self.sgp.network, o.sgp_weights, "SGP")
+        if self.lsc is not None and o.lsc_weights is not None:
+            load_weights(self.lsc.network, o.lsc_weights, "LSC")
 
     def costly_networks(self) -> list[nn.Module]:
         return [*super().costly_networks(), *([self.lsc.network] if self.lsc is not None else [])]

@@ -57,9 +57,7 @@ def options_in(run_dir: Path, schema: type | None = None) -> tuple[dict[str, Any
     run = read_json(path)
     try:
         saved = build(SavedOptions, {field.name: run[field.name] for field in fields(SavedOptions)})
-        # the checkpoint holds the pretext weights; the files that they were loaded from may be gone
-        taken = {**with_younger_options(run, BEFORE), "sgp_weights": None, "lsc_weights": None}
-        options: Any = build(schema or MODELS[saved.model].Options, taken)
+        options: Any = build(schema or MODELS[saved.model].Options, with_younger_options(run, BEFORE))
         height, width = run["image_size"]
         if not all(type(side) is int and 1 <= side <= MOST_PIXELS for side in (height, width)):
             raise UserError(

@@ -49,6 +49,8 @@ def make_trainer(run: RunOptions, argv: Sequence[str], held: ExitStack, processe
     model = processes.together(partial(MODELS[run.model], found.put_into(run.network), image_size)).to(device)
     processes.together(partial(accelerate, model, run.train, processes))
     newest = processes.first_alone(partial(state_to_continue, run, image_size, model.stages))
+    if newest is None:
+        processes.together(model.load_given_weights)
     needs = processes.together(partial(preflight, run, model, dataset, device, dtype, newest))
     processes.together(partial(compile_networks, model, run.train, device))
     processes.alone(partial(begin_run, run, image_size, newest))

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -238,6 +239,28 @@ def test_pretext_weights_are_taken_instead_of_trained(phantom: Path, tmp_path: P
     with pytest.raises(UserError, match="not weights of this LSC network"):
         wrong = [f"--lsc_weights={tmp_path / 'sgp' / 'latest_net_SGP.pth'}", "--name=bad"]
         train.main(train_arguments(phantom, tmp_path, "pta_hybrid", *wrong))
+
+
+def test_a_run_goes_on_when_the_weights_that_it_was_given_are_gone(phantom: Path, tmp_path: Path) -> None:
+    """They are in its checkpoint; but whether there were any decides on its stages, so it cannot change."""
+    train.main(train_arguments(phantom, tmp_path, "lsc", "--name=lsc"))
+    of_lsc = load_trained(tmp_path / "lsc").lsc.state_dict()
+
+    def go(name: str, *more: str) -> None:
+        options = (*SHORT, f"--name={name}", *more)
+        train.main(train_arguments(phantom, tmp_path, "pta_hybrid", *options))
+
+    given = f"--lsc_weights={tmp_path / 'lsc'}"
+    go("given", given)
+    go("own")
+    with pytest.raises(UserError, match="was begun without --lsc_weights, .* leave it out"):
+        go("own", given, "--continue_train", "--n_epochs_refine=1")
+    with pytest.raises(UserError, match="was begun with --lsc_weights, .* give it again"):
+        go("given", "--continue_train", "--n_epochs_refine=1")
+    shutil.rmtree(tmp_path / "lsc")
+    go("given", given, "--continue_train", "--n_epochs_refine=1")
+    refined = load_trained(tmp_path / "given")
+    assert refined.title == "pta_hybrid + refinement" and same(refined.lsc.state_dict(), of_lsc)
 
 
 def test_an_earlier_run_is_not_lost_by_accident(phantom: Path, tmp_path: Path) -> None:

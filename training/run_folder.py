@@ -28,6 +28,7 @@ from util.problems import Problem, as_rows
 from util.reading import read_json
 from util.runs import OPTIONS_NAME, runs_there
 
+PRETEXT_WEIGHTS = ("sgp_weights", "lsc_weights")  # their files may move, or go, once a run has begun
 DAMAGED = ".damaged"  # suffix of a checkpoint that could not be read
 
 
@@ -134,6 +135,13 @@ def _check_same_run(folder: Path, wanted: Mapping[str, Any], newest: NewestCheck
     earlier = read_json(folder / OPTIONS_NAME)
     if not isinstance(earlier, dict):
         raise UserError(f"{folder / OPTIONS_NAME}: not the options of a run")
+    for name in PRETEXT_WEIGHTS:
+        if (earlier.get(name) is None) != (wanted.get(name) is None):
+            was, now = ("without", "leave it out") if earlier.get(name) is None else ("with", "give it again")
+            raise UserError(
+                f"--continue_train: {folder} was begun {was} --{name}, which decides on a stage of the training; {now}, "
+                "replace the run with --overwrite, or give another --name"
+            )
     changed = differences(earlier, wanted)
     if changed:
         raise UserError(
