@@ -511,6 +511,15 @@ def test_run_info_says_with_what_and_keeps_the_first_start(tmp_path: Path) -> No
     assert [entry["seed"] for entry in info["resumed"]] == [6, 7]
 
 
+def test_run_info_adds_the_numbers_that_a_later_stage_needs(tmp_path: Path) -> None:
+    settings = {"seed": 5, "command": ["train.py"], "data_fingerprint": "f00", "device": torch.device("cpu")}
+    write_run_info(tmp_path, **settings, extra={"low_field": {"lf_noise": 0.05}})
+    write_run_info(tmp_path, **settings, resumed=True)
+    write_run_info(tmp_path, **settings, extra={"low_field": {"lf_noise": 0.05, "lf_contrast": 0.7}}, resumed=True)
+    info = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert info["low_field"] == {"lf_noise": 0.05, "lf_contrast": 0.7}
+
+
 def test_git_commit_is_what_git_says(tmp_path: Path) -> None:
     assert git_commit(tmp_path) is None
     (tmp_path / ".git" / "refs" / "heads").mkdir(parents=True)

@@ -194,12 +194,18 @@ def test_a_run_that_goes_on_keeps_its_numbers(tmp_path: Path) -> None:
     kept = {"lf_noise": 0.05, "lf_band": 0.7, "lf_bias": 0.02}
     record.write_text(json.dumps(content | {"low_field": kept}))
     (data / "trainA" / "trainA0_000.png").write_bytes((data / "trainA" / "trainA0_001.png").read_bytes())
-    told = trained(data, out, "--continue_train", "--n_epochs_refine=1")
+    told = trained(data, out, "--continue_train", "--n_epochs_decay=2")
     assert "--lf_noise auto is 0.05, --lf_band auto is 0.7, --lf_bias auto is 0.02, as the run began" in told
     assert "other slices than those" in told
     assert numbers(out) == kept
+    refined = ("--n_epochs_decay=2", "--refine_physics=0.4")  # a stage that needs three numbers more
+    told = trained(data, out, "--continue_train", *refined, "--n_epochs_refine=1")
+    assert "--lf_noise auto is 0.05, --lf_band auto is 0.7, --lf_bias auto is 0.02, as the run began" in told
+    assert "low field: --lf_resolution auto is" in told and "estimated anew" not in told
+    assert numbers(out).keys() == {*kept, "lf_resolution", "lf_contrast", "lf_tone"}
+    assert numbers(out).items() >= kept.items()
     record.write_text("{}")
-    told = trained(data, out, "--continue_train", "--n_epochs_refine=2")
+    told = trained(data, out, "--continue_train", *refined, "--n_epochs_refine=2")
     assert "run.json does not say which numbers the run began with: estimated anew" in told
 
 

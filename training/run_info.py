@@ -20,6 +20,8 @@ from util.files import replace_text
 from util.reading import read_json
 from util.runs import RUN_INFO_NAME
 
+LOW_FIELD = "low_field"  # the entry with the numbers that stand for `auto`
+
 
 def device_name(device: torch.device) -> str:
     """Product name of a CUDA device, else the type of the processor."""
@@ -65,6 +67,8 @@ def write_run_info(
 ) -> dict[str, Any]:
     """Write `run.json` and return its content. A resume keeps the entries of the first start and adds to `resumed`.
 
+    Numbers that stand for `--lf_* auto` are kept of every start: a stage that is added later may need more of them.
+
     Args:
         command: the command line, program first.
         data_fingerprint: identifies the data.
@@ -93,7 +97,11 @@ def write_run_info(
     path = run_dir / RUN_INFO_NAME
     first = _earlier(path) if resumed else {}
     if first:
-        start = first | {"resumed": [*first.get("resumed", []), start]}
+        numbers: dict[str, Any] = {}
+        for entry in (first, start):
+            numbers |= entry[LOW_FIELD] if isinstance(entry.get(LOW_FIELD), dict) else {}
+        kept = {LOW_FIELD: numbers} if numbers else {}
+        start = first | kept | {"resumed": [*first.get("resumed", []), start]}
     with replace_text(path) as file:
         json.dump(start, file, indent=1)
         file.write("\n")

@@ -21,12 +21,11 @@ from options.train_options import RunOptions
 from training.low_field.degradation import Slices, estimate_degradation
 from training.low_field.field import STRONGEST, estimate_field
 from training.low_field.noise import estimate_noise
-from training.run_info import RUN_INFO_NAME
+from training.run_info import LOW_FIELD, RUN_INFO_NAME
 from util.errors import UserError
 from util.reading import read_json
 from util.schema import AUTO, check
 
-ENTRY = "low_field"  # in run.json
 MOST_SLICES = 160
 MOST_PIXELS = 1 << 23  # of all slices that are looked at
 # taken where slices are too small or too few to measure them; usual at 0.05 to 0.064 T (docs/low_field.md)
@@ -49,9 +48,13 @@ class LowField:
         """The model's options with numbers for `auto`."""
         return dataclasses.replace(options, **self.numbers) if self.numbers else options  # type: ignore[type-var]
 
+    def and_more(self, other: LowField) -> LowField:
+        """These numbers and those of others, which tell theirs later."""
+        return LowField({**self.numbers, **other.numbers}, (*self.lines, *other.lines))
+
     def recorded(self) -> dict[str, Any]:
         """The entry of run.json; empty if nothing was `auto`."""
-        return {ENTRY: dict(self.numbers)} if self.numbers else {}
+        return {LOW_FIELD: dict(self.numbers)} if self.numbers else {}
 
 
 def with_usual_numbers(options: Options) -> Options:
@@ -66,13 +69,16 @@ def _automatic(options: object) -> list[str]:
 
 
 def low_field(run: RunOptions, dataset: UnalignedMaskDataset) -> LowField:
-    """The numbers of the run's `auto` options: those it began with if it is continued, else estimated from its A."""
+    """The numbers of the run's `auto` options: those it began with if it is continued, others estimated from its A."""
     wanted = _automatic(run.network)
-    if not wanted:
-        return LowField({})
-    begun = _begun_with(run, wanted) if run.train.continue_train else None
-    if begun is not None:
-        return LowField(begun, (f"{_told(begun)}, as the run began",))
+    begun = _begun_with(run, wanted) if run.train.continue_train else {}
+    first = LowField(begun, (f"{_told(begun)}, as the run began",) if begun else ())
+    return first.and_more(_estimated(run, first.put_into(run.network), dataset)) if len(begun) < len(wanted) else first
+
+
+def _estimated(run: RunOptions, options: Any, dataset: UnalignedMaskDataset) -> LowField:
+    """Numbers for what is `auto` in a model's options, from slices of A, and of B where they are needed."""
+    wanted = _automatic(options)
     images, masks, volumes = some_slices(dataset.A)
     found: dict[str, float | str | None] = dict.fromkeys(wanted)
     if "lf_noise" in wanted or "lf_band" in wanted:
@@ -85,14 +91,14 @@ def low_field(run: RunOptions, dataset: UnalignedMaskDataset) -> LowField:
     usual = {name: TYPICAL[name] for name in wanted if name not in measured and name not in of_both}
     lines = _sources(measured, usual, f"{len(images)} slices of {dataset.A.folder}")
     if of_both:
-        known = dataclasses.replace(run.network, **measured, **usual)
+        known = dataclasses.replace(options, **measured, **usual)
         high = some_slices(dataset.B)
         both = _of_both(known, (images, masks), high[:2], run.data)
         more = {name: value for name, value in _rounded(both).items() if name in of_both}
         others = {name: TYPICAL[name] for name in of_both if name not in more}
         lines += _sources(more, others, f"slices of {dataset.A.folder} and of {dataset.B.folder}")
         measured, usual = measured | more, usual | others
-    if run.train.continue_train:
+    if run.train.continue_train and wanted == _automatic(run.network):
         lines.append(f"{run.run_dir / RUN_INFO_NAME} does not say which numbers the run began with: estimated anew")
     return LowField(measured | usual, tuple(lines))
 
@@ -126,15 +132,15 @@ def some_slices(folder: PackedSlices) -> tuple[NDArray[np.float32], NDArray[np.b
     return images, masks, folder.volume[chosen]
 
 
-def _begun_with(run: RunOptions, wanted: list[str]) -> dict[str, float | str] | None:
-    """The numbers in run.json; None if it does not have all of them, or one that the option does not allow."""
+def _begun_with(run: RunOptions, wanted: list[str]) -> dict[str, float | str]:
+    """The numbers in run.json for options; none if one of them is not allowed there."""
     try:
-        entry = read_json(run.run_dir / RUN_INFO_NAME)[ENTRY]
-        numbers = {name: entry[name] for name in wanted}
+        entry = read_json(run.run_dir / RUN_INFO_NAME)[LOW_FIELD]
+        numbers = {name: entry[name] for name in wanted if name in entry}
         check(dataclasses.replace(run.network, **numbers))
     except (UserError, LookupError, TypeError):
-        return None
-    return None if AUTO in numbers.values() else numbers
+        return {}
+    return {} if AUTO in numbers.values() else numbers
 
 
 def _sources(measured: Mapping[str, float | str], usual: Mapping[str, float | str], slices: str) -> list[str]:
