@@ -293,8 +293,9 @@ def test_the_generator_before_its_refinement_stays(tmp_path: Path) -> None:
     refined = [
         go("later", "--n_epochs_refine=2", "--continue_train"),
         go("at_once", "--n_epochs_refine=2", "--save_epoch_freq=1"),
+        (go("often"), go("often", "--n_epochs_refine=2", "--save_epoch_freq=1", "--continue_train"))[-1],
     ]
-    for run_dir, kept in zip(refined, ({"2"}, {"2", "4"}), strict=True):
+    for run_dir, kept in zip(refined, ({"2"}, {"2", "4"}, {"2", "4"}), strict=True):
         assert {path.stem for path in run_dir.glob("*.pt")} == {*kept, "latest", "previous"}
         unrefined, whole = load_trained(run_dir, "2"), load_trained(run_dir)
         assert (unrefined.title, whole.title) == ("cycle_gan", "cycle_gan + refinement")

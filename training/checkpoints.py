@@ -52,6 +52,10 @@ class RunCheckpoints:
         """
         self._replace(weights_writers(self.run_dir, LATEST, networks, content["sha256"]), {})
 
+    def has(self, epoch: int) -> bool:
+        """Whether `EPOCH.pt` is there."""
+        return checkpoint_path(self.run_dir, str(epoch)).is_file()
+
     def last_saved(self) -> str:
         """A phrase that names the last saved state, for messages."""
         paths = [checkpoint_path(self.run_dir, epoch) for epoch in (LATEST, PREVIOUS)]

@@ -115,10 +115,13 @@ class Trainer:
             self.log.note(f"{stage.name}: stopped after epoch {self.position['epoch']}: {reason}")
 
     def _keep_end_of(self, stage: Stage) -> None:
-        """Save EPOCH.pt where another stage goes on with the networks, unless the stage has just done so."""
+        """Save EPOCH.pt where another stage goes on with the networks, unless there is one.
+
+        The stage may have ended in an earlier start of the run, with another --save_epoch_freq.
+        """
         if stage.epochs_before is not None:
             number = stage.epochs_before + self.position["epoch"]
-            if number % self.options.save_epoch_freq:
+            if not self.processes.alone(partial(self.checkpoints.has, number)):
                 self.save(str(number))
 
     def _prepare(self, stage: Stage) -> int:
