@@ -107,7 +107,7 @@ class GANStage(Stage):
         partners = self.partners(batch, context)
         fakes: dict[str, list[Tensor]] = {domain: [] for domain in self.D}
         update_G = Update(self.optimisers["G"], context)
-        for rows, part in update_G.micro_batches(batch):
+        for rows, part in update_G.micro_batches(batch, split=self.splits):
             with context.autocast():
                 made = self.losses(part, update_G, {domain: x[rows] for domain, x in partners.items()})
             for domain, fake in made.items():
@@ -118,7 +118,7 @@ class GANStage(Stage):
             domain: pool.query(full(self._cat(fakes[domain], batch.A)), uniform(batch.key, f"pool of fake_{domain}", 2))
             for domain, pool in self.pools.items()
         }
-        for rows, part in update_D.micro_batches(batch):
+        for rows, part in update_D.micro_batches(batch, split=self.splits):
             with context.autocast():
                 self.discriminator_losses(part, update_D, {domain: x[rows] for domain, x in pooled.items()})
         update_D.apply()

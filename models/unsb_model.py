@@ -58,7 +58,8 @@ class UNSBStage(CUTStage):
         self._ways.clear()
         terms = super().step(batch, context)
         update = Update(self.optimisers["E"], context)
-        for (_, part), (one, other) in zip(update.micro_batches(batch), self._ways, strict=True):
+        parts = update.micro_batches(batch, split=self.splits)
+        for (_, part), (one, other) in zip(parts, self._ways, strict=True):
             with context.autocast():
                 time = self._time(part.key, one)
                 same, mixed = self._energies(one, one, time), self._energies(one, other, time)

@@ -221,8 +221,9 @@ def _check_together(run: RunOptions) -> None:
         raise UserError(f"--dataset_mode {run.dataset_mode}: {run.model} {why}, allowed is {allowed}")
     if run.data.direction == "BtoA" and not of_model.supports_BtoA:
         raise UserError(f"--direction BtoA: {run.model} translates A to B only; swap the folders' roles for cycle_gan")
-    if getattr(run.network, "norm", "") == "batch" and train.micro_batch not in ("auto", str(train.batch_size)):
-        raise UserError("--norm batch needs whole batches: --micro_batch must be auto or the batch size")
+    for name in ("norm", "norm_D"):
+        if getattr(run.network, name, "") == "batch" and train.micro_batch not in ("auto", str(train.batch_size)):
+            raise UserError(f"--{name} batch needs whole batches: --micro_batch must be auto or the batch size")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -27,14 +27,14 @@ from models.update import Update
 from training.activations import measure_activations
 
 
-@pytest.mark.parametrize("model_class", ["pta", "cycle_gan"])
+@pytest.mark.parametrize("model_class", ["pta", "cycle_gan", "cycle_gan, D with batch norm"])
 def test_micro_batches_give_the_same_update(model_class: str) -> None:
     results = []
     for micro in (4, 1, 3):
         if model_class == "pta":
             model: GeneratorPair = pta(loss_preset="paper", syn_form="cos", lambda_idt=0.5, pool_size=0)
         else:
-            model = cycle_gan(pool_size=0)
+            model = cycle_gan(pool_size=0, norm_D="batch" if "batch norm" in model_class else "same")
         L = last_step(model.double(), in_double(batch()), context(micro))
         results.append((L, snapshot(model)))
     for L, weights in results[1:]:
