@@ -21,7 +21,7 @@ from models.stage import Stage
 from models.update import StepContext, Update
 from util.processes import ALONE, Processes
 
-OUTSIDE = 10.0  # taken off for each width of the window beyond it: more than similarities differ, -4 to 4
+OUTSIDE = 10.0  # taken off for each width of the window beyond it, from similarities of -4 to 4
 SIMILARITY_BYTES = 256 << 20  # most memory of the similarities between some slices of one field and all of the other
 
 
@@ -83,7 +83,7 @@ class SGP(nn.Module):
         Near is what is similar and not similar to everybody: from the cosine of two embeddings each one's mean cosine
         with its own k nearest is taken off (CSLS, Conneau et al. 2018). Without that a few slices are near all others.
 
-        With a `window` above 0, slices whose `levels` differ by more come last, the nearest level first.
+        With a `window` above 0, slices whose `levels` differ by more lose OUTSIDE for each further width of it.
 
         Each of several processes embeds and looks up its part of the slices; all get the whole tables.
         """

@@ -56,6 +56,7 @@ class SGPOptions(SGPTraining, LengthOptions):
     pretext_steps: ClassVar = {"sgp_steps": SGP_STEPS}
     uses_sgp: ClassVar = True
     trains_sgp: ClassVar = True
+    supports_BtoA: ClassVar = False  # a test takes each field's encoder by the name of its folder
     takes_slices_in_turn: ClassVar = False  # its batches hold slices of distinct levels
 
     @property

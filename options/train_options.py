@@ -220,7 +220,7 @@ def _check_together(run: RunOptions) -> None:
         why = "learns from pairs" if of_model.paired else "is not to see pairs"
         raise UserError(f"--dataset_mode {run.dataset_mode}: {run.model} {why}, allowed is {allowed}")
     if run.data.direction == "BtoA" and not of_model.supports_BtoA:
-        raise UserError(f"--direction BtoA: {run.model} translates A to B only; swap the folders' roles for cycle_gan")
+        raise UserError(f"--direction BtoA: {run.model} goes from A to B only; cycle_gan goes either way")
     for name in ("norm", "norm_D"):
         if getattr(run.network, name, "") == "batch" and train.micro_batch not in ("auto", str(train.batch_size)):
             raise UserError(f"--{name} batch needs whole batches: --micro_batch must be auto or the batch size")

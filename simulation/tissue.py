@@ -97,7 +97,7 @@ _FLOW = {"blood": 0.9}
 # Lesions (docs/facts.md section 1.5).
 # A lesion is white matter with this fraction of free water in fast exchange: relaxation rates and proton density mix
 # linearly between wm and csf [I]. One number then gives T1, T2, T2* and PD at every field, never beyond those of CSF.
-# Chosen to give T1 / T2 at 3 T (wm 840 / 71 ms) in the typical ranges [M]; at other fields only the mixing applies [I].
+# Chosen to give T1 / T2 at 3 T (wm 840 / 70 ms) in the typical ranges [M]; at other fields only the mixing applies [I].
 # wmh: 1240 / 113 ms, range 1100-1400 / 100-150 [M].
 # tumour: glioma, solid, no contrast agent: 1320 / 123 ms, range 1200-1700 / 110-180 [M].
 # oedema: vasogenic: 1510 / 148 ms, range 1300-1700 / 130-250 [M].

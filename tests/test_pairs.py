@@ -107,7 +107,8 @@ def test_without_a_folder_of_truths(phantom: Path, tmp_path: Path) -> None:
         (["--model=supervised", "--dataset_mode=unaligned_mask"], "supervised learns from pairs, allowed is aligned"),
         (["--model=pix2pix", "--dataset_mode=unaligned"], "pix2pix learns from pairs"),
         (["--model=cycle_gan", "--dataset_mode=aligned"], "cycle_gan is not to see pairs, allowed is unaligned_mask"),
-        (["--model=supervised", "--direction=BtoA"], "--direction BtoA: supervised translates A to B only"),
+        (["--model=supervised", "--direction=BtoA"], "--direction BtoA: supervised goes from A to B only"),
+        (["--model=sgp", "--direction=BtoA"], "--direction BtoA: sgp goes from A to B only"),
         (["--model=supervised", "--level_tolerance=0.1"], "--level_tolerance 0.1 does nothing"),
     ],
 )

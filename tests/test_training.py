@@ -253,9 +253,9 @@ def test_a_run_goes_on_when_the_weights_that_it_was_given_are_gone(phantom: Path
     given = f"--lsc_weights={tmp_path / 'lsc'}"
     go("given", given)
     go("own")
-    with pytest.raises(UserError, match="was begun without --lsc_weights, .* leave it out"):
+    with pytest.raises(UserError, match=r"was begun without --lsc_weights, .* leave it out"):
         go("own", given, "--continue_train", "--n_epochs_refine=1")
-    with pytest.raises(UserError, match="was begun with --lsc_weights, .* give it again"):
+    with pytest.raises(UserError, match=r"was begun with --lsc_weights, .* give it again"):
         go("given", "--continue_train", "--n_epochs_refine=1")
     shutil.rmtree(tmp_path / "lsc")
     go("given", given, "--continue_train", "--n_epochs_refine=1")

@@ -139,7 +139,7 @@ def _check_same_run(folder: Path, wanted: Mapping[str, Any], newest: NewestCheck
         if (earlier.get(name) is None) != (wanted.get(name) is None):
             was, now = ("without", "leave it out") if earlier.get(name) is None else ("with", "give it again")
             raise UserError(
-                f"--continue_train: {folder} was begun {was} --{name}, which decides on a stage of the training; {now}, "
+                f"--continue_train: {folder} was begun {was} --{name}, which decides on the stages of a run; {now}, "
                 "replace the run with --overwrite, or give another --name"
             )
     changed = differences(earlier, wanted)
