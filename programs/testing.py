@@ -20,7 +20,7 @@ from evaluation.results import begin_results, claim_results
 from models.pretrained import load_pretrained
 from models.trained import load_trained
 from options.test_options import TestOptions
-from programs.volume import ADVICE, refuse_scans, slice_scans
+from programs.volume import ADVICE, refuse_dataroot, slice_scans
 from util.device import choose_device
 from util.errors import UserError
 from util.processes import Processes
@@ -29,8 +29,7 @@ from util.shared_folder import require_shared
 
 def make_evaluation(options: TestOptions, argv: Sequence[str], processes: Processes) -> Evaluation:
     """Open and check everything before any work; with --dataset_mode volume, scans become slices first."""
-    if not options.of_volumes:
-        processes.alone(partial(refuse_scans, Path(options.dataroot)))
+    processes.alone(partial(refuse_dataroot, Path(options.dataroot), options.of_volumes))
     opened = processes.together(partial(open_networks, options, processes))
     source_domain = opened["model"].run["direction"][0]
     results, run = (options.results, options.overwrite), (options.run_dir, options.epoch)
@@ -60,7 +59,8 @@ def make_evaluation(options: TestOptions, argv: Sequence[str], processes: Proces
         from programs.trust import open_trust  # late: it brings what estimates noise, which few tests need
 
         place = options.run_dir, provenance.checkpoint_sha256
-        trust = processes.alone(partial(open_trust, opened["model"], *place, data.source, opened["grid"], options.seed))
+        opening = partial(open_trust, average_mirrored=options.average_mirrored, seed=options.seed)
+        trust = processes.alone(partial(opening, opened["model"], *place, data.source, opened["grid"]))
     return Evaluation(
         **opened,
         data=data,

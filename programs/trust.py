@@ -34,9 +34,16 @@ def input_noise(folder: SliceFolder, grid: NetworkGrid) -> InputNoise:
 
 
 def open_trust(
-    model: BaseModel, run_dir: Path, checkpoint_sha256: str, folder: SliceFolder, grid: NetworkGrid, seed: int
+    model: BaseModel,
+    run_dir: Path,
+    checkpoint_sha256: str,
+    folder: SliceFolder,
+    grid: NetworkGrid,
+    *,
+    average_mirrored: bool,
+    seed: int,
 ) -> Trust:
-    """The run's own weights if they were fitted to this checkpoint, else the shipped ones, which is said.
+    """The run's own weights if they were fitted to such syntheses of this checkpoint, else the shipped ones, as told.
 
     Raises: UserError: the run's trust.json cannot be read.
     """
@@ -44,10 +51,14 @@ def open_trust(
     if own.is_file():
         calibration = read_calibration(own)
         usable = calibration.fit_of("trust", signals_of(model)) is not None
-        if usable and calibration.checkpoint_sha256 == checkpoint_sha256:
+        alike = calibration.average_mirrored in (None, average_mirrored)
+        if usable and alike and calibration.checkpoint_sha256 == checkpoint_sha256:
             source = f"weights fitted to this checkpoint on {', '.join(calibration.people)} of {calibration.data}"
             return Trust(calibration, noise, source, True, seed)
-        warn(f"{own}: not of the checkpoint tested, so the shipped weights are taken; {CALIBRATE} makes it anew")
+        what = (
+            "the checkpoint tested" if alike else f"syntheses with{'out' * (not average_mirrored)} --average_mirrored"
+        )
+        warn(f"{own}: not of {what}, so the shipped weights are taken; {CALIBRATE} makes it anew")
     calibration = read_calibration(SHIPPED)
     source = (
         "shipped weights, fitted to another run on simulated heads: read the map as a ranking of places, not as the "

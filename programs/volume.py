@@ -83,8 +83,13 @@ def check_scans(options: TestOptions, processes: Processes) -> int:
     return status if processes.first else 0
 
 
-def refuse_scans(dataroot: Path) -> None:
-    """Raise UserError if a data folder of slices is asked for and this holds scans."""
+def refuse_dataroot(dataroot: Path, of_volumes: bool) -> None:
+    """Raise UserError if --dataroot is missing, or holds scans where a data folder of slices is asked for."""
+    if not dataroot.exists():
+        need = "does not exist, need a folder of .nii or .nii.gz files, or one such file"
+        raise UserError(f"{FLAG} {dataroot}: {need if of_volumes else 'no such folder'}")
+    if of_volumes:
+        return
     is_file = dataroot.is_file()
     is_scan = is_file and (dataroot.name.lower().endswith(NIFTI_SUFFIXES) or holds_dicom(dataroot))
     holds = dataroot.is_dir() and find_folder(dataroot, "test", "A") is None and not (dataroot / MANIFEST_NAME).exists()

@@ -49,6 +49,8 @@ def calibrate(options: TestOptions) -> Path:
     Raises: UserError: no validation slices or no truth of them, or too little to fit to.
     """
     opened = open_networks(options, ALONE)
+    if not opened["model"].can_synthesise:
+        raise UserError(f"--name {options.name}: a run of a pretext task, which synthesises nothing")
     model, grid, on, root = opened["model"], opened["grid"], opened["on"], Path(options.dataroot)
     domain = model.run["direction"][0]
     folder = SliceFolder(root, options.phase, domain)
@@ -72,6 +74,7 @@ def calibrate(options: TestOptions) -> Path:
         checkpoint_sha256=sha256_of(model.checkpoint),
         data=f"{options.phase}{domain} of {printable(root.name)}",
         date=date.today().isoformat(),
+        average_mirrored=options.average_mirrored,
     )
     path = options.run_dir / FILE_NAME
     try:
@@ -89,8 +92,12 @@ def options_of(argv: Sequence[str]) -> TestOptions:
     options = parse(["--phase", PHASE, *argv])
     if options.phase != PHASE:
         raise UserError(f"--phase {options.phase}: the weights are fitted to validation people, --phase {PHASE}")
+    if options.pretrained is not None:
+        raise UserError(f"--pretrained {options.pretrained}: weights are fitted to a run, --name; it comes with others")
     if options.protocol is not None:
         raise UserError(f"--protocol {options.protocol}: scores of a test, on which no weight depends; leave it out")
+    if options.trust:
+        raise UserError("--trust does nothing here: it is what test.py makes of the weights; leave it out")
     return options
 
 

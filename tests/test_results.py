@@ -112,6 +112,11 @@ def test_a_newer_checkpoint_of_the_run_replaces_its_results_and_another_run_does
     assert refused.status == 2 and "--overwrite" in refused.err and str(place / "others") in refused.err
 
 
+def test_a_mistyped_dataroot_is_not_told_to_replace_results(place: Path) -> None:
+    assert do_test(place).status == 0
+    assert do_test(place, data="date").err == f"test.py: error: --dataroot {place / 'date'}: no such folder\n"
+
+
 def test_a_part_of_the_slices_replaces_no_whole_test(place: Path) -> None:
     assert do_test(place).status == 0
     assert "--overwrite" in do_test(place, "--num_test=2").err

@@ -265,6 +265,9 @@ def test_weights_of_a_run_are_used_for_its_checkpoint_alone(
     folder, metrics = run_test(dataroot, tmp_path, "run", "--no_baselines", "--trust")
     assert metrics["trust"]["calibration"]["of_this_checkpoint"]
     assert "valA" in metrics["trust"]["calibration"]["source"]
+    _, other = run_test(dataroot, tmp_path, "run", "--no_baselines", "--trust", "--average_mirrored", "--overwrite")
+    assert not other["trust"]["calibration"]["of_this_checkpoint"]
+    assert "not of syntheses with --average_mirrored, so the shipped weights are taken" in capsys.readouterr().err
     run_test(dataroot, tmp_path, "run", "--no_baselines", "--trust", "--phase", "val")
     same = json.loads((folder.parent / "val_latest" / "metrics.json").read_text())
     assert same["trust"]["auc"]["trust"]["mean"] is None and same["trust"]["auc"]["edges"]["mean"] is not None
@@ -292,6 +295,7 @@ def test_calibration_needs_a_truth(dataroot: Path, tmp_path: Path) -> None:
     [
         (["--protocol", "pta"], "--protocol pta: scores of a test"),
         (["--phase", "test"], "--phase test: .* --phase val"),
+        (["--trust"], "--trust does nothing here"),
     ],
 )
 def test_calibration_refuses_what_cannot_matter(dataroot: Path, tmp_path: Path, words: list[str], says: str) -> None:
@@ -300,7 +304,14 @@ def test_calibration_refuses_what_cannot_matter(dataroot: Path, tmp_path: Path, 
         calibrate_trust.main(["--dataroot", str(dataroot), "--name", "run", "--checkpoints_dir", str(tmp_path), *words])
 
 
+def test_a_shipped_model_is_not_calibrated() -> None:
+    with pytest.raises(UserError, match="--pretrained ulf_to_3t: weights are fitted to a run"):
+        calibrate_trust.main(["--dataroot", "D", "--pretrained", "ulf_to_3t"])
+
+
 def test_a_run_that_synthesises_nothing_has_no_map(dataroot: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "run", "sgp", load_size=32)
+    with pytest.raises(UserError, match="--name run: a run of a pretext task"):
+        calibrate_trust.main(["--dataroot", str(dataroot), "--name", "run", "--checkpoints_dir", str(tmp_path)])
     with pytest.raises(UserError, match="--trust does nothing"):
         run_test(dataroot, tmp_path, "run", "--trust")

@@ -46,7 +46,10 @@ class Fit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Fits, and what they were made from: people, number of subjects and patches, run, checkpoint, data and date."""
+    """Fits, and what they were made from: people, number of subjects and patches, run, checkpoint, data and date.
+
+    average_mirrored: whether the syntheses were those of --average_mirrored; None: an older file, which does not say.
+    """
 
     fits: list[Fit]
     people: list[str]
@@ -56,6 +59,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_sha256: str
     data: str
     date: str
+    average_mirrored: bool | None = None
 
     def fit_of(self, row: str, signals: Sequence[str]) -> Fit | None:
         """The fit of a row for a model with these signals; None if there is none."""
