@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -62,6 +62,21 @@ def _read(file: Path) -> dict[str, Tensor]:
     return read_torch(file)[0]
 
 
+def _refuse_other_shapes(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raise ValueError that tells the first difference between a network's tensors and those of a file."""
+    if not isinstance(found, Mapping) or not set(found) & set(wanted):
+        raise ValueError("none of its tensors")
+    for name, tensor in wanted.items():
+        there = getattr(found.get(name), "shape", None)
+        if there != tensor.shape:
+            has = "is missing" if there is None else f"is {_sides(there)}"
+            raise ValueError(f"{name} {has}, needed is {_sides(tensor.shape)}: give the sizes that it was trained with")
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "one number"
+
+
 def load_weights(network: nn.Module, path: str, name: str) -> None:
     """Load weights into `network` from a run folder or from a .pth or .safetensors file.
 
@@ -70,7 +85,9 @@ def load_weights(network: nn.Module, path: str, name: str) -> None:
     """
     file = find_weights(path, name)
     try:
-        network.load_state_dict(_read(file))
+        state = _read(file)
+        _refuse_other_shapes(network.state_dict(), state)
+        network.load_state_dict(state)
     except Exception as error:  # both libraries raise many kinds of errors; each means that the file does not fit
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"--{name.lower()}_weights {file}: not weights of this {name} network ({reason})") from error

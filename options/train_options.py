@@ -28,10 +28,11 @@ GENERATORS = Need(
     f"--model {' or '.join(name for name, model in MODELS.items() if model.Options.can_synthesise)}",
     lambda o: MODELS[o.model].Options.can_synthesise,
 )
+EPOCHS = ("n_epochs", "n_epochs_decay", "n_epochs_refine")
 LARGER_BATCHES = Need(
     "with --model sgp or lsc: more than --sgp_batch_size or --lsc_batch_size",
     lambda o: max(o.batch_size, BATCH) > getattr(o, "least_batch", 0),
-    idle="below the least size of this model's batches (--sgp_batch_size, --lsc_batch_size)",
+    idle="unless it is above the batch size of --model sgp or lsc itself (--sgp_batch_size, --lsc_batch_size)",
 )
 MEASURED = Need(
     "an SGP or LSC to train, or pairs",
@@ -128,7 +129,7 @@ def for_device(run: RunOptions, device: torch.device) -> RunOptions:
 FREE_ON_RESUME = frozenset(
     {field.name for schema in (TrainOptions, DisplayOptions) for field in dataclasses.fields(schema)}
     - {"seed", "batch_size", "amp"}
-) | {"n_epochs", "n_epochs_decay", "n_epochs_refine", "sgp_weights", "lsc_weights"}
+) | {*EPOCHS, "sgp_weights", "lsc_weights"}
 
 
 def parse(argv: Sequence[str]) -> RunOptions:
@@ -221,6 +222,9 @@ def _check_together(run: RunOptions) -> None:
         raise UserError(f"--dataset_mode {run.dataset_mode}: {run.model} {why}, allowed is {allowed}")
     if run.data.direction == "BtoA" and not of_model.supports_BtoA:
         raise UserError(f"--direction BtoA: {run.model} goes from A to B only; cycle_gan goes either way")
+    lengths = [name for name in EPOCHS if hasattr(run.network, name)]
+    if of_model.can_synthesise and not sum(getattr(run.network, name) for name in lengths):
+        raise UserError(f"{', '.join(f'--{name} 0' for name in lengths)}: no generator would be trained, need an epoch")
     for name in ("norm", "norm_D"):
         if getattr(run.network, name, "") == "batch" and train.micro_batch not in ("auto", str(train.batch_size)):
             raise UserError(f"--{name} batch needs whole batches: --micro_batch must be auto or the batch size")

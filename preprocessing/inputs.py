@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,6 +94,7 @@ def find_inputs(
     Raises: UserError naming the flag if nothing is found, see `find_contrast` and `Converter.convert`.
     """
     wanted = {domain: Given(*given[domain], FLAGS[domain], CHOICES[domain]) for domain in given}
+    _refuse_same(list(wanted.values()))
     found = _find(wanted, truth_A, converter)
     if joined := joined_people(people_of({source.subject for source in found.sources})):
         found.notes.append(joined)
@@ -107,6 +108,20 @@ def find_scans(location: str, domain: str, flag: str, contrast: str | None, conv
     Raises: UserError, see `find_inputs`.
     """
     return _find({domain: Given(location, contrast, flag, bids=True)}, None, converter)
+
+
+def _refuse_same(given: Sequence[Given]) -> None:
+    """Raise UserError if two domains are given the same volumes: a model would learn to change nothing."""
+    earlier: dict[tuple[Path, str | None], Given] = {}
+    for one in given:
+        if not one.location:
+            continue
+        other = earlier.setdefault((Path(one.location).resolve(), one.contrast), one)
+        if other is not one:
+            raise UserError(
+                f"{other.flag} and {one.flag} {one.location}: the same volumes, need those of two scanners; "
+                f"{other.choice} and {one.choice} tell contrasts in one folder apart"
+            )
 
 
 def _find(given: Mapping[str, Given], truth_A: str | None, converter: Converter) -> Inputs:

@@ -140,6 +140,8 @@ BAD_OPTIONS = [
     (["--netG=vit"], ["--netG", "'vit'", "resnet_9blocks"]),
     (["--model=pix3pix"], ["--model", "'pix3pix'", "cycle_gan"]),
     (["--gpu_ids=0,1"], ["--gpu_ids is '0,1'", "-1 (the CPU)"]),
+    (["--gpu_ids=-2"], ["--gpu_ids is '-2'", "-1 (the CPU)"]),
+    (["--n_epochs=0", "--n_epochs_decay=0"], ["--n_epochs 0, --n_epochs_decay 0", "no generator would be trained"]),
     (["--name=a/b"], ["--name is 'a/b'", "plain folder name"]),
 ]
 

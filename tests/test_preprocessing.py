@@ -366,6 +366,7 @@ def _bad_commands(folder: Path) -> list[tuple[list[object], str]]:
         (["--input_A", folder / "both", "--truth_A", folder / "alone", *out], "no usable volume of this name"),
         (["--input_A", folder / "alone", "--truth_A", folder / "stranger", *out], "--truth_A has no usable volume"),
         (["--truth_A", a, "--input_B", a, *out], "--truth_A needs --input_A"),
+        (["--input_A", a, "--input_B", folder / "A" / ".." / "A" / "s.nii", *out], "the same volumes"),
         (["--input_A", a], "--out"),
         (out, "--simulate"),
         (["--input_A", a, "--simulate", *out], "--input_A"),

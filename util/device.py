@@ -31,7 +31,9 @@ def choose_device(gpu_ids: str, local_rank: int = 0) -> torch.device:
     try:
         number = int(gpu_ids)
     except ValueError:
-        raise UserError(f"--gpu_ids is '{gpu_ids}', allowed are auto, -1 (the CPU) or the number of one GPU") from None
+        number = -2  # refused, as any number below that of the CPU
+    if number < -1:
+        raise UserError(f"--gpu_ids is '{gpu_ids}', allowed are auto, -1 (the CPU) or the number of one GPU")
     if number < 0:
         return torch.device("cpu")
     if not torch.cuda.is_available():
