@@ -8,6 +8,7 @@ from util.needs import Need, chosen, fact
 from util.schema import flag
 
 PREPROCESS = ("pad_and_resize", "resize", "crop", "resize_and_crop", "none")
+SMALLEST_SIDE = 16  # of a slice that networks get
 PAD = "pad_and_resize"  # to a square, then to load_size: what is square already is only resized
 
 
@@ -38,7 +39,9 @@ BY_LEVEL = Need(
 class UnalignedOptions:
     """How slices are transformed and combined."""
 
-    load_size: int = flag(224, "side in pixels that slices are resized to", group="data", low=16, needs=LOADED)
+    load_size: int = flag(
+        224, "side in pixels that slices are resized to", group="data", low=SMALLEST_SIDE, needs=LOADED
+    )
     crop_size: int = flag(
         0,
         "side in pixels of random crops; 0: --load_size",

@@ -15,7 +15,7 @@ from PIL import Image
 
 from evaluation.pictures import ERROR_RANGE, KINDS, picture_name
 from util.errors import UserError, run_cli
-from util.schema import CommandLine
+from util.schema import CommandLine, png_file
 
 TITLES = {
     "real_A": "low field",
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     """Read the command line and draw."""
     parser = CommandLine(prog="demo_picture", description=__doc__)
     parser.add_argument("results", type=Path, help="results folder of test.py, RESULTS/NAME/test_latest")
-    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
+    parser.add_argument("--out", type=png_file, required=True, help="PNG to write")
     parser.add_argument("--columns", type=int, default=7, choices=range(1, 21), help="slices [default: 7]")
     options = parser.parse_args(argv)
     mpl.use("Agg")

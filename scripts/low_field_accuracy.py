@@ -7,12 +7,10 @@ the noise in their air.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,11 +18,14 @@ from scipy import ndimage
 
 from data.folder.slices import to_image
 from data.transforms import to_network
+from preprocessing.nifti import read_nifti
 from preprocessing.slicing import find_head
 from simulation.presets import PROTOCOLS, find_preset
 from simulation.subject import simulate_scan
 from training.low_field.field import estimate_field
 from training.low_field.noise import estimate_noise
+from util.errors import run_cli
+from util.schema import CommandLine
 
 SLICE_AXIS = 2
 NOISELESS = 1e5  # signal-to-noise ratio
@@ -72,11 +73,14 @@ CASES = [
 
 def main(argv: Sequence[str]) -> int:
     """Print the table of simulated scans, or that of the given volumes."""
+    parser = CommandLine(prog="low_field_accuracy", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("volumes", type=Path, nargs="*", help="scans, .nii or .nii.gz; none: simulated ones")
+    volumes = parser.parse_args(argv).volumes
     torch.set_num_threads(1)
-    if argv:
+    if volumes:
+        rows = [of_volume(path) for path in volumes]
         print("| volume | noise in air | `--lf_noise` | `--lf_band` | `--lf_bias` |\n|---|---|---|---|---|")
-        for name in argv:
-            print(of_volume(Path(name)), flush=True)
+        print("\n".join(rows))
         return 0
     print("| scan | matrix | bits | `--load_size` | noise: true | estimated | band | field: true | estimated |")
     print("|" + "---|" * 9)
@@ -146,8 +150,11 @@ def line(case: Case, load_size: int, row: Row) -> str:
 
 
 def of_volume(path: Path) -> str:
-    """A row for a volume of a scanner, at its own size; in its air, noise of one channel is Rayleigh distributed."""
-    volume = np.asarray(nibabel.load(path).dataobj, np.float32)  # type: ignore[attr-defined]
+    """A row for a volume of a scanner, at its own size; in its air, noise of one channel is Rayleigh distributed.
+
+    Raises: UserError: it cannot be read, or is not that of a head.
+    """
+    volume, _, _ = read_nifti(path)
     images, masks, (bottom, top) = _slices(volume, 16)
     noise = estimate_noise(images, masks, preprocess="none", load_size=0)
     bias = estimate_field(images, masks, np.zeros(len(images), np.int64))
@@ -158,4 +165,4 @@ def of_volume(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_cli(main, "low_field_accuracy")

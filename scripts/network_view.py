@@ -15,9 +15,9 @@ import numpy as np
 from data.folder.manifest import DOMAINS, SPLITS
 from data.folder.slice_folder import SliceFolder
 from data.transforms import to_network
-from data.unaligned_options import PAD, PREPROCESS
-from util.errors import run_cli
-from util.schema import CommandLine
+from data.unaligned_options import PAD, PREPROCESS, SMALLEST_SIDE
+from util.errors import UserError, run_cli
+from util.schema import CommandLine, png_file
 
 COLUMNS = 6  # subjects of a domain that are shown, one slice each
 
@@ -62,8 +62,10 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--split", choices=SPLITS, default="test", help="[default: test]")
     parser.add_argument("--preprocess", choices=PREPROCESS, default=PAD, help=f"as in training [default: {PAD}]")
     parser.add_argument("--load_size", type=int, default=224, help="as in training [default: 224]")
-    parser.add_argument("--out", type=Path, default=Path("network_view.png"), help="[default: network_view.png]")
+    parser.add_argument("--out", type=png_file, default="network_view.png", help="[default: network_view.png]")
     arguments = parser.parse_args(argv)
+    if arguments.load_size < SMALLEST_SIDE:
+        raise UserError(f"--load_size {arguments.load_size}: allowed are numbers from {SMALLEST_SIDE}")
     mpl.use("Agg")
     draw(arguments.dataroot, arguments.split, arguments.preprocess, arguments.load_size, arguments.out)
 

@@ -27,7 +27,7 @@ from evaluation.results import METRICS_NAME
 from evaluation.subjects import positions_by_subject, read_subject
 from util.errors import UserError, run_cli
 from util.reading import read_json
-from util.schema import CommandLine
+from util.schema import CommandLine, png_file
 
 Floats = NDArray[np.float32]
 
@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
     """Read the command line and draw."""
     parser = CommandLine(prog="pairs_picture", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("results", type=Path, nargs="+", help="results folders of test.py, RESULTS/NAME/test_latest")
-    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
+    parser.add_argument("--out", type=png_file, required=True, help="PNG to write")
     parser.add_argument("--per_subject", type=int, default=2, choices=range(1, 9), help="slices [default: 2]")
     options = parser.parse_args(argv)
     mpl.use("Agg")

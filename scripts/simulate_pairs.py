@@ -258,7 +258,8 @@ def main(argv: Sequence[str]) -> int:
     if not low <= options.matrix <= high or options.matrix % 2:
         raise UserError(f"--matrix {options.matrix}: must be even and between {low} and {high}")
     if options.n_train < 1 or options.n_val < 0 or options.seed < 0:
-        raise UserError(f"--n_train {options.n_train}, --n_val {options.n_val}, --seed {options.seed}: need 1, 0 and 0")
+        told = f"--n_train {options.n_train}, --n_val {options.n_val}, --seed {options.seed}"
+        raise UserError(f"{told}: allowed are numbers from 1, from 0 and from 0")
     check_writable(options.out, options.overwrite)
     counts = {"train": options.n_train, "val": options.n_val}
     manifest = write_pairs(

@@ -45,7 +45,10 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--real", help="folder of real 0.055 T volumes")
     options = parser.parse_args(argv)
     out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
     mpl.use("Agg")
     draw_presets(out / "presets.png")
     draw_faults(out / "faults.png")

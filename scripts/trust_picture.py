@@ -21,7 +21,7 @@ from evaluation.pictures import TRUST_RANGE, picture_name, trust_colours, trust_
 from evaluation.trust.appearance import SIGMA
 from evaluation.trust.signals import smooth, unit_of
 from util.errors import UserError, run_cli
-from util.schema import CommandLine
+from util.schema import CommandLine, png_file
 
 TITLES = ("low field", "synthesis", "true high field", "true error", "trust map: expected error")
 MARGIN = 3  # pixels around the head
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
     """Read the command line and draw."""
     parser = CommandLine(prog="trust_picture", description=__doc__)
     parser.add_argument("results", type=Path, help="results folder of test.py --trust, RESULTS/NAME/test_latest")
-    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
+    parser.add_argument("--out", type=png_file, required=True, help="PNG to write")
     options = parser.parse_args(argv)
     mpl.use("Agg")
     draw(options.results, options.out)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from util.errors import UserError
@@ -169,6 +171,14 @@ def build(schema: type[T], values: Mapping[str, Any]) -> T:
     options = schema(**found)
     check(options)
     return options
+
+
+def png_file(text: str) -> Path:
+    """The type of an argument that names a picture to write, refused before any work if it could not be."""
+    path = Path(text)
+    if path.suffix.lower() != ".png" or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"'{text}': need a name that ends with .png in a folder that can be written")
+    return path
 
 
 class CommandLine(argparse.ArgumentParser):
