@@ -35,7 +35,10 @@ def main(argv: Sequence[str]) -> int:
 
         dataroot, volumes = Path(options.output.out or ""), options.volumes
         if volumes.check_data:
-            return check_data(dataroot, volumes, options.output, processes)
+            from preprocessing.checking import check_data
+
+            find, workers = partial(find_volumes, volumes, options.output.bits), options.output.workers
+            return check_data(find, dataroot, table_in=dataroot, workers=workers, processes=processes)
         processes.alone(partial(check_writable, dataroot, options.output.overwrite))
         left_out: list[Problem] = []
         if options.simulate is None:
@@ -47,20 +50,6 @@ def main(argv: Sequence[str]) -> int:
             if left_out:
                 warn(f"--skip_bad left out {listed(left_out)}; {dataroot / BAD_FILES_NAME} lists them")
     return 0
-
-
-def check_data(dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes) -> int:
-    """Read everything and write nothing but the table of files that cannot be used; status 2 if there are any."""
-    from preprocessing.checking import check_volumes, print_notes, print_problems
-    from preprocessing.dicom import converting
-
-    with converting(dataroot, processes) as converter:
-        found, settings = processes.alone(partial(find_volumes, volumes, output.bits, converter))
-        processes.alone(partial(print_notes, found.notes))
-        problems, doubtful = check_volumes(found.sources, settings, workers=output.workers, processes=processes)
-    every = found.problems + problems
-    status = processes.alone(partial(print_problems, every, found.n_files, dataroot, doubtful))
-    return status if processes.first else 0  # torchrun would end the first process as soon as another one fails
 
 
 def find_volumes(volumes: VolumeOptions, bits: int, converter: Converter) -> tuple[Inputs, SlicingSettings]:
@@ -79,20 +68,19 @@ def find_volumes(volumes: VolumeOptions, bits: int, converter: Converter) -> tup
 def slice_volumes(
     dataroot: Path, volumes: VolumeOptions, output: OutputOptions, processes: Processes
 ) -> tuple[Manifest, list[Problem]]:
-    """Slice the user's volumes; every header is checked before anything is written."""
-    from preprocessing.checking import check_inputs, print_notes
-    from preprocessing.dicom import converting
-    from preprocessing.volumes import SlicingPlan, split_people, write_dataset
+    """Slice the user's volumes."""
+    from preprocessing.volumes import slice_data
 
-    with converting(dataroot, processes) as converter:
-        found, settings = processes.alone(partial(find_volumes, volumes, output.bits, converter))
-        processes.alone(partial(check_inputs, found, dataroot, skip_bad=volumes.skip_bad))
-        val, test = (0.0, 1.0) if volumes.all_test else (volumes.val_fraction, volumes.test_fraction)
-        fractions = {"val_fraction": val, "test_fraction": test, "seed": output.seed}
-        people, splits, notes = split_people(found.sources, val_fraction=val, test_fraction=test, seed=output.seed)
-        processes.alone(partial(print_notes, [*found.notes, *notes]))
-        plan = SlicingPlan(dataroot, settings, people, splits, volumes.skip_bad)
-        return write_dataset(plan, found, workers=output.workers, recorded=fractions, processes=processes)
+    return slice_data(
+        partial(find_volumes, volumes, output.bits),
+        dataroot,
+        val_fraction=0.0 if volumes.all_test else volumes.val_fraction,
+        test_fraction=1.0 if volumes.all_test else volumes.test_fraction,
+        seed=output.seed,
+        skip_bad=volumes.skip_bad,
+        workers=output.workers,
+        processes=processes,
+    )
 
 
 def simulate(dataroot: Path, options: PreprocessOptions, processes: Processes) -> Manifest:

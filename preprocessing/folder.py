@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from data.folder.manifest import DOMAINS, MANIFEST_NAME, SPLITS, Manifest
 from data.folder.people import person_of
+from preprocessing.parallel import WITHOUT_WORKERS
 from util.errors import UserError
 from util.problems import BAD_FILES_NAME
 from util.processes import ALONE, Processes
@@ -29,13 +31,24 @@ CLEARED = "cleared"  # announced by the first process
 SUFFIXES = ("", "_mask", "_truth", "_truth_mask", "_labels", "_lesions")
 
 
+@dataclass(frozen=True)
+class Flags:
+    """What the program that slices calls two options, for messages: the folder written to, and to use no workers."""
+
+    out: str = "--out"
+    one_worker: str = WITHOUT_WORKERS
+
+
+FLAGS = Flags()  # of preprocessing_images.py
+
+
 def _slice_folders(dataroot: Path) -> list[Path]:
     names = (f"{split}{domain}{suffix}" for split in SPLITS for domain in DOMAINS for suffix in SUFFIXES)
     return [dataroot / name for name in names if (dataroot / name).exists()]
 
 
-def check_writable(dataroot: Path, overwrite: bool) -> None:
-    """Raise UserError unless `dataroot` may be written to.
+def check_writable(dataroot: Path, overwrite: bool, flag: str = FLAGS.out) -> None:
+    """Raise UserError, which names `flag`, unless `dataroot` may be written to.
 
     It must be absent, empty except for a list of bad files, or a data folder of preprocessing with `overwrite` set.
     Slice folders without a manifest were made by hand and are never overwritten.
@@ -43,19 +56,19 @@ def check_writable(dataroot: Path, overwrite: bool) -> None:
     if not dataroot.exists():
         return
     if not dataroot.is_dir():
-        raise UserError(f"--out {dataroot}: is a file, need a folder")
+        raise UserError(f"{flag} {dataroot}: is a file, need a folder")
     if {path.name for path in dataroot.iterdir()} - {BAD_FILES_NAME} and not overwrite:
-        raise UserError(f"--out {dataroot}: is not empty, give another folder or --overwrite")
+        raise UserError(f"{flag} {dataroot}: is not empty, give another folder or --overwrite")
     if _slice_folders(dataroot) and not (dataroot / MANIFEST_NAME).exists():
-        raise UserError(f"--out {dataroot}: holds slices without a {MANIFEST_NAME}, made by hand; give another folder")
+        raise UserError(f"{flag} {dataroot}: holds slices without a {MANIFEST_NAME}, made by hand; give another folder")
 
 
 @contextmanager
-def fresh_folder(dataroot: Path, processes: Processes = ALONE) -> Iterator[None]:
+def fresh_folder(dataroot: Path, processes: Processes = ALONE, flag: str = FLAGS.out) -> Iterator[None]:
     """Remove earlier output of preprocessing from `dataroot`, and remove all output if the block fails.
 
     Both are done by the first process, the latter once no other process writes any more. SIGTERM counts as failure:
-    torchrun sends it when another process was killed, a scheduler when the time is up.
+    torchrun sends it when another process was killed, a scheduler when the time is up. Errors name `flag`.
     """
 
     def clear() -> None:
@@ -65,7 +78,7 @@ def fresh_folder(dataroot: Path, processes: Processes = ALONE) -> Iterator[None]
     terminate = signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         processes.alone(clear)
-        require_shared(dataroot, "--out", processes)
+        require_shared(dataroot, flag, processes)
         yield
     except BaseException as error:
         if processes.first:
@@ -78,7 +91,7 @@ def fresh_folder(dataroot: Path, processes: Processes = ALONE) -> Iterator[None]
                 while not processes.announced(CLEARED):
                     time.sleep(0.1)
         if isinstance(error, OSError):
-            raise UserError(f"--out {dataroot}: cannot be written ({error.strerror or error})") from error
+            raise UserError(f"{flag} {dataroot}: cannot be written ({error.strerror or error})") from error
         raise
     finally:
         signal.signal(signal.SIGTERM, terminate)

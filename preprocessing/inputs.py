@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,11 +113,11 @@ def find_scans(location: str, domain: str, flag: str, contrast: str | None, conv
 
 def _refuse_same(given: Sequence[Given]) -> None:
     """Raise UserError if two domains are given the same volumes: a model would learn to change nothing."""
-    earlier: dict[tuple[Path, str | None], Given] = {}
+    earlier: dict[tuple[str, str | None], Given] = {}
     for one in given:
         if not one.location:
             continue
-        other = earlier.setdefault((Path(one.location).resolve(), one.contrast), one)
+        other = earlier.setdefault((os.path.realpath(one.location), one.contrast), one)
         if other is not one:
             raise UserError(
                 f"{other.flag} and {one.flag} {one.location}: the same volumes, need those of two scanners; "

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from util.processes import ALONE, Processes
 from util.shared_memory import needs_shared_memory
 
+WITHOUT_WORKERS = "--workers 1"  # what the option is called that does without worker processes, in most programs
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -28,7 +29,7 @@ def run_jobs(
     workers: int | None,
     title: str,
     processes: Processes = ALONE,
-    instead: str = "--workers 1",
+    instead: str = WITHOUT_WORKERS,
 ) -> list[Result]:
     """`[work(job) for job in jobs]` in `workers` worker processes of each of `processes`; the first error ends all.
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from data.folder.manifest import DOMAINS, Manifest, VolumeEntry, write_manifest
 from data.folder.people import people_of
-from preprocessing.checking import problem_of, require_domains, warn_of
-from preprocessing.folder import fresh_folder
+from preprocessing.checking import Find, check_inputs, print_notes, problem_of, require_domains, warn_of
+from preprocessing.dicom import converting
+from preprocessing.folder import FLAGS, Flags, fresh_folder
 from preprocessing.geometry import spacing_mm
 from preprocessing.grid import averaged_slices
 from preprocessing.inputs import Inputs, Source
@@ -46,6 +47,34 @@ class VolumeJob:
     plan: SlicingPlan
 
 
+def slice_data(
+    find: Find,
+    dataroot: Path,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    skip_bad: bool,
+    workers: int | None,
+    processes: Processes,
+    flags: Flags = FLAGS,
+) -> tuple[Manifest, list[Problem]]:
+    """Find volumes, check every header before anything is written, and slice them: see `write_dataset`.
+
+    Args: val_fraction, test_fraction, seed: how people are divided, see `split_people`.
+    """
+    with converting(dataroot, processes) as converter:
+        found, settings = processes.alone(partial(find, converter))
+        processes.alone(partial(check_inputs, found, dataroot, skip_bad=skip_bad, flag=flags.out))
+        fractions = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
+        people, splits, notes = split_people(
+            found.sources, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
+        )
+        processes.alone(partial(print_notes, [*found.notes, *notes]))
+        plan = SlicingPlan(dataroot, settings, people, splits, skip_bad)
+        return write_dataset(plan, found, workers=workers, recorded=fractions, processes=processes, flags=flags)
+
+
 def split_people(
     sources: Sequence[Source], *, val_fraction: float, test_fraction: float, seed: int
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
@@ -64,19 +93,18 @@ def write_dataset(
     workers: int | None,
     recorded: Mapping[str, object],
     processes: Processes = ALONE,
-    instead: str = "--workers 1",
+    flags: Flags = FLAGS,
 ) -> tuple[Manifest, list[Problem]]:
     """Slice every usable volume and write the manifest; if one fails, all output is removed.
 
-    Args: recorded: options to record in the manifest besides the plan's; no paths. instead: see `run_jobs`.
+    Args: recorded: options to record in the manifest besides the plan's; no paths.
     Returns: the manifest, and the problems of files left out, which its settings and `BAD_FILES_NAME` list too.
     Raises: UserError naming the file, see `read_nifti` and `write_volume`; or a domain without usable volumes.
     """
-    with fresh_folder(plan.dataroot, processes):
+    with fresh_folder(plan.dataroot, processes, flags.out):
         jobs = [VolumeJob(source, plan) for source in found.sources]
-        results = run_jobs(
-            slice_volume, jobs, workers=workers, title="slicing volumes", processes=processes, instead=instead
-        )
+        title, instead = "slicing volumes", flags.one_worker
+        results = run_jobs(slice_volume, jobs, workers=workers, title=title, processes=processes, instead=instead)
         return processes.alone(partial(_finish, plan, found, results, recorded))
 
 

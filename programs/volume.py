@@ -15,16 +15,16 @@ from data.folder.manifest import MANIFEST_NAME
 from data.folder.slice_folder import find_folder
 from data.scale import SliceScale, trained_scales
 from options.test_options import TestOptions
-from preprocessing.checking import check_inputs, check_volumes, print_notes, print_problems
+from preprocessing.checking import check_data
 from preprocessing.choices import DEFAULT_PERCENTILES
-from preprocessing.dicom import Converter, converting
-from preprocessing.folder import check_writable
+from preprocessing.dicom import Converter
+from preprocessing.folder import Flags, check_writable
 from preprocessing.grid import Grid
 from preprocessing.inputs import Inputs, find_scans
 from preprocessing.layout import Layout, LayoutChoice, choose_layout
 from preprocessing.other_formats import NIFTI_SUFFIXES, holds_dicom
 from preprocessing.slicing import SlicingSettings
-from preprocessing.volumes import SlicingPlan, split_people, write_dataset
+from preprocessing.volumes import slice_data
 from util.errors import UserError, warn
 from util.problems import listed
 from util.processes import Processes
@@ -33,7 +33,7 @@ from util.runs import OPTIONS_NAME
 
 FLAG = "--dataroot"
 ADVICE = "the model has learned from no such slices, so look twice at what it makes of them"
-WITHOUT_WORKERS = "--cpu_threads 1"  # the option under which volumes are sliced one by one
+FLAGS = Flags("--results_dir", "--cpu_threads 1")  # of test.py
 BITS = 16
 
 
@@ -43,26 +43,18 @@ def slice_scans(options: TestOptions, run: Mapping[str, Any], processes: Process
     Args: run: the run's saved options.
     Raises: UserError: nothing that can be read there, or a scan that cannot be used, without --skip_bad.
     """
-    with converting(options.slices, processes) as converter:
-        return _slice(options, run, processes, converter)
-
-
-def _slice(options: TestOptions, run: Mapping[str, Any], processes: Processes, converter: Converter) -> Path:
     folder = options.slices
-    found, settings = processes.alone(partial(_find, options, run, converter))
-    processes.alone(partial(_may_write, folder))
-    processes.alone(partial(check_inputs, found, folder, skip_bad=options.skip_bad))
-    fractions = {"val_fraction": 0.0, "test_fraction": 1.0, "seed": options.seed}
-    people, splits, _ = split_people(found.sources, val_fraction=0.0, test_fraction=1.0, seed=options.seed)
-    processes.alone(partial(print_notes, found.notes))
-    plan = SlicingPlan(folder, settings, people, splits, options.skip_bad)
-    _, left_out = write_dataset(
-        plan,
-        found,
+    processes.alone(partial(check_writable, folder, overwrite=True, flag=FLAGS.out))
+    _, left_out = slice_data(
+        partial(_find, options, run),
+        folder,
+        val_fraction=0.0,
+        test_fraction=1.0,
+        seed=options.seed,
+        skip_bad=options.skip_bad,
         workers=options.cpu_threads,
-        recorded=fractions,
         processes=processes,
-        instead=WITHOUT_WORKERS,
+        flags=FLAGS,
     )
     if left_out and processes.first:
         warn(f"--skip_bad left out {listed(left_out)}")
@@ -72,15 +64,8 @@ def _slice(options: TestOptions, run: Mapping[str, Any], processes: Processes, c
 def check_scans(options: TestOptions, processes: Processes) -> int:
     """`--check_data`: read every scan and list those that cannot be used; status 2 if there are any."""
     run = processes.alone(partial(read_json, options.run_dir / OPTIONS_NAME))
-    with converting(options.slices, processes) as converter:
-        found, settings = processes.alone(partial(_find, options, run, converter))
-        processes.alone(partial(print_notes, found.notes))
-        problems, doubtful = check_volumes(
-            found.sources, settings, workers=options.cpu_threads, processes=processes, instead=WITHOUT_WORKERS
-        )
-    every = found.problems + problems
-    status = processes.alone(partial(print_problems, every, found.n_files, options.results, doubtful))
-    return status if processes.first else 0
+    find, workers = partial(_find, options, run), options.cpu_threads
+    return check_data(find, options.slices, table_in=options.results, workers=workers, processes=processes, flags=FLAGS)
 
 
 def refuse_dataroot(dataroot: Path, of_volumes: bool) -> None:
@@ -125,10 +110,3 @@ def layout_of(trained: SliceScale, run: Mapping[str, Any]) -> Layout:
     """
     pixel = trained.pixel_mm or trained.fov_mm / max(run["image_size"])
     return Layout(trained.slice_axis, Grid(pixel, round(trained.fov_mm / pixel)), trained.thickness_mm)
-
-
-def _may_write(folder: Path) -> None:
-    try:
-        check_writable(folder, overwrite=True)
-    except UserError as error:
-        raise UserError(str(error).replace("--out", "--results_dir", 1)) from error

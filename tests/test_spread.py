@@ -276,7 +276,8 @@ def test_volumes_of_one_s_own_with_workers_and_a_bad_one(tmp_path: Path) -> None
     alone("preprocessing_images.py", *volumes, "--out", str(tmp_path / "one"), "--workers", "1", "--skip_bad")
     arguments = [*volumes, "--out", str(tmp_path / "two"), "--workers", "2", "--skip_bad"]
     status, out, err = together(2, "preprocessing_images.py", *arguments)
-    assert status == 0 and out.count(": 5 volumes") == 1 and len(sentences(err)) == 1, err
+    told = " ".join(out.split())  # the table's title is broken where the folder's name is long
+    assert status == 0 and told.count(": 5 volumes") == 1 and len(sentences(err)) == 1, err
     assert content(tmp_path / "one") == content(tmp_path / "two")
     arguments = [*volumes, "--out", str(tmp_path / "three"), "--check_data"]
     status, out, _ = together(2, "preprocessing_images.py", *arguments)
