@@ -30,8 +30,8 @@ STRUCTURE = {
 }
 COLUMNS = {**INTENSITY, **STRUCTURE}
 DIFFERENCE_COLUMNS = (
-    "psnr_fit", "psnr", "ssim", "nrmse", "edge_corr", "dice", "lesions_lost", "lesions_invented",
-    "lesion_contrast_error",
+    "psnr_fit", "psnr", "ssim", "nrmse", "edge_corr", "slice_consistency", "air_leak", "dice", "lesions_lost",
+    "lesions_invented", "lesion_contrast_error",
 )  # fmt: skip
 EXPLAINED = (*COLUMNS, "ci95", "images_seen", "wall_s")
 ABOUT_FIGURE = (
