@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.case import Case
+from data.batch import SHUFFLED
 from data.cache.pack import ALIGNED, problem_columns
 from data.cache.place import CACHE_NAME
 from data.cache.slice_cache import SliceCache
@@ -138,7 +139,7 @@ def measure(dataroot: str, checkpoints_dir: str) -> Result:
     dataset.image_size()
     fingerprint(dataset)
     opened = time.perf_counter()
-    batches = dataset.batches("gan", "shuffled", 0, BATCH)
+    batches = dataset.batches("gan", SHUFFLED, 0, BATCH)
     sampled = time.perf_counter()
     load_one(dataset, batches[0], choose_device("-1"))
     return {

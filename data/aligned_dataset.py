@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from data import sampling
+from data.batch import BATCH, PAIR
 from data.cache.packed_slices import PackedSlices
 from data.cache.slice_cache import SliceCache
 from data.sampling import Batches
@@ -55,9 +56,9 @@ class AlignedDataset(UnalignedMaskDataset):
         super().exclude(problems)
         _pair(self.A, self.B)
 
-    def batches(self, stage: str, kind: str, epoch: int, batch_size: int, *, places: str = sampling.PAIR) -> Batches:
+    def batches(self, stage: str, kind: str, epoch: int, batch_size: int, *, places: str = PAIR) -> Batches:
         """As of the base class; both slices of an item share crop and flip, whatever `places` says."""
-        shared = sampling.BATCH if places == sampling.BATCH else sampling.PAIR
+        shared = BATCH if places == BATCH else PAIR
         return super().batches(stage, kind, epoch, batch_size, places=shared)
 
     def _shuffled_epoch(self, rng: np.random.Generator) -> sampling.Draws:

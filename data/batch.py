@@ -11,6 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+# how a stage's epoch is drawn: every slice of A once, or batches of distinct levels
+SHUFFLED, LEVELS = SAMPLINGS = ("shuffled", "levels")
+# what shares a crop and a flip: nothing; the two slices of an item, whose pixels a loss compares; or all slices of a
+# batch, in which a loss compares any two
+OWN, PAIR, BATCH = PLACES = ("own", "pair", "batch")
 Levels = tuple[NDArray[np.floating], NDArray[np.floating]]  # of all slices of A and of B
 
 

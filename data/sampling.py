@@ -13,14 +13,11 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from data.batch import Pairs
+from data.batch import BATCH, PAIR, PLACES, Pairs
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-# what shares a crop and a flip: nothing; the two slices of an item, whose pixels a loss compares; or all slices of a
-# batch, in which a loss compares any two
-OWN, PAIR, BATCH = "own", "pair", "batch"
 EVENING_ROUNDS = 20  # of A's slices that were left out, each gives a place to about half
 
 
@@ -208,7 +205,9 @@ def _draws(a: Ints, b: Ints, p_a: Floats, p_b: Floats, rng: np.random.Generator)
 
 
 def at_places(draws: Draws, places: str, batch_size: int) -> Draws:
-    """The draws with the crops and flips that `places` (OWN, PAIR or BATCH) asks for."""
+    """The draws with the crops and flips that `places`, one of PLACES, asks for."""
+    if places not in PLACES:
+        raise ValueError(f"places is {places!r}, allowed are {PLACES}")
     if places == PAIR:
         return replace(draws, place_b=draws.place_a)
     if places == BATCH:

@@ -25,6 +25,7 @@ from data.unaligned_dataset import UnalignedMaskDataset
 from util.errors import UserError, warn
 from util.reading import read_json
 from util.runs import RUN_INFO_NAME
+from util.spread import evenly_spaced
 
 PLANES = {0: "sagittal", 1: "coronal", 2: "axial"}
 SAME_FOV = 0.01  # relative difference of fields of view that is not told,
@@ -184,7 +185,7 @@ def head_size(dataset: UnalignedMaskDataset, folder: PackedSlices) -> tuple[floa
     near = np.flatnonzero(np.abs(folder.p - 0.5) <= MIDDLE)
     if not len(near):
         near = np.arange(len(folder))
-    chosen = near[np.linspace(0, len(near) - 1, min(len(near), HEADS)).round().astype(int)]
+    chosen = near[evenly_spaced(len(near), HEADS)]
     o = dataset.options
     sides = []
     for i in chosen.tolist():

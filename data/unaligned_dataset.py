@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from data import sampling
 from data.alignment import aligned_levels, looks_of
-from data.batch import Batch, Pairs
+from data.batch import LEVELS, OWN, SAMPLINGS, Batch, Pairs
 from data.cache.packed_slices import PackedSlices
 from data.cache.slice_cache import SliceCache
 from data.folder.manifest import DOMAINS
@@ -24,7 +24,6 @@ from util.errors import UserError
 from util.problems import Problem
 
 CHUNK = 64  # slices that are read at a time
-LEVELS = "levels"  # a stage's kind of sampling: batches of distinct levels; any other kind is the shuffled epoch
 
 
 class UnalignedMaskDataset(Dataset[Batch]):
@@ -103,8 +102,13 @@ class UnalignedMaskDataset(Dataset[Batch]):
         """Draw the items of shuffled epochs from these pairs from the next epoch on; None: pair slices by level."""
         self.partners = partners
 
-    def batches(self, stage: str, kind: str, epoch: int, batch_size: int, *, places: str = sampling.OWN) -> Batches:
-        """The batches of one epoch of one stage; the last may be smaller. `places`: see data.sampling."""
+    def batches(self, stage: str, kind: str, epoch: int, batch_size: int, *, places: str = OWN) -> Batches:
+        """The batches of one epoch of one stage; the last may be smaller.
+
+        Args: kind: one of SAMPLINGS. places: one of PLACES (data/batch.py).
+        """
+        if kind not in SAMPLINGS:
+            raise ValueError(f"kind is {kind!r}, allowed are {SAMPLINGS}")
         rng = sampling.generator(self.seed, stage, epoch)
         if kind == LEVELS:
             draws = sampling.level_epoch(

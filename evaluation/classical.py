@@ -27,6 +27,7 @@ from evaluation.contrast import Boxes, ordered, sums_by_bin
 from evaluation.intensities import GREY_LEVELS, grey_counts, map_quantiles, quantiles_of, summed_counts
 from evaluation.subjects import SubjectSlices
 from util.processes import ALONE, Processes
+from util.spread import evenly_spaced
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -187,15 +188,12 @@ class _Volume:
 def _volumes(folder: Folder) -> Iterator[_Volume]:
     """At most `SUBJECTS` volumes of a folder, with at most `SLICES_EACH` slices of each."""
     names = np.asarray(folder.subjects if isinstance(folder, SliceFolder) else folder.volume)
-    for name in _spread(np.unique(names), SUBJECTS):
-        positions = _spread(np.flatnonzero(names == name), SLICES_EACH)
+    subjects = np.unique(names)
+    for name in subjects[evenly_spaced(len(subjects), SUBJECTS)]:
+        own = np.flatnonzero(names == name)
+        positions = own[evenly_spaced(len(own), SLICES_EACH)]
         slices = [(folder.image(i), folder.mask(i)) for i in positions.tolist()]
         yield _Volume(str(name), slices, [image for image, _ in slices], folder.p[positions])
-
-
-def _spread(values: NDArray, most: int) -> NDArray:
-    """At most `most` values, evenly spaced in the given order."""
-    return values[np.unique(np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int))]
 
 
 def fit_classical(

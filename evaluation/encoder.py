@@ -39,14 +39,14 @@ def load_encoder(folder: Path, tested: BaseModel, device: torch.device) -> Encod
         model = load_trained(folder, "latest", device)
     except UserError as error:
         raise UserError(f"--eval_encoder {folder}: {error}") from error
-    sgp = getattr(model, "sgp", None)
+    sgp = model.sgp
     if sgp is None:
         raise UserError(f"--eval_encoder {folder}: a run of --model {model.run['model']} without SGP, need --model sgp")
     if model.run["seed"] == tested.run["seed"]:
         raise UserError(
             f"--eval_encoder {folder}: trained with the seed {model.run['seed']} of the tested run, need another seed"
         )
-    own = getattr(tested, "sgp", None)
+    own = tested.sgp
     if own is not None and _same_weights(own, sgp):
         raise UserError(f"--eval_encoder {folder}: the same encoder as that of the tested run, need another")
     return Encoder(sgp, grid_of(model))

@@ -22,7 +22,7 @@ from evaluation.page.viewer import Listing
 from evaluation.paired import PairedTable
 from evaluation.people import people_in, put_people
 from evaluation.pictures import trust_levels, write_pictures, write_trust_pictures
-from evaluation.predict import Device, Embedder, MirrorAverage, NetworkGrid, embed, synthesise
+from evaluation.predict import Device, MirrorAverage, NetworkGrid, embed, synthesise
 from evaluation.protocols import Protocol, definitions_of
 from evaluation.provenance import Provenance
 from evaluation.record import Record, Scores
@@ -36,6 +36,7 @@ from models.base_model import BaseModel
 from models.lsc_model import LSC
 from util.problems import as_rows
 from util.processes import ALONE, Processes
+from util.spread import evenly_spaced
 
 if TYPE_CHECKING:
     from evaluation.metrics.inception import FIDInception
@@ -255,7 +256,7 @@ class Evaluation:
             persons = people_in(self.data.source, self.data.subjects)
             self.trust.summarise(record, self.model, found.trust["fake_B"], persons, self._why_no_truth())
         self._sgp(record, found.levels)
-        self._lsc(record, getattr(self.model, "lsc", None), pool)
+        self._lsc(record, self.model.lsc, pool)
         return record, table
 
     def _embedding(self, slices: np.ndarray, masks: np.ndarray) -> np.ndarray | None:
@@ -292,7 +293,7 @@ class Evaluation:
     def _why_no_levels(self) -> str | None:
         """The reason why the section `sgp` cannot be computed, or None."""
         low, high = self.data.source, self.data.target
-        if getattr(self.model, "sgp", None) is None:
+        if self.model.sgp is None:
             return "this model has no SGP part"
         if high is None:
             return f"no high-field test slices: there is no folder {low.split}B"
@@ -311,8 +312,8 @@ class Evaluation:
 
     def _levelled_slices(self, volume: SubjectSlices, folder: SliceFolder | None) -> level_error.LevelledSlices:
         assert folder is not None
-        sgp: Embedder = self.model.sgp  # type: ignore[assignment]
-        embedding = embed(sgp, volume.image, volume.mask, folder.domain, self.grid, self.on)
+        assert self.model.sgp is not None
+        embedding = embed(self.model.sgp, volume.image, volume.mask, folder.domain, self.grid, self.on)
         return level_error.levelled(volume, embedding)
 
     def _lsc(self, record: Record, lsc: LSC | None, pool: Executor) -> None:
@@ -326,7 +327,7 @@ class Evaluation:
         scores = {}
         for name, folder in (("test", self.data.target), ("train", self.data.train_target)):
             if folder is not None:
-                positions = restoration.evenly_spaced(len(folder), LSC_SLICES)
+                positions = evenly_spaced(len(folder), LSC_SLICES)
                 inputs, heads = zip(
                     *(self.grid.tensor(folder.image(i)[None], folder.mask(i)[None]) for i in positions), strict=True
                 )

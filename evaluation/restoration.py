@@ -21,7 +21,7 @@ from torch import Tensor
 from evaluation.metrics.image import psnr
 from evaluation.predict import Device, Restorer
 from evaluation.record import Record
-from models.lsc_model import LSCTraining
+from models.lsc_options import LSCTraining
 from models.networks.lsc import block_side
 from models.networks.unrotation import Unrotation
 
@@ -173,8 +173,3 @@ def summarise(record: Record, test: Restoration, train: Restoration | None, pool
     record.put("lsc", "best_filter_name", value=best)
     for name, value in fillings.items():
         record.put("lsc", "filter_psnr", name, value=value)
-
-
-def evenly_spaced(count: int, limit: int) -> list[int]:
-    """At most `limit` positions spread over range(count)."""
-    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)).tolist() if count else []

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from models.base_options import LR_POLICIES, LengthOptions, OptimiserOptions
 from models.stage import Stage
+
+if TYPE_CHECKING:
+    from models.lsc_model import LSC
+    from models.sgp_model import SGP
 
 
 class BaseModel(nn.Module):
@@ -30,6 +34,8 @@ class BaseModel(nn.Module):
         super().__init__()
         self.options, self.image_size = options, image_size
         self.stages: Sequence[Stage] = ()
+        self.sgp: SGP | None = None  # the pretext networks, where a model has them
+        self.lsc: LSC | None = None
         self.run: Mapping[str, Any] = {}  # the content of options.json, if the model was loaded from a run
         self.checkpoint: Path | None = None  # the file that its weights were loaded from
         self.title = ""  # what results are to call it, if it was loaded from a run: pta_hybrid + refinement
@@ -87,7 +93,7 @@ class BaseModel(nn.Module):
         """Image sides must be multiples of this."""
         return 1
 
-    # What a trained model can do. Models with pretext networks also have an attribute `sgp` or `lsc`.
+    # What a trained model can do.
 
     @property
     def can_synthesise(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from data.batch import Batch
+from data.batch import PAIR, Batch
 from models.degradation import Physics, degraded
 from models.degrade_options import DegradeOptions
 from models.generator_model import GeneratorModel
@@ -26,7 +26,7 @@ class DegradeStage(RestorationStage):
     def __init__(self, model: GeneratorModel, options: DegradeOptions) -> None:
         super().__init__(model, options)
         if options.lf_shading == PARTNER:
-            self.places = "pair"
+            self.places = PAIR
 
     @torch.no_grad()
     def low_field(self, batch: Batch) -> tuple[Tensor, Tensor]:

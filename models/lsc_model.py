@@ -128,6 +128,7 @@ class LSCModel(BaseModel):
     """`--model lsc`: the restoration pretext task alone."""
 
     Options = LSCOptions
+    lsc: LSC
 
     def __init__(self, options: LSCOptions, image_size: tuple[int, int]) -> None:
         super().__init__(options, image_size)

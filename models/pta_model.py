@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch, Levels, Pairs
+from data.batch import BATCH, PAIR, Batch, Levels, Pairs
 from models import losses
 from models.adversarial_options import Weights
 from models.chance import normal, uniform
@@ -46,7 +46,7 @@ class PTAStage(GANStage):
         self.sgp, self.lsc = sgp, lsc
         self.chooses_partners = self.options.sgp_match == "bank"
         if self.options.has_syn:
-            self.places = "batch" if self.options.sgp_match == "batch" else "pair"
+            self.places = BATCH if self.options.sgp_match == "batch" else PAIR
 
     def judged(self, domain: str, image: Tensor, keys: Tensor, by: str) -> list[Tensor]:
         """`concat`: x and R(C(x)) as (N, 2, H, W); `separate`: both, one by one, as released; `none`, and for A: x.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from data.batch import Batch, Levels, Pairs
+from data.batch import PAIR, Batch, Levels, Pairs
 from models.base_model import adam
 from models.chance import uniform
 from models.degradation import Physics, degraded
@@ -53,7 +53,7 @@ class RefineStage(Stage):
         self.gan, self.options, self.weights = gan, o, gan.weights
         self.splits, self.smaller = gan.splits, gan.smaller
         if o.lf_shading == PARTNER:
-            self.places, self.chooses_partners = "pair", gan.chooses_partners
+            self.places, self.chooses_partners = PAIR, gan.chooses_partners
         self.optimisers = {self.name: adam([gan.G["B"]], o)}
 
     def learning_rate(self, epoch: int, step: int) -> float:

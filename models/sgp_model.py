@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from data.batch import Batch, Levels
+from data.batch import LEVELS, Batch, Levels
 from models.base_model import BaseModel
 from models.chance import uniform
 from models.losses import clip_loss
@@ -129,7 +129,7 @@ class SGPStage(Stage):
     """
 
     name = "sgp"
-    sampling = "levels"
+    sampling = LEVELS
     smaller = ("--sgp_batch_size", "--sgp_width")
 
     def __init__(self, sgp: SGP, options: SGPTraining, epochs: int, epochs_before: int | None = 0) -> None:
@@ -169,6 +169,7 @@ class SGPModel(BaseModel):
     """`--model sgp`: the contrastive pretext task alone."""
 
     Options = SGPOptions
+    sgp: SGP
 
     def __init__(self, options: SGPOptions, image_size: tuple[int, int]) -> None:
         super().__init__(options, image_size)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from data.batch import Batch, Levels, Pairs
+from data.batch import OWN, SHUFFLED, Batch, Levels, Pairs
 from models.training_state import load_optimiser
 from models.update import StepContext, Update
 from util.processes import Processes
@@ -22,9 +22,8 @@ class Stage:
 
     Attributes:
         name: in `loss_log.csv`, reports and checkpoints. It also seeds the order of slices, so it must never change.
-        sampling: `shuffled`, or `levels`: every batch holds slices of distinct levels.
-        places: what shares a random crop and flip: `own`, nothing; `pair`, a and b of an item, because a loss compares
-            them; `batch`, all slices of a batch, because a loss compares any two of them.
+        sampling: how an epoch is drawn, one of SAMPLINGS; places: what shares a random crop and flip, one of PLACES
+            (data/batch.py).
         least_batch: minimum batch size; --batch_size counts if it is larger.
         splits: whether a step may be computed in micro-batches.
         chooses_partners: whether `partners_from` decides which b is paired with which a.
@@ -36,8 +35,8 @@ class Stage:
     """
 
     name: ClassVar[str]
-    sampling = "shuffled"
-    places = "own"
+    sampling = SHUFFLED
+    places = OWN
     least_batch = 1
     splits = False
     chooses_partners = False

@@ -8,7 +8,6 @@ import numpy as np
 
 from data.folder.slice_folder import SliceFolder
 from evaluation.predict import NetworkGrid
-from evaluation.restoration import evenly_spaced
 from evaluation.trust.calibration import FILE_NAME, SHIPPED, read_calibration
 from evaluation.trust.maps import Trust
 from evaluation.trust.signals import InputNoise, signals_of
@@ -16,6 +15,7 @@ from models.base_model import BaseModel
 from training.low_field.noise import estimate_noise
 from training.low_field.resolve import MOST_PIXELS, MOST_SLICES, TYPICAL
 from util.errors import warn
+from util.spread import evenly_spaced
 
 CALIBRATE = "python -m scripts.calibrate_trust"
 

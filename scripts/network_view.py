@@ -18,6 +18,7 @@ from data.transforms import to_network
 from data.unaligned_options import PAD, PREPROCESS, SMALLEST_SIDE
 from util.errors import UserError, run_cli
 from util.schema import CommandLine, png_file
+from util.spread import evenly_spaced
 
 COLUMNS = 6  # subjects of a domain that are shown, one slice each
 
@@ -25,7 +26,7 @@ COLUMNS = 6  # subjects of a domain that are shown, one slice each
 def middle_slices(folder: SliceFolder, count: int) -> list[int]:
     """The slice nearest the middle level of each of `count` subjects, evenly chosen."""
     subjects = sorted(set(folder.subjects))
-    chosen = [subjects[i] for i in np.linspace(0, len(subjects) - 1, min(count, len(subjects))).round().astype(int)]
+    chosen = [subjects[i] for i in evenly_spaced(len(subjects), count)]
     of = np.array(folder.subjects)
     return [
         min(np.flatnonzero(of == subject).tolist(), key=lambda i: abs(float(folder.p[i]) - 0.55)) for subject in chosen

@@ -11,12 +11,12 @@ from tiny_models import SIDE, SMALL, batch, context, last_step, pta
 from models.cycle_gan_model import CycleGANModel
 from models.cycle_gan_options import CycleGANOptions
 from models.generator_pair import GeneratorPair
-from models.kept_memory import kept_bytes
 from models.networks.hybrid import HybridGenerator
 from models.update import StepContext, Update
 from options.train_options import TrainOptions
 from training.acceleration import accelerate, compile_networks
 from training.divergence import finite
+from training.kept_memory import kept_bytes
 from util.errors import UserError
 from util.processes import Processes
 

@@ -34,6 +34,7 @@ from evaluation.verdict import VERDICT_MEASURES, put_verdict
 from models.lsc_model import LSC
 from models.lsc_options import LSCTraining
 from util.errors import UserError
+from util.spread import evenly_spaced
 
 GRID = NetworkGrid(preprocess="resize", load_size=32)
 CPU = Device(torch.device("cpu"), batch_size=3)
@@ -341,9 +342,9 @@ def test_without_turned_blocks_there_is_nothing_to_solve(dataroot: Path) -> None
 
 
 def test_evenly_spaced() -> None:
-    assert restoration.evenly_spaced(3, 64) == [0, 1, 2]
-    assert restoration.evenly_spaced(101, 3) == [0, 50, 100]
-    assert restoration.evenly_spaced(0, 3) == []
+    assert evenly_spaced(3, 64) == [0, 1, 2]
+    assert evenly_spaced(101, 3) == [0, 50, 100]
+    assert evenly_spaced(0, 3) == []
 
 
 def embedded(n_subjects: int, shift: float, seed: int) -> tuple[list[str], np.ndarray]:

@@ -14,13 +14,13 @@ from conftest import train_arguments
 
 import train
 from models import MODELS
-from models.kept_memory import kept_bytes
 from models.update import StepContext
 from models.weights import weights_files
 from options.train_options import for_device, parse
 from training.activations import Activations
 from training.data import open_data
 from training.disk import in_words, state_bytes
+from training.kept_memory import kept_bytes
 from training.memory import fitting_micro_batch
 from training.preflight import Needs, middle, preflight
 from util.checkpoint import read_checkpoint

@@ -22,9 +22,9 @@ from data.batch import Batch
 from models.cycle_gan_model import CycleGANModel
 from models.cycle_gan_options import CycleGANOptions
 from models.generator_pair import GeneratorPair
-from models.kept_memory import kept_bytes, kept_memory
 from models.update import Update
 from training.activations import measure_activations
+from training.kept_memory import kept_bytes, kept_memory
 
 
 @pytest.mark.parametrize("model_class", ["pta", "cycle_gan", "cycle_gan, D with batch norm"])

@@ -52,6 +52,8 @@ def volume(dataroot: Path) -> SubjectSlices:
 class Copying:
     """A stand-in for a model: fake_B is the input, G_BA darkens one half."""
 
+    sgp = None
+
     def synthesise(self, x: Tensor) -> Tensor:
         return x.clone()
 

@@ -8,9 +8,9 @@ import torch
 
 from data.batch import Batch
 from models.base_model import BaseModel
-from models.kept_memory import kept_bytes
 from models.stage import Stage
 from models.update import StepContext
+from training.kept_memory import kept_bytes
 
 
 @dataclass(frozen=True)

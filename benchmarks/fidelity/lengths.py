@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.fidelity.budgets import Budget
 from benchmarks.fidelity.rows import Row
+from data.batch import SHUFFLED
 from data.folder.slice_folder import SliceFolder
 from models.stage import Stage
 from options.train_options import RunOptions, parse, schemas
@@ -105,7 +106,7 @@ def images_seen(
         if logged:
             steps, size = int(logged[-1]["step"]), max(batch_size, stage.least_batch)
             epochs, rest = divmod(steps, -(-epoch_images // size))
-            shuffled = stage.sampling == "shuffled"  # SGP's batches are drawn by level, and all of one size
+            shuffled = stage.sampling == SHUFFLED  # SGP's batches are drawn by level, and all of one size
             images[stage.name] = epochs * epoch_images + rest * size if shuffled else steps * size
             seconds = float(logged[-1]["seconds"])
         if stage.name == until:

@@ -73,8 +73,8 @@ class Measured:
         self.positions = positions_by_subject(self.source)
         self.people = people_in(self.source, self.positions)
         model = load_trained(place.encoder(task), LATEST, on.device)
-        network: Any = model
-        self.encoder = Encoder(network.sgp, grid_of(model))
+        assert model.sgp is not None
+        self.encoder = Encoder(model.sgp, grid_of(model))
         self.segmenter = load_segmenter(place.segmenter(task))
         self._real: tuple[list[str], Floats] | None = None
         self._classes: dict[str, tuple[Classes, Classes]] = {}

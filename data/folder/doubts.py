@@ -18,6 +18,7 @@ from data.folder.manifest import DOMAINS, SPLITS
 from data.folder.slice_folder import find_folder
 from data.folder.slices import SLICE_SUFFIXES, read_native
 from util.errors import UserError, warn
+from util.spread import evenly_spaced
 
 DIM = 1 / 8  # of the range; slices that stay below use less than 13 of 16 bits
 MOST_NAMES = 100_000  # entries of a folder that are looked at
@@ -54,8 +55,7 @@ def _folder_doubts(folder: Path) -> Iterator[str]:
 
 def _dim(paths: Sequence[Path]) -> str:
     """A sentence if all slices stay below `DIM` of their range; empty as soon as one does not."""
-    count = min(len(paths), MOST_SLICES)
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, count).round().astype(int)] if count else []
+    chosen = [paths[i] for i in evenly_spaced(len(paths), MOST_SLICES)]
     middle = len(chosen) // 2  # slices in the middle of a folder are rarely empty
     brightest, full, n = 0.0, 1.0, 0
     for path in [*chosen[middle:], *chosen[:middle]]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from evaluation.predict import Device, Embedder, NetworkGrid, embed
+from evaluation.predict import Device, NetworkGrid, embed
 from evaluation.subjects import SubjectSlices
 from models.base_model import BaseModel
 from models.low_field import noise
@@ -65,7 +65,7 @@ def smooth(images: Floats, mask: Mask, sigma: float) -> Floats:
 
 def signals_of(model: BaseModel) -> tuple[str, ...]:
     """The signals that this model can give."""
-    has = {"cycle": hasattr(model, "synthesise_back"), "sgp": getattr(model, "sgp", None) is not None}
+    has = {"cycle": hasattr(model, "synthesise_back"), "sgp": model.sgp is not None}
     return tuple(name for name in SIGNALS if has.get(name, True))
 
 
@@ -143,8 +143,8 @@ def _cycle(model: BaseModel, volume: SubjectSlices, fake_B: Floats, grid: Networ
 
 def _sgp(model: BaseModel, volume: SubjectSlices, fake_B: Floats, grid: NetworkGrid, on: Device) -> Floats:
     """1 - the cosine between SGP's embeddings of the input and of fake_B, the same in all of a slice's head."""
-    sgp: Embedder = model.sgp  # type: ignore[assignment]
-    low = embed(sgp, volume.image, volume.mask, "A", grid, on)
-    high = embed(sgp, fake_B, volume.mask, "B", grid, on)
+    assert model.sgp is not None
+    low = embed(model.sgp, volume.image, volume.mask, "A", grid, on)
+    high = embed(model.sgp, fake_B, volume.mask, "B", grid, on)
     apart = np.maximum(1 - (low * high).sum(1), 0)
     return np.where(volume.mask, apart[:, None, None], np.float32(0)).astype(np.float32)

@@ -25,6 +25,7 @@ from training.run_info import LOW_FIELD, RUN_INFO_NAME
 from util.errors import UserError
 from util.reading import read_json
 from util.schema import AUTO, check
+from util.spread import evenly_spaced
 
 MOST_SLICES = 160
 MOST_PIXELS = 1 << 23  # of all slices that are looked at
@@ -126,8 +127,8 @@ def some_slices(folder: PackedSlices) -> tuple[NDArray[np.float32], NDArray[np.b
     sizes, counts = np.unique(folder.shapes, axis=0, return_counts=True)
     size = sizes[counts.argmax()]
     alike = np.flatnonzero((folder.shapes == size).all(1))
-    count = max(1, min(MOST_SLICES, MOST_PIXELS // int(size.prod()), len(alike)))
-    chosen = alike[np.linspace(0, len(alike) - 1, count).round().astype(int)]
+    count = max(1, min(MOST_SLICES, MOST_PIXELS // int(size.prod())))
+    chosen = alike[evenly_spaced(len(alike), count)]
     images, masks = np.stack([folder.image(int(i)) for i in chosen]), np.stack([folder.mask(int(i)) for i in chosen])
     return images, masks, folder.volume[chosen]
 
