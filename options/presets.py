@@ -6,18 +6,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from models import MODELS
+
 
 @dataclass(frozen=True)
 class Preset:
     """Values by option; a model that lacks an option goes without it.
 
-    adversarial: for models with generators alone; a pretext task by itself keeps its own length and batches.
+    of_generators: for models that synthesise alone; a pretext task by itself keeps its own length and batches.
     of_model: what one model needs otherwise.
     """
 
     about: str
     values: Mapping[str, Any]
-    adversarial: Mapping[str, Any] = field(default_factory=dict)
+    of_generators: Mapping[str, Any] = field(default_factory=dict)
     dataset_mode: str | None = None  # None: the model's own
     of_model: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -26,7 +28,7 @@ class Preset:
 
         A model without refinement trains for as many epochs more, so that it sees as many images.
         """
-        values = {**self.values, **(self.adversarial if "ema_beta" in options else {})}
+        values = {**self.values, **(self.of_generators if MODELS[model].Options.can_synthesise else {})}
         if "n_epochs_refine" in values and "n_epochs_refine" not in options and "n_epochs_decay" in values:
             values["n_epochs_decay"] += values["n_epochs_refine"]
         return {name: value for name, value in values.items() if name in options} | dict(self.of_model.get(model, {}))
@@ -59,7 +61,7 @@ PRESETS: dict[str, Preset] = {
             "lsc_lr": 3e-3,
             "lsc_steps": 300,
         },
-        adversarial={
+        of_generators={
             "hybrid_width": 128,
             "hybrid_depth": 2,
             "hybrid_heads": 4,
@@ -105,7 +107,7 @@ PRESETS: dict[str, Preset] = {
             "mask_ratio": 0.2,
             "lsc_features": 16,
         },
-        adversarial={
+        of_generators={
             "input_nc": 1,
             "output_nc": 1,
             "netG": "hybrid",
@@ -149,7 +151,7 @@ PRESETS: dict[str, Preset] = {
             "lsc_lr": 2e-3,
             "lsc_steps": 1000,
         },
-        adversarial={
+        of_generators={
             "hybrid_width": 192,
             "hybrid_depth": 3,
             "hybrid_heads": 6,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 AMP = ("auto", "bf16", "fp16", "off")
 BATCH = 16
-GENERATORS = Need(
+SYNTHESIS = Need(
     f"--model {' or '.join(name for name, model in MODELS.items() if model.Options.can_synthesise)}",
     lambda o: MODELS[o.model].Options.can_synthesise,
 )
@@ -59,7 +59,7 @@ class TrainOptions:
         BATCH, "images of either domain a step, of all processes together", group="run", low=1, needs=LARGER_BATCHES
     )
     micro_batch: str = flag(
-        "auto", "images computed at once; auto: as many as memory takes", group="run", needs=GENERATORS
+        "auto", "images computed at once; auto: as many as memory takes", group="run", needs=SYNTHESIS
     )
     amp: str = flag("auto", "mixed precision; auto: bf16 where the hardware has it", group="run", choices=AMP)
     compile: bool = flag(
@@ -70,7 +70,7 @@ class TrainOptions:
         False,
         "keep less of the generators' forward pass and compute it again: less memory, more time",
         group="run",
-        needs=GENERATORS,
+        needs=SYNTHESIS,
     )
     cpu_threads: int | None = flag(
         None, "threads that compute on the CPU; none: OMP_NUM_THREADS, else the usable processors", group="run", low=1

@@ -1,7 +1,7 @@
 """`test.py --dataset_mode volume`: scans in, synthesised volumes out. They are sliced as preprocessing_images.py does.
 
-The slices are cut like those that the run was trained on: slice axis, field of view, pixel and thickness are read from
-its run folder. They stay beside the results, in `slices/` under RESULTS/NAME, to be looked at if a head looks wrong.
+Slice axis, field of view, pixel and thickness are those of the training, as the run folder tells. The slices stay in
+`slices/` under RESULTS/NAME, to be looked at if a head looks wrong.
 """
 
 from __future__ import annotations
@@ -43,11 +43,10 @@ def slice_scans(options: TestOptions, run: Mapping[str, Any], processes: Process
     Args: run: the run's saved options.
     Raises: UserError: nothing that can be read there, or a scan that cannot be used, without --skip_bad.
     """
-    folder = options.slices
-    processes.alone(partial(check_writable, folder, overwrite=True, flag=FLAGS.out))
+    processes.alone(partial(check_writable, options.slices, overwrite=True, flag=FLAGS.out))
     _, left_out = slice_data(
         partial(_find, options, run),
-        folder,
+        options.slices,
         val_fraction=0.0,
         test_fraction=1.0,
         seed=options.seed,
@@ -58,7 +57,7 @@ def slice_scans(options: TestOptions, run: Mapping[str, Any], processes: Process
     )
     if left_out and processes.first:
         warn(f"--skip_bad left out {listed(left_out)}")
-    return folder
+    return options.slices
 
 
 def check_scans(options: TestOptions, processes: Processes) -> int:
@@ -73,12 +72,10 @@ def refuse_dataroot(dataroot: Path, of_volumes: bool) -> None:
     if not dataroot.exists():
         need = "does not exist, need a folder of .nii or .nii.gz files, or one such file"
         raise UserError(f"{FLAG} {dataroot}: {need if of_volumes else 'no such folder'}")
-    if of_volumes:
-        return
     is_file = dataroot.is_file()
     is_scan = is_file and (dataroot.name.lower().endswith(NIFTI_SUFFIXES) or holds_dicom(dataroot))
     holds = dataroot.is_dir() and find_folder(dataroot, "test", "A") is None and not (dataroot / MANIFEST_NAME).exists()
-    if is_scan or (holds and (any(dataroot.glob("*.nii*")) or holds_dicom(dataroot))):
+    if not of_volumes and (is_scan or (holds and (any(dataroot.glob("*.nii*")) or holds_dicom(dataroot)))):
         raise UserError(f"{FLAG} {dataroot}: scans, not slices; --dataset_mode volume reads them")
 
 

@@ -8,7 +8,7 @@ slices of 128 to 512 pixels a side; the largest take minutes on a CPU.
 
 Every case runs in a process of its own, so that its peak memory is its own. `--compare OLD.jsonl` puts an earlier run's
 figures (its `--json` output) beside these. `--profile` adds, for train and infer, the operations that take most time:
-seconds, their share, and the FLOP of products and convolutions (see benchmarks/operations.py).
+seconds, their share, and the FLOP of products and convolutions (see benchmarks/speed/operations.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.case import Case
+from benchmarks.speed.case import Case
 from models import MODELS
 from options.train_options import AMP
 from util.errors import UserError, run_cli
@@ -37,12 +37,12 @@ from util.threads import sleep_while_waiting
 Measure = Lazy[dict[str, Any]]  # a function of a `Case`, imported by the process that it runs in
 
 CASES: dict[str, Measure] = {
-    "train": Lazy("benchmarks.compute.train_case"),
-    "infer": Lazy("benchmarks.compute.infer_case"),
-    "load": Lazy("benchmarks.data.load_case"),
-    "preprocess": Lazy("benchmarks.data.preprocess_case"),
-    "simulate": Lazy("benchmarks.data.simulate_case"),
-    "start": Lazy("benchmarks.start.start_case"),
+    "train": Lazy("benchmarks.speed.compute.train_case"),
+    "infer": Lazy("benchmarks.speed.compute.infer_case"),
+    "load": Lazy("benchmarks.speed.data.load_case"),
+    "preprocess": Lazy("benchmarks.speed.data.preprocess_case"),
+    "simulate": Lazy("benchmarks.speed.data.simulate_case"),
+    "start": Lazy("benchmarks.speed.start.start_case"),
 }
 GROWTH = "growth"
 SIDES = (128, 256, 384, 512)  # pixels

@@ -117,7 +117,7 @@ def _presets() -> Iterable[str]:
         "A model without refinement has the refinement's epochs added to `--n_epochs_decay`, so that it sees as many\n"
         f"images.\n\n{_of_single_models()}"
     )
-    in_use = {name for preset in PRESETS.values() for name in (*preset.values, *preset.adversarial)}
+    in_use = {name for preset in PRESETS.values() for name in (*preset.values, *preset.of_generators)}
     names = dict.fromkeys(field.name for field in _owners() if field.name in in_use)
     rows = [(f"`--{name}`", *(_preset_value(preset, name) for preset in PRESETS.values())) for name in names]
     rows.append(("`--dataset_mode`", *(f"`{p.dataset_mode}`" if p.dataset_mode else "" for p in PRESETS.values())))
@@ -137,10 +137,10 @@ def _of_single_models() -> str:
 def _preset_value(preset: Any, name: str) -> str:
     if name in preset.values:
         return _value(preset.values[name])
-    if name not in preset.adversarial:
+    if name not in preset.of_generators:
         return ""
     of_pretext = any(field.name == name and "lsc" in models for field, models in _owners().items())
-    return _value(preset.adversarial[name]) + " *" * of_pretext
+    return _value(preset.of_generators[name]) + " *" * of_pretext
 
 
 def _loss_presets() -> str:

@@ -37,8 +37,6 @@ ALLOWED = {
         *("benchmarks", "training", "evaluation", "options", "models", "data", "preprocessing", "simulation", "util"),
     },
 }
-# programs/ holds what the programs import once their command line stands
-ENTRY_POINTS = ("train.py", "test.py", "preprocessing_images.py", "programs/training.py", "programs/testing.py")
 
 
 def imported(path: Path) -> set[str]:
@@ -56,6 +54,10 @@ def imported(path: Path) -> set[str]:
 
 def files(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
+
+
+# programs/ holds what the programs import once their command line stands
+ENTRY_POINTS = ("train.py", "test.py", "preprocessing_images.py", *(f"programs/{p.name}" for p in files("programs")))
 
 
 @pytest.mark.parametrize("folder", ALLOWED)
@@ -96,3 +98,18 @@ def test_no_class_moves_global_state() -> None:
         for path in files(folder):
             text = path.read_text(encoding="utf-8")
             assert not any(word in text for word in forbidden), path
+            assert not seeds_outside_a_fork(ast.parse(text)), path
+
+
+def seeds_outside_a_fork(tree: ast.AST) -> bool:
+    """Whether torch.manual_seed is called outside `with torch.random.fork_rng(...)`."""
+    if isinstance(tree, ast.With) and any("fork_rng" in ast.unparse(item) for item in tree.items):
+        return False
+    if isinstance(tree, ast.Call) and ast.unparse(tree.func) == "torch.manual_seed":
+        return True
+    return any(map(seeds_outside_a_fork, ast.iter_child_nodes(tree)))
+
+
+def test_a_seed_outside_a_fork_is_found() -> None:
+    assert seeds_outside_a_fork(ast.parse("def f():\n    torch.manual_seed(0)"))
+    assert not seeds_outside_a_fork(ast.parse("with torch.random.fork_rng(devices=[]):\n    torch.manual_seed(0)"))

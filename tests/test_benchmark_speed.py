@@ -15,11 +15,11 @@ import torch
 from conftest import SMALL_LSC, SMALL_NETWORKS, SMALL_SGP
 from torch import nn
 
-from benchmarks.case import Case
-from benchmarks.compute import Bench, flop, flop_by_term, head_batch, infer_case, train_case
-from benchmarks.machine import conv_rate
-from benchmarks.operations import MOST, operations
-from benchmarks.start import make_data, measure
+from benchmarks.speed.case import Case
+from benchmarks.speed.compute import Bench, flop, flop_by_term, head_batch, infer_case, train_case
+from benchmarks.speed.machine import conv_rate
+from benchmarks.speed.operations import MOST, operations
+from benchmarks.speed.start import make_data, measure
 from data.cache.slice_cache import SliceCache
 from data.folder.slice_folder import SliceFolder
 from scripts import benchmark_speed
@@ -60,8 +60,8 @@ def test_operations_of_a_small_network() -> None:
 def test_the_cases_report_operations_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rates of the machine, which take seconds, are made up here."""
     for name in ("conv_rate", "copy_rate"):
-        monkeypatch.setattr(f"benchmarks.compute.{name}", lambda *what: 1e9)
-    monkeypatch.setattr("benchmarks.compute.flop_by_term", lambda bench: {})
+        monkeypatch.setattr(f"benchmarks.speed.compute.{name}", lambda *what: 1e9)
+    monkeypatch.setattr("benchmarks.speed.compute.flop_by_term", lambda bench: {})
     for case in (train_case, infer_case):
         assert "operation_s" not in case(LITTLE)
         found = case(replace(LITTLE, profile=True))

@@ -177,7 +177,7 @@ def test_what_is_written_is_read_again_also_after_a_change(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_million_slices_are_read_within_a_gigabyte(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from benchmarks.start import memory_mb, make_manifest;"
+        "import sys; from pathlib import Path; from benchmarks.speed.start import memory_mb, make_manifest;"
         "from data.folder.manifest import read_manifest; root = Path(sys.argv[1]);"
         "make_manifest(root, 500_000); before = memory_mb(); manifest = read_manifest(root);"
         "print(sum(len(volume.slices) for volume in manifest.volumes), memory_mb() - before)"

@@ -403,7 +403,7 @@ def test_a_preset_serves_every_model_and_is_a_default(name: str, model: str) -> 
     assert flat["load_size"] == of_model.get("load_size", preset.values["load_size"])
     assert ("netG" in flat) == (model not in ("sgp", "lsc"))
     if "netG" in flat:
-        assert flat["batch_size"] == {**preset.values, **preset.adversarial}["batch_size"]
+        assert flat["batch_size"] == {**preset.values, **preset.of_generators}["batch_size"]
     assert parse([*argv, "--load_size=64", "--seed=3"]).flat() == {**flat, "load_size": 64, "seed": 3}
     assert "preset" not in flat
     network = MODELS[model](run.network, (flat["load_size"],) * 2) if name != "published" else None  # type: ignore[call-arg]
@@ -439,7 +439,7 @@ def test_what_a_preset_sets_for_something_else_keeps_its_default() -> None:
 def test_presets_name_real_options_and_a_run_goes_on_without_them() -> None:
     known = {field.name for schema in SCHEMAS["train.py"] for field in dataclasses.fields(schema)}
     for preset in PRESETS.values():
-        assert {*preset.values, *preset.adversarial} <= known
+        assert {*preset.values, *preset.of_generators} <= known
         assert preset.dataset_mode in (None, *DATASETS)
     started = parse([*PLACES, "--preset=demo"]).flat()
     assert differences(started, parse([*PLACES, *DEMO_SIZES, *DEMO]).flat()) == []

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_models import SIDE, SMALL, batch, changed, context, snapshot
 
-from models.bridge import times_of, walked, with_time
-from models.unsb_model import UNSBModel, end_of_bridge
+from models.bridge import sample_xt, times_of, with_time
+from models.unsb_model import UNSBModel, sample_x1
 from models.unsb_options import UNSBOptions
 
 
@@ -27,7 +27,7 @@ def test_the_mean_way_to_a_fixed_end_is_a_straight_line() -> None:
     """Towards one picture, wherever it is looked at: at time t an image has gone the part t of the way."""
     start, end, times = torch.zeros(6, 1, 4, 4), torch.ones(6, 1, 4, 4), times_of(5)
     index = torch.arange(6).clamp(max=5)
-    x = walked(start, lambda x, time: end, times, index, None, 0.0)
+    x = sample_xt(start, lambda x, time: end, times, index, None, 0.0)
     assert torch.allclose(x.mean((1, 2, 3)), times[index], atol=1e-6)
 
 
@@ -36,10 +36,10 @@ def test_the_way_has_the_noise_of_a_brownian_bridge() -> None:
     times, n, tau = times_of(4), 400, 0.3
     index, end = torch.full((n,), 2), torch.zeros(n, 1, 8, 8)
     noise = torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    x = walked(end, lambda x, time: end, times, index, noise, tau)
+    x = sample_xt(end, lambda x, time: end, times, index, noise, tau)
     t = times[2].item()
     assert x.var().item() == pytest.approx(tau * t * (1 - t), rel=0.03)
-    assert torch.equal(walked(end, lambda x, time: end, times, 0 * index, noise, tau), end)
+    assert torch.equal(sample_xt(end, lambda x, time: end, times, 0 * index, noise, tau), end)
 
 
 def test_the_time_is_a_second_channel() -> None:
@@ -67,7 +67,7 @@ def test_the_bridge_s_loss_by_hand() -> None:
     stage.begin(model)
     twin = {name: value.clone() for name, value in model.state_dict().items()}
     found = stage.step(data, context())
-    (((one, other),),) = (stage._ways,)
+    (((one, other),),) = (stage._samples,)
     model.load_state_dict(twin)
     wanted, energies = [], []
     for i in range(4):
@@ -92,7 +92,7 @@ def test_the_synthesis_takes_all_steps_by_averaged_weights_and_no_chance() -> No
     handle.remove()
     assert [call.item() for call in calls] == pytest.approx((2 * times_of(3)[:3] - 1).tolist())
     assert torch.equal(first, model.synthesise(data.A)) and first.shape == data.A.shape
-    assert torch.allclose(first[1:3], end_of_bridge(model.ema_G_AB, data.A[1:3], 3), atol=1e-5)
+    assert torch.allclose(first[1:3], sample_x1(model.ema_G_AB, data.A[1:3], 3), atol=1e-5)
 
 
 def test_without_noise_there_is_no_bridge_loss() -> None:
@@ -102,18 +102,18 @@ def test_without_noise_there_is_no_bridge_loss() -> None:
     assert "sb" not in stage.step(batch(), context(2))
 
 
-def test_the_low_field_s_noise_lies_on_b_before_its_way_as_in_cut() -> None:
-    def places(**options: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def test_the_low_field_s_noise_lies_on_b_at_time_0_as_in_cut() -> None:
+    def states(**options: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         model, data = unsb(sb_tau=0.0, **options), batch()
         (stage,) = model.stages
         stage.begin(model)
         stage.step(data, context())
-        assert stage._place is not None
+        assert stage._state is not None
         at_start = stage._index(data.key) == 0
         assert at_start.any() and not at_start.all()
-        return stage._place.a, stage._place.b[at_start], data.B[at_start]
+        return stage._state.x_t, stage._state.x_t_of_B[at_start], data.B[at_start]
 
-    (a, b, real), (same_a, noisy, _) = places(), places(lf_noise=0.3)
+    (a, b, real), (same_a, noisy, _) = states(), states(lf_noise=0.3)
     assert torch.equal(a, same_a) and torch.equal(b, real)
     assert (noisy - real).abs().mean() > 0.01
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.case import Case
-from benchmarks.machine import conv_rate, copy_rate
-from benchmarks.operations import operations
+from benchmarks.speed.case import Case
+from benchmarks.speed.machine import conv_rate, copy_rate
+from benchmarks.speed.operations import operations
 from data.batch import Batch
 from models import MODELS
 from models.base_model import BaseModel
@@ -41,10 +41,11 @@ class Bench:
 
     def __init__(self, case: Case) -> None:
         run = parse(["--dataroot", "-", "--model", case.model, "--load_size", str(case.size), *case.train_args])
-        torch.manual_seed(0)
         self.case, self.device = case, choose_device(case.gpu_ids)
         self.dtype = amp_dtype(case.amp, self.device)
-        model: BaseModel = MODELS[case.model](with_usual_numbers(run.network), (case.size, case.size))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model: BaseModel = MODELS[case.model](with_usual_numbers(run.network), (case.size, case.size))
         self.model = model.to(self.device)
         accelerate(self.model, run.train)
         compile_networks(self.model, run.train, self.device)

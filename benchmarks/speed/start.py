@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.case import Case
+from benchmarks.speed.case import Case
 from data.batch import SHUFFLED
 from data.cache.pack import ALIGNED, problem_columns
 from data.cache.place import CACHE_NAME

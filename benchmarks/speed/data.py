@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.case import Case
-from benchmarks.compute import peak_mb
+from benchmarks.speed.case import Case
+from benchmarks.speed.compute import peak_mb
 from data.cache.place import CACHE_NAME
 from data.cache.slice_cache import SliceCache
 from data.registry import DATASETS
