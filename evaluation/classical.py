@@ -22,6 +22,7 @@ from scipy.ndimage import binary_dilation
 from skimage.restoration import denoise_nl_means
 
 from data.cache.packed_slices import PackedSlices
+from data.folder.masks import MAD_TO_SIGMA
 from data.folder.slice_folder import SliceFolder
 from evaluation.contrast import Boxes, ordered, sums_by_bin
 from evaluation.intensities import GREY_LEVELS, grey_counts, map_quantiles, quantiles_of, summed_counts
@@ -44,7 +45,6 @@ LEAST_AIR = 500  # pixels
 # between the median and the upper quartile of a Rayleigh background with sigma 1; 0.487 with four coils, so that the
 # number of coils does not matter, and neither does a window that cuts off the darkest half
 QUARTILE_STEP = 0.4875
-MAD_TO_SIGMA = 1.4826  # of a normal distribution
 RIM = 0.02  # of the longer side: how far beyond the foreground the result reaches, as noise hides the dim scalp
 SUBJECTS, SLICES_EACH = 16, 12  # training slices that the map and the filter are fitted to, at most, per domain
 BANDS = 256  # of one cycle per head each

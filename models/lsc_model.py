@@ -18,6 +18,7 @@ from models.networks.lsc import LSCNetwork, corrupt, draw_corruption
 from models.passes import full
 from models.stage import Stage
 from models.update import StepContext, Update
+from models.validation import psnr_in_head
 
 MEMORISED_DB = 1.0  # docs/method.md section 2: beyond this R has memorised B, and D_B could tell real from fake by it
 VALIDATION_SEED = 20_250_305
@@ -97,13 +98,11 @@ class LSCStage(Stage):
         return {"psnr": val, "train_psnr": train} if np.isfinite([val, train]).all() else {}
 
     def _psnr(self, batches: Iterator[Batch], context: StepContext) -> float:
-        generator, totals = torch.Generator().manual_seed(VALIDATION_SEED), torch.zeros(2)
-        for batch in batches:
-            batch = batch.to(context.device)
-            restored = self.lsc.restore(*self.lsc.corrupt(batch.B, generator))
-            error = ((restored - batch.B) / 2).square() * batch.mask_B
-            totals += torch.stack([error.sum(), batch.mask_B.sum()]).cpu()
-        return -10 * float(torch.log10(totals[0] / totals[1]))  # NaN without any batch or head
+        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        moved = (batch.to(context.device) for batch in batches)
+        return psnr_in_head(
+            (self.lsc.restore(*self.lsc.corrupt(batch.B, generator)), batch.B, batch.mask_B) for batch in moved
+        )
 
     def ended_early(self) -> str:
         return self.verdict

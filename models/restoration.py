@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from data.batch import Batch
@@ -18,6 +17,7 @@ from models.restoration_options import RestorationOptions
 from models.stage import Stage
 from models.training_state import count_in
 from models.update import StepContext, Update
+from models.validation import psnr_in_head
 
 L1 = "l1"
 
@@ -99,12 +99,6 @@ def psnr_of_pairs(
     return found if all(map(math.isfinite, found.values())) else {}
 
 
-@torch.no_grad()
 def _psnr(G_AB: nn.Module, batches: Iterator[Batch], context: StepContext) -> float:
-    totals = torch.zeros(2)
-    for batch in batches:
-        batch = batch.to(context.device)
-        fake_B = translate(G_AB, batch.A)[0].float()
-        error = ((fake_B - batch.B) / 2).square() * batch.mask_B
-        totals += torch.stack([error.sum(), batch.mask_B.sum()]).cpu()
-    return -10 * float(torch.log10(totals[0] / totals[1]))  # NaN without any batch or head
+    moved = (batch.to(context.device) for batch in batches)
+    return psnr_in_head((translate(G_AB, batch.A)[0], batch.B, batch.mask_B) for batch in moved)

@@ -32,8 +32,8 @@ from util.checkpoint import LATEST, NewestCheckpoint
 from util.errors import UserError
 from util.processes import ALONE, Processes
 
-VALIDATION_BATCHES = 8
-PARTNER_CHUNK = 64
+VALIDATION_BATCHES = 8  # of unseen slices and of training slices, at the end of an epoch
+PARTNER_CHUNK = 64  # slices that SGP embeds at a time
 
 
 class Trainer:

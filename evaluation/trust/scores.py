@@ -16,7 +16,7 @@ from evaluation.slice_scores import SliceScores
 from evaluation.trust.appearance import APPEARANCE
 from evaluation.trust.calibration import FITTED, Calibration, expected
 from evaluation.trust.patches import SIDE, Patches
-from evaluation.trust.signals import NOISY_PASSES, SIGNALS
+from evaluation.trust.signals import PASSES, SIGNALS
 
 Floats = NDArray[np.floating]
 
@@ -27,7 +27,7 @@ SLICE_TRUST = "slice_trust"
 DEFINITIONS = {
     "trust": "where the synthesis may be wrong, told without a truth: the expected error, of the kind of psnr_fit's, "
     "sqrt(E[error^2]), a function of three signals of the model and of fake_B's brightness, edges and border, whose "
-    f"weights were fitted on simulated people; disagreement: standard deviation over fake_B and {NOISY_PASSES + 3} "
+    f"weights were fitted on simulated people; disagreement: standard deviation over fake_B and {PASSES} "
     "syntheses of the mirrored, shifted (twice) and noisier input; cycle: local root mean square of a - G_BA(fake_B) "
     "without fine detail and receive field; sgp: 1 - cosine of SGP's embeddings of a and fake_B; signals: these three "
     "fitted alone; appearance: brightness, edges and border fitted alone",

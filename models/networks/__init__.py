@@ -33,7 +33,7 @@ def _resnet(o: GeneratorOptions, n_blocks: int) -> nn.Module:
     from models.networks.layers import norm_layer
     from models.networks.resnet import ResnetGenerator
 
-    bias = o.norm != "batch" and o.norm != "instance"
+    bias = o.norm == "none"
     norm = norm_layer(o.norm)
     return ResnetGenerator(
         o.input_nc, o.output_nc, ngf=o.ngf, norm=norm, n_blocks=n_blocks, dropout=o.dropout, bias=bias
@@ -44,7 +44,7 @@ def _unet(o: GeneratorOptions, n_downs: int) -> nn.Module:
     from models.networks.layers import norm_layer
     from models.networks.unet import UnetGenerator
 
-    bias = o.norm != "batch" and o.norm != "instance"
+    bias = o.norm == "none"
     norm = norm_layer(o.norm)
     return UnetGenerator(o.input_nc, o.output_nc, n_downs=n_downs, ngf=o.ngf, norm=norm, dropout=o.dropout, bias=bias)
 

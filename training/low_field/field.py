@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from data.folder.masks import MAD_TO_SIGMA
 from models.low_field import receive_field
 
 SIDE = 64  # pixels of the grid on which fields are measured
@@ -25,11 +26,12 @@ LARGE = 0.6  # slices with less of the head than this, relative to the largest, 
 FEWEST_PIXELS = 100
 SMOOTHING = 0.8  # pixels; against noise, whose logarithm is skewed
 DARK = 0.02  # least intensity whose logarithm is taken
-CLASSES = 3
-ROUNDS = 10
+CLASSES = 3  # of brightness in a head
+ROUNDS = 10  # of fields and classes in turn
+MOVES = 3  # of the classes' centres in a round
 DIM = 0.15  # part of the pixels, the darkest, that does not decide where the classes begin
 OUTLIER = 2.5  # deviations from its class beyond which a pixel does not count
-RIDGE = 1e-2
+RIDGE = 1e-2  # of the least squares: few pixels give a small field
 POWERS = [(a, b) for a in range(3) for b in range(3 - a)]  # of x and y
 ODD = np.array([a % 2 for a, _ in POWERS])
 KNOWN = 0.05  # strength of the fields that are multiplied in
@@ -116,11 +118,11 @@ def _fields(levels: list[FloatArray], places: list[FloatArray]) -> list[FloatArr
     for _ in range(ROUNDS):
         corrected = [level - where @ field for level, where, field in zip(levels, places, fields, strict=True)]
         together = np.concatenate(corrected)
-        for _ in range(3):
+        for _ in range(MOVES):
             nearest = _nearest(together, centres)
             members = [together[nearest == k] for k in range(CLASSES)]
             centres = np.array([np.median(m) if len(m) else c for m, c in zip(members, centres, strict=True)])
-        spread = 1.4826 * np.median(np.abs(together - centres[nearest]))
+        spread = MAD_TO_SIGMA * np.median(np.abs(together - centres[nearest]))
         fields = [
             _fitted(level, centres[_nearest(flat, centres)], flat, where, OUTLIER * spread)
             for level, flat, where in zip(levels, corrected, places, strict=True)
