@@ -66,15 +66,15 @@ def _refuse_other_shapes(wanted: Mapping[str, Tensor], found: Mapping[str, Tenso
     """Raise ValueError that tells the first difference between a network's tensors and those of a file."""
     if not isinstance(found, Mapping) or not set(found) & set(wanted):
         raise ValueError("none of its tensors")
-    for name, tensor in wanted.items():
-        there = getattr(found.get(name), "shape", None)
-        if there != tensor.shape:
-            has = "is missing" if there is None else f"is {_sides(there)}"
-            raise ValueError(f"{name} {has}, needed is {_sides(tensor.shape)}: give the sizes that it was trained with")
+    for name in dict.fromkeys([*wanted, *found]):
+        here, there = (getattr(state.get(name), "shape", None) for state in (wanted, found))
+        if here != there:
+            told = f"{name} is {_sides(there)} there and {_sides(here)} here"
+            raise ValueError(f"{told}; give the options that it was trained with")
 
 
-def _sides(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "one number"
+def _sides(shape: Sequence[int] | None) -> str:
+    return "missing" if shape is None else " x ".join(map(str, shape)) or "one number"
 
 
 def load_weights(network: nn.Module, path: str, name: str) -> None:

@@ -221,7 +221,8 @@ def _check_together(run: RunOptions) -> None:
         why = "learns from pairs" if of_model.paired else "is not to see pairs"
         raise UserError(f"--dataset_mode {run.dataset_mode}: {run.model} {why}, allowed is {allowed}")
     if run.data.direction == "BtoA" and not of_model.supports_BtoA:
-        raise UserError(f"--direction BtoA: {run.model} goes from A to B only; cycle_gan goes either way")
+        either = "; cycle_gan goes either way" * of_model.can_synthesise
+        raise UserError(f"--direction BtoA: {run.model} goes from A to B only{either}")
     lengths = [name for name in EPOCHS if hasattr(run.network, name)]
     if of_model.can_synthesise and not sum(getattr(run.network, name) for name in lengths):
         raise UserError(f"{', '.join(f'--{name} 0' for name in lengths)}: no generator would be trained, need an epoch")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.folder.manifest import VolumeEntry
 from preprocessing.dicom import Converter, converting
-from preprocessing.folder import FLAGS, Flags
+from preprocessing.folder import USUAL_FLAGS, Flags
 from preprocessing.inputs import Inputs, Source
 from preprocessing.nifti import read_nifti
 from preprocessing.parallel import run_jobs
@@ -24,7 +24,7 @@ Find = Callable[[Converter], tuple[Inputs, SlicingSettings]]  # finds the volume
 
 
 def check_data(
-    find: Find, dataroot: Path, *, table_in: Path, workers: int | None, processes: Processes, flags: Flags = FLAGS
+    find: Find, dataroot: Path, *, table_in: Path, workers: int | None, processes: Processes, flags: Flags = USUAL_FLAGS
 ) -> int:
     """`--check_data`: read everything and write nothing but the table of what cannot be used.
 
@@ -47,7 +47,7 @@ def check_volumes(
     *,
     workers: int | None,
     processes: Processes = ALONE,
-    flags: Flags = FLAGS,
+    flags: Flags = USUAL_FLAGS,
 ) -> tuple[list[Problem], list[Problem]]:
     """Read every volume and its truth as slicing does.
 
@@ -111,7 +111,7 @@ def print_notes(notes: Iterable[str]) -> None:
         print(printable(f"note: {note}"), flush=True)
 
 
-def check_inputs(found: Inputs, dataroot: Path, *, skip_bad: bool, flag: str = FLAGS.out) -> None:
+def check_inputs(found: Inputs, dataroot: Path, *, skip_bad: bool, flag: str = USUAL_FLAGS.out) -> None:
     """Raise UserError unless slicing may begin: no problems or `skip_bad`, and a usable volume in every domain."""
     if not skip_bad:
         refuse_problems(found.problems, found.n_files, dataroot, flag)

@@ -39,7 +39,7 @@ class Flags:
     one_worker: str = WITHOUT_WORKERS
 
 
-FLAGS = Flags()  # of preprocessing_images.py
+USUAL_FLAGS = Flags()  # of preprocessing_images.py
 
 
 def _slice_folders(dataroot: Path) -> list[Path]:
@@ -47,7 +47,7 @@ def _slice_folders(dataroot: Path) -> list[Path]:
     return [dataroot / name for name in names if (dataroot / name).exists()]
 
 
-def check_writable(dataroot: Path, overwrite: bool, flag: str = FLAGS.out) -> None:
+def check_writable(dataroot: Path, overwrite: bool, flag: str = USUAL_FLAGS.out) -> None:
     """Raise UserError, which names `flag`, unless `dataroot` may be written to.
 
     It must be absent, empty except for a list of bad files, or a data folder of preprocessing with `overwrite` set.
@@ -64,7 +64,7 @@ def check_writable(dataroot: Path, overwrite: bool, flag: str = FLAGS.out) -> No
 
 
 @contextmanager
-def fresh_folder(dataroot: Path, processes: Processes = ALONE, flag: str = FLAGS.out) -> Iterator[None]:
+def fresh_folder(dataroot: Path, processes: Processes = ALONE, flag: str = USUAL_FLAGS.out) -> Iterator[None]:
     """Remove earlier output of preprocessing from `dataroot`, and remove all output if the block fails.
 
     Both are done by the first process, the latter once no other process writes any more. SIGTERM counts as failure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,8 +95,8 @@ def find_inputs(
     Raises: UserError naming the flag if nothing is found, see `find_contrast` and `Converter.convert`.
     """
     wanted = {domain: Given(*given[domain], FLAGS[domain], CHOICES[domain]) for domain in given}
-    _refuse_same(list(wanted.values()))
     found = _find(wanted, truth_A, converter)
+    _refuse_same(found, wanted)
     if joined := joined_people(people_of({source.subject for source in found.sources})):
         found.notes.append(joined)
     return found
@@ -111,17 +111,20 @@ def find_scans(location: str, domain: str, flag: str, contrast: str | None, conv
     return _find({domain: Given(location, contrast, flag, bids=True)}, None, converter)
 
 
-def _refuse_same(given: Sequence[Given]) -> None:
-    """Raise UserError if two domains are given the same volumes: a model would learn to change nothing."""
-    earlier: dict[tuple[str, str | None], Given] = {}
-    for one in given:
-        if not one.location:
-            continue
-        other = earlier.setdefault((os.path.realpath(one.location), one.contrast), one)
-        if other is not one:
+def _refuse_same(found: Inputs, given: Mapping[str, Given]) -> None:
+    """Raise UserError if a volume is given for both domains: a model would learn to change nothing.
+
+    A folder of DICOM may hold both contrasts, so there the same folder is the same volume by one contrast alone.
+    """
+    owners: dict[tuple[str, ...], Source] = {}
+    for source in found.sources:
+        series = (source.subject, given[source.domain].contrast or "") if source.place else ()
+        other = owners.setdefault((os.path.realpath(source.place or source.path), *series), source)
+        if other.domain != source.domain:
+            first, second = (given[domain] for domain in (other.domain, source.domain))
             raise UserError(
-                f"{other.flag} and {one.flag} {one.location}: the same volumes, need those of two scanners; "
-                f"{other.choice} and {one.choice} tell contrasts in one folder apart"
+                f"{first.flag} and {second.flag}: both name {source.place or source.path}, need volumes of two "
+                f"scanners; {first.choice} and {second.choice} tell contrasts in one folder apart"
             )
 
 

@@ -11,7 +11,7 @@ from data.folder.manifest import DOMAINS, Manifest, VolumeEntry, write_manifest
 from data.folder.people import people_of
 from preprocessing.checking import Find, check_inputs, print_notes, problem_of, require_domains, warn_of
 from preprocessing.dicom import converting
-from preprocessing.folder import FLAGS, Flags, fresh_folder
+from preprocessing.folder import USUAL_FLAGS, Flags, fresh_folder
 from preprocessing.geometry import spacing_mm
 from preprocessing.grid import averaged_slices
 from preprocessing.inputs import Inputs, Source
@@ -57,7 +57,7 @@ def slice_data(
     skip_bad: bool,
     workers: int | None,
     processes: Processes,
-    flags: Flags = FLAGS,
+    flags: Flags = USUAL_FLAGS,
 ) -> tuple[Manifest, list[Problem]]:
     """Find volumes, check every header before anything is written, and slice them: see `write_dataset`.
 
@@ -93,7 +93,7 @@ def write_dataset(
     workers: int | None,
     recorded: Mapping[str, object],
     processes: Processes = ALONE,
-    flags: Flags = FLAGS,
+    flags: Flags = USUAL_FLAGS,
 ) -> tuple[Manifest, list[Problem]]:
     """Slice every usable volume and write the manifest; if one fails, all output is removed.
 

@@ -55,10 +55,11 @@ def open_trust(
         if usable and alike and calibration.checkpoint_sha256 == checkpoint_sha256:
             source = f"weights fitted to this checkpoint on {', '.join(calibration.people)} of {calibration.data}"
             return Trust(calibration, noise, source, True, seed)
+        how = CALIBRATE + " --average_mirrored" * average_mirrored
         what = (
             "the checkpoint tested" if alike else f"syntheses with{'out' * (not average_mirrored)} --average_mirrored"
         )
-        warn(f"{own}: not of {what}, so the shipped weights are taken; {CALIBRATE} makes it anew")
+        warn(f"{own}: not of {what}, so the shipped weights are taken; {how} makes it anew")
     calibration = read_calibration(SHIPPED)
     source = (
         "shipped weights, fitted to another run on simulated heads: read the map as a ranking of places, not as the "

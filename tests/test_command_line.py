@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import platform
@@ -25,6 +26,7 @@ from data.registry import DATASETS
 from models import MODELS
 from options import preprocess_options, test_options, train_options
 from options.display_options import DisplayOptions
+from util.errors import run_cli
 
 COMMON = (train_options.TrainOptions, DisplayOptions, *{d.Options for d in DATASETS.values()})
 SCHEMAS = {
@@ -287,6 +289,33 @@ def test_the_real_programs_refuse_likewise_and_soon(tmp_path: Path) -> None:
     for (program, *_), line in zip(commands, done.stderr.splitlines(keepends=True), strict=True):
         one_sentence(program, line)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["series.nii"]
+
+
+def refused(script: str, *words: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a program of scripts/ prints as it ends with status 2."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        run_cli(importlib.import_module(f"scripts.{script}").main, script)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["demo_picture", "trust_picture", "pairs_picture", "network_view"])
+@pytest.mark.parametrize("out", ["x.jpg", "missing/x.png"])
+def test_a_picture_that_cannot_be_written_is_refused_first(
+    script: str, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = refused(script, tmp_path, f"--out={tmp_path / out}", capsys=capsys, monkeypatch=monkeypatch)
+    assert f"'{tmp_path / out}': need a name that ends with .png in a folder that can be written" in told
+
+
+def test_further_programs_refuse_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = refused("network_view", tmp_path, "--load_size=15", capsys=capsys, monkeypatch=monkeypatch)
+    assert told == "network_view: error: --load_size 15: allowed are numbers from 16\n"
+    told = refused("low_field_accuracy", tmp_path / "absent.nii", capsys=capsys, monkeypatch=monkeypatch)
+    assert told.startswith(f"low_field_accuracy: error: {tmp_path / 'absent.nii'}: ") and told.count("\n") == 1
 
 
 # what is documented ---------------------------------------------------------------------------------------------------

@@ -236,7 +236,9 @@ def test_pretext_weights_are_taken_instead_of_trained(phantom: Path, tmp_path: P
     assert [stage.name for stage in pta.stages][-1] == "gan"
     assert same(pta.sgp.state_dict(), load_trained(tmp_path / "sgp").sgp.state_dict())
     assert same(pta.lsc.state_dict(), load_trained(tmp_path / "lsc").lsc.state_dict())
-    with pytest.raises(UserError, match=r"not weights of this SGP network \(.* is .*, needed is .*: give the sizes"):
+    with pytest.raises(
+        UserError, match=r"not weights of this SGP network \(.* is .* there and .* here; give the options"
+    ):
         small = ["--sgp_embedding=8", f"--sgp_weights={tmp_path / 'sgp'}", "--name=bad"]
         train.main(train_arguments(phantom, tmp_path, "pta_hybrid", *small))
     with pytest.raises(UserError, match="not weights of this LSC network"):

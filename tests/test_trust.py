@@ -269,7 +269,9 @@ def test_weights_of_a_run_are_used_for_its_checkpoint_alone(
     assert "valA" in metrics["trust"]["calibration"]["source"]
     _, other = run_test(dataroot, tmp_path, "run", "--no_baselines", "--trust", "--average_mirrored", "--overwrite")
     assert not other["trust"]["calibration"]["of_this_checkpoint"]
-    assert "not of syntheses with --average_mirrored, so the shipped weights are taken" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "not of syntheses with --average_mirrored, so the shipped weights are taken" in told
+    assert "scripts.calibrate_trust --average_mirrored makes it anew" in told
     run_test(dataroot, tmp_path, "run", "--no_baselines", "--trust", "--phase", "val")
     same = json.loads((folder.parent / "val_latest" / "metrics.json").read_text())
     assert same["trust"]["auc"]["trust"]["mean"] is None and same["trust"]["auc"]["edges"]["mean"] is not None

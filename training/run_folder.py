@@ -28,7 +28,6 @@ from util.problems import Problem, as_rows
 from util.reading import read_json
 from util.runs import OPTIONS_NAME, runs_there
 
-PRETEXT_WEIGHTS = ("sgp_weights", "lsc_weights")  # their files may move, or go, once a run has begun
 DAMAGED = ".damaged"  # suffix of a checkpoint that could not be read
 
 
@@ -95,7 +94,7 @@ def state_to_continue(run: RunOptions, image_size: tuple[int, int], stages: Sequ
     if not run.train.continue_train:
         return None
     newest = read_newest(run.run_dir)
-    _check_same_run(run.run_dir, _saved_options(run, image_size), newest, stages)
+    _check_same_run(run, _saved_options(run, image_size), newest, stages)
     return newest
 
 
@@ -130,18 +129,15 @@ def _saved_options(run: RunOptions, image_size: tuple[int, int]) -> dict[str, An
     return json.loads(json.dumps({**run.flat(), "image_size": list(image_size)}))
 
 
-def _check_same_run(folder: Path, wanted: Mapping[str, Any], newest: NewestCheckpoint, stages: Sequence[Stage]) -> None:
+def _check_same_run(
+    run: RunOptions, wanted: Mapping[str, Any], newest: NewestCheckpoint, stages: Sequence[Stage]
+) -> None:
     """Raise UserError unless the saved run has the wanted options, apart from the number of epochs."""
+    folder = run.run_dir
     earlier = read_json(folder / OPTIONS_NAME)
     if not isinstance(earlier, dict):
         raise UserError(f"{folder / OPTIONS_NAME}: not the options of a run")
-    for name in PRETEXT_WEIGHTS:
-        if (earlier.get(name) is None) != (wanted.get(name) is None):
-            was, now = ("without", "leave it out") if earlier.get(name) is None else ("with", "give it again")
-            raise UserError(
-                f"--continue_train: {folder} was begun {was} --{name}, which decides on the stages of a run; {now}, "
-                "replace the run with --overwrite, or give another --name"
-            )
+    _check_given_weights(run, earlier)
     changed = differences(earlier, wanted)
     if changed:
         raise UserError(
@@ -154,6 +150,19 @@ def _check_same_run(folder: Path, wanted: Mapping[str, Any], newest: NewestCheck
             "--continue_train: the run's last stage, refine, has begun; --n_epochs and --n_epochs_decay "
             "can no longer change, and --n_epochs_refine must be at least 1"
         )
+
+
+def _check_given_weights(run: RunOptions, earlier: Mapping[str, Any]) -> None:
+    """Raise UserError if weights are given for a network that the saved run trained by itself, or the other way."""
+    for network in ("sgp", "lsc") if earlier.get("model") == run.model else ():
+        name = f"{network}_weights"
+        given = earlier.get(name) is not None
+        if getattr(run.network, f"uses_{network}", False) and given != (getattr(run.network, name, None) is not None):
+            was, now = ("with", "give it again") if given else ("without", "leave it out")
+            raise UserError(
+                f"--continue_train: {run.run_dir} was begun {was} --{name}, which decides on its stages; {now}, "
+                "replace the run with --overwrite, or give another --name"
+            )
 
 
 def _checkpoints(folder: Path) -> list[Path]:

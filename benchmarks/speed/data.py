@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.speed.case import Case
 from benchmarks.speed.compute import peak_mb
+from data.batch import SHUFFLED
 from data.cache.place import CACHE_NAME
 from data.cache.slice_cache import SliceCache
 from data.registry import DATASETS
@@ -51,7 +52,7 @@ def load_case(case: Case) -> Result:
         epochs: list[float] = []
         while len(epochs) < 2 or sum(epochs) < case.seconds:
             start = time.perf_counter()
-            batches = dataset.batches("gan", "shuffled", len(epochs), case.batch)
+            batches = dataset.batches("gan", SHUFFLED, len(epochs), case.batch)
             pairs = sum(map(len, load(dataset, batches, workers=0, device=device)))
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
