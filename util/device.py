@@ -28,14 +28,11 @@ def choose_device(gpu_ids: str, local_rank: int = 0) -> torch.device:
                 "start as many processes as GPUs (--nproc_per_node), or all on one GPU by its number"
             )
         return torch.device("cuda", local_rank)
-    try:
-        number = int(gpu_ids)
-    except ValueError:
-        number = -2  # refused, as any number below that of the CPU
-    if number < -1:
-        raise UserError(f"--gpu_ids is '{gpu_ids}', allowed are auto, -1 (the CPU) or the number of one GPU")
-    if number < 0:
+    if gpu_ids == "-1":
         return torch.device("cpu")
+    if not gpu_ids.isdecimal():
+        raise UserError(f"--gpu_ids is '{gpu_ids}', allowed are auto, -1 (the CPU) or the number of one GPU")
+    number = int(gpu_ids)
     if not torch.cuda.is_available():
         raise UserError(f"--gpu_ids {gpu_ids} asks for CUDA, which this machine or this torch lacks; use --gpu_ids -1")
     if number >= torch.cuda.device_count():
