@@ -88,7 +88,7 @@ def _estimated(run: RunOptions, options: Any, dataset: UnalignedMaskDataset) -> 
             found |= {"lf_noise": noise.deviation, "lf_band": noise.band}
     if "lf_bias" in wanted:
         found["lf_bias"] = estimate_field(images, masks, volumes)
-    measured, of_both = _rounded(found), {name for name in wanted if name in OF_BOTH}
+    measured, of_both = _rounded(found), [name for name in wanted if name in OF_BOTH]
     usual = {name: TYPICAL[name] for name in wanted if name not in measured and name not in of_both}
     lines = _sources(measured, usual, f"{len(images)} slices of {dataset.A.folder}")
     if of_both:
