@@ -21,9 +21,10 @@ from models.stage import Stage
 from options.train_options import RunOptions, parse, schemas
 from training.log.loss_log import LOSS_LOG_NAME
 
-NO_REPORT = ("--no_html", "--save_epoch_freq", "1000000", "--save_latest_freq", "1000")
+NO_REPORT = ("--no_html", "--save_latest_freq", "1000")
 STAGE_BEFORE_REFINEMENT = "gan"
 CHECKPOINTS = 4  # of a row whose best one is chosen on validation people
+NO_CHECKPOINTS = 1_000_000  # epochs between those of other rows, whose last state is tested
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,7 @@ def train_options(row: Row, budget: Budget, seed: int, slices: Slices) -> list[s
         fixed += ["--n_epochs_refine", str(own - gan)]
     steady = round(budget.steady * gan)
     fixed += ["--n_epochs", str(steady), "--n_epochs_decay", str(gan - steady)]
-    if row.by_validation:
-        fixed[fixed.index("1000000")] = str(max(1, gan // CHECKPOINTS))
-    return fixed
+    return [*fixed, "--save_epoch_freq", str(max(1, gan // CHECKPOINTS) if row.by_validation else NO_CHECKPOINTS)]
 
 
 def _known_to(model: str, dataset_mode: str, words: Sequence[str]) -> list[str]:
