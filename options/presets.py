@@ -40,6 +40,7 @@ OF_SMALL_SLICES: Mapping[str, Mapping[str, Any]] = {
     # `unsb` there, whose L_SB holds it to its input as well (docs/benchmarks/log.md, where the rate is from too)
     "cut": {"lambda_nce": 20.0, "lambda_nce_idt": 20.0, "lr": 1e-4},
     "unsb": {"lambda_nce": 5.0, "lambda_nce_idt": 5.0, "lr": 5e-5},
+    "pix2pix": {"lambda_l1": 1000.0},  # the published weight, 100, leaves outlines jagged
 }
 
 PRESETS: dict[str, Preset] = {

@@ -65,6 +65,7 @@ DIFFERENCES = (  # of rows: what each part of a method is worth
     ("pta_hybrid", "cut/hybrid"),
     ("pta_hybrid", "degrade/hybrid"),
     ("pta_hybrid", "degrade/hybrid/partner"),
+    ("pta_hybrid", "pta_unet"),  # the generator
     ("pta_cyclegan", "cycle_gan"),
     ("pta_hybrid/aligned", "pta_hybrid"),
     ("pta_hybrid/aligned", "cycle_gan/hybrid"),
@@ -87,6 +88,7 @@ DIFFERENCES = (  # of rows: what each part of a method is worth
     ("pta_hybrid", "classical"),
     ("cycle_gan/hybrid", "classical"),
     ("supervised/hybrid", "pta_hybrid"),
+    ("supervised/hybrid", "pix2pix"),
 )
 
 
