@@ -135,9 +135,9 @@ PRESETS: dict[str, Preset] = {
         dataset_mode="unaligned_mask",
         of_model={"pta_unet": {"load_size": 256}},  # the multiple of unet_256 that is nearest to 224
     ),
-    # between the two, chosen for its cost alone: how good its images are, nobody has measured
+    # between the two, chosen for its cost alone; on simulated heads no better than `demo` (docs/benchmarks/log.md)
     "small": Preset(
-        "networks between the two at 128 px, for some hours of a laptop; the quality of its images is untested",
+        "networks between the two at 128 px, for some hours of a laptop; on simulated heads no better than demo",
         values={
             "load_size": 128,
             "sgp_input": 64,
