@@ -22,6 +22,7 @@ Mask = NDArray[np.bool_]
 DEPTH_MM = 22.0  # CSF this deep in the cranium is ventricle, not sulcus
 MIDLINE_MM = 2.0  # no lateral ventricle this close to the midplane: septum, third ventricle and fissure lie there
 WALL_MM = 3.0  # Gaussian (std) that averages the tissue around a CSF component
+GAUSSIAN_REACH = 4.0  # stds at which a Gaussian filter is cut off
 THIN_MM = 1.2  # half width below which CSF is a channel, in mm or voxels, whichever is larger
 REACH_MM = 20.0  # distance from the new ventricle wall at which the displacement vanishes
 RIM_MM = 15.0  # depth below the skull over which the displacement fades to zero
@@ -80,19 +81,30 @@ def lateral_ventricles(anatomy: Anatomy) -> Mask:
     Raises: UserError: no CSF is that deep.
     """
     spacing, across = anatomy.spacing_mm, midplane_distance_mm(anatomy)
-    thin = THIN_MM * max(1.0, float(spacing.max()))
+    thin, blur = THIN_MM * max(1.0, float(spacing.max())), WALL_MM / spacing
     fluid = (anatomy.fraction("csf") > 0.5) & (cranial_depth(anatomy) > DEPTH_MM) & (np.abs(across) > MIDLINE_MM)
-    thick = fluid & (ndimage.distance_transform_edt(fluid, sampling=spacing) > thin)
-    white = ndimage.gaussian_filter(anatomy.fraction("wm"), WALL_MM / spacing)
-    around = ndimage.gaussian_filter(anatomy.brain, WALL_MM / spacing)
+    box = _box(fluid, np.ceil(GAUSSIAN_REACH * blur).astype(int)) if fluid.any() else np.s_[:, :, :]
+    deep, across = fluid[box], across[box]
+    thick = deep & (ndimage.distance_transform_edt(deep, sampling=spacing) > thin)
+    white = ndimage.gaussian_filter(anatomy.fraction("wm")[box], blur, truncate=GAUSSIAN_REACH)
+    around = ndimage.gaussian_filter(anatomy.brain[box], blur, truncate=GAUSSIAN_REACH)
     white_walled = white**2 / np.maximum(around, 0.05) ** 2
-    found = np.zeros_like(fluid)
+    found = np.zeros_like(deep)
     for side in (across < 0, across > 0):
         label, count = ndimage.label(thick & side)
         if not count:
             raise UserError(f"no CSF {DEPTH_MM:g} mm deep on both sides of this brain, so no lateral ventricles")
         found |= label == 1 + np.bincount(label.ravel(), white_walled.ravel())[1:].argmax()
-    return np.asarray(fluid & (ndimage.distance_transform_edt(~found, sampling=spacing) <= thin + spacing.max()))
+    ventricles = np.zeros_like(fluid)
+    ventricles[box] = deep & (ndimage.distance_transform_edt(~found, sampling=spacing) <= thin + spacing.max())
+    return ventricles
+
+
+def _box(mask: Mask, margin: NDArray[np.intp]) -> tuple[slice, ...]:
+    """The voxels of a mask and `margin` (3) more on every side, as far as the volume goes."""
+    voxels = np.argwhere(mask)
+    ends = zip(voxels.min(0) - margin, voxels.max(0) + 1 + margin, strict=True)
+    return tuple(slice(max(first, 0), last) for first, last in ends)
 
 
 def _smoothstep(x: Volume) -> Volume:
@@ -108,15 +120,13 @@ def _enlarged(anatomy: Anatomy, ventricles: Mask, volume: float) -> Volume:
     inside is sampled just within the old wall, and the pull-back fades beyond the new wall, slowly enough not to fold.
     """
     spacing = anatomy.spacing_mm
-    margin = np.ceil((REACH_MM + 3 * SMOOTH_MM) / spacing).astype(int)
-    voxels = np.argwhere(ventricles)
-    ends = zip(voxels.min(0) - margin, voxels.max(0) + 1 + margin, strict=True)
-    box = tuple(slice(max(first, 0), last) for first, last in ends)
+    box = _box(ventricles, np.ceil((REACH_MM + 3 * SMOOTH_MM) / spacing).astype(int))
     inside = ventricles[box]
     outward = ndimage.distance_transform_edt(~inside, sampling=spacing)
     distance = np.float32(outward - ndimage.distance_transform_edt(inside, sampling=spacing))
     distance = ndimage.gaussian_filter(distance, SMOOTH_MM / spacing)
-    ranks = np.minimum([len(voxels), round(volume * len(voxels))], distance.size - 1)
+    voxels = int(np.count_nonzero(ventricles))
+    ranks = np.minimum([voxels, round(volume * voxels)], distance.size - 1)
     old_wall, new_wall = np.partition(distance, ranks, axis=None)[ranks]
     reach = float(new_wall - old_wall)
     fade = _smoothstep(1 - (distance - new_wall) / REACH_MM) * _smoothstep(cranial_depth(anatomy)[box] / RIM_MM)
