@@ -30,7 +30,7 @@ from util.checkpoint import (
     unseal,
     write_checkpoint,
 )
-from util.checksum import TooLarge, digest
+from util.checksum import SMALL, TooLarge, digest
 from util.errors import UserError
 
 CONTENT: dict[str, Any] = {
@@ -92,6 +92,17 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_change_changes_the_checksum(change: str) -> None:
     assert digest(CHANGES[change]) != digest(CONTENT)
+
+
+def test_tensors_of_any_size_have_the_same_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones are hashed at once, large ones by other threads."""
+    large = torch.arange(SMALL).reshape(4, -1)
+    assert digest({"x": large}) != digest({"x": large.flip(0)})
+    mixed = {**CONTENT, "weights": {**CONTENT["weights"], "large": large}}
+    whole = digest(mixed)
+    for threshold in (0, 1 << 40):
+        monkeypatch.setattr("util.checksum.SMALL", threshold)
+        assert digest(mixed) == whole
 
 
 NOT_PLAIN = {

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SMALL = 1 << 16  # bytes; a tensor below is hashed in less time than another thread takes to begin
+
 
 class TooLarge(ValueError):
     """The content expands to more than its file can hold."""
@@ -26,20 +28,21 @@ def digest(content: dict[Any, Any], most: int | None = None) -> str:
         TooLarge: more than `most` bytes, or a tensor larger than its storage (`expand`).
     """
     seen = 0
-    parts: list[tuple[bytes, Future[bytes] | None]] = []
-    with ThreadPoolExecutor() as pool:  # hashing is most of the work and releases the GIL
+    parts: list[bytes | Future[bytes]] = []
+    with ThreadPoolExecutor() as pool:  # hashing is most of the work on large tensors, and releases the GIL
         for path, value in _leaves(content, ""):
             tensor = value if isinstance(value, Tensor) else None
             line = f"{path}: {repr(value) if tensor is None else _description(tensor, path)}\n".encode()
             seen += len(line) + (0 if tensor is None else tensor.nbytes)
             if most is not None and seen > most:
                 raise TooLarge(f"more than {most} bytes")
-            parts.append((line, None if tensor is None else pool.submit(_digest_of_bytes, tensor)))
+            parts.append(line)
+            if tensor is not None:
+                small = tensor.nbytes < SMALL
+                parts.append(_digest_of_bytes(tensor) if small else pool.submit(_digest_of_bytes, tensor))
     sha = hashlib.sha256()
-    for line, of_tensor in parts:
-        sha.update(line)
-        if of_tensor is not None:
-            sha.update(of_tensor.result())
+    for part in parts:
+        sha.update(part if isinstance(part, bytes) else part.result())
     return sha.hexdigest()
 
 
