@@ -7,9 +7,6 @@ source "$(dirname "$0")/setup.sh" requirements.txt requirements-dashboard.txt re
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-if [ $# -eq 0 ]; then # of the whole suite, how much of our packages it has run
-    set -- --cov --cov-report=term:skip-covered --cov-fail-under=95
-fi
 # As many tests at a time as there are processors, one thread each: tiny networks gain nothing from more, and threads
 # that wait for busy cores take a thousand times as long. A worker that has nothing left takes tests from another one.
 workers=$("$PYTHON" -c "import os; print(min(8, os.cpu_count() or 1))")

@@ -29,6 +29,7 @@ PTA = ("pta_hybrid", "pta_cyclegan", "pta_unet")
 SMALL_LSC = ["--lsc_blocks=8", "--lsc_features=2"]
 SMALL_HYBRID = ["--hybrid_width=24", "--hybrid_depth=2", "--hybrid_heads=2", "--hybrid_mlp=32", "--hybrid_patch=8"]
 SMALL_NETWORKS = [*SMALL_HYBRID, "--hybrid_features=4", "--netD=pixel", "--ndf=4"]
+QUICK_GENERATOR = "unet_32"  # a training with it takes a third of the time that one with the hybrid takes
 
 
 def phantom_slice(level: float, domain: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +85,7 @@ def phantom(tmp_path: Path) -> Path:
 def train_arguments(dataroot: Path, out: Path, model: str, *extra: str) -> list[str]:
     """Command line of a run that takes a second, without its report and the options that would do nothing with `extra`.
 
-    `--html` brings the report back.
+    `--html` brings the report back. Only `pta_hybrid` and `pta_cyclegan` have their own generator.
     """
     common = [
         f"--dataroot={dataroot}",
@@ -103,11 +104,10 @@ def train_arguments(dataroot: Path, out: Path, model: str, *extra: str) -> list[
         small += [*SMALL_SGP, *([] if "--sgp_weights" in given else ["--sgp_steps=3", "--sgp_batch_size=4"])]
     if model in ("lsc", *PTA):
         small += [*SMALL_LSC, *([] if "--lsc_weights" in given else ["--lsc_steps=3", "--lsc_batch_size=4"])]
-    if model == "pta_unet" and "--netG" not in given:  # its own takes 256 px
-        extra = (*extra, "--netG=unet_128")
-        given["--netG"] = "unet_128"
-        common[3] = "--load_size=128"
     fields = {field.name: field for field in dataclasses.fields(MODELS[model].Options)}
+    if "netG" in fields and model not in ("pta_hybrid", "pta_cyclegan") and "--netG" not in given:
+        extra = (*extra, f"--netG={QUICK_GENERATOR}")
+        given["--netG"] = QUICK_GENERATOR
     small += [flag for flag in SMALL_NETWORKS if flag[2:].partition("=")[0] in fields]
     if "netG" in fields and given.get("--netG", fields["netG"].default) != "hybrid":
         small = [*(flag for flag in small if not flag.startswith("--hybrid")), "--ngf=4"]

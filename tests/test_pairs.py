@@ -163,7 +163,7 @@ def test_pix2pix_keeps_pairs_in_its_pool() -> None:
 
 def test_pairs_are_learned_and_scored_on_unseen_slices(pairs: Path, tmp_path: Path) -> None:
     """A contrast that is a straight line: within some steps supervised is nearer to the truth than its input is."""
-    more = ("--name=run", "--lr=0.01", "--n_epochs=12", "--val_epoch_freq=13", "--ema_beta=0.5")
+    more = ("--name=run", "--netG=hybrid", "--lr=0.01", "--n_epochs=12", "--val_epoch_freq=13", "--ema_beta=0.5")
     train.main(train_arguments(pairs, tmp_path, "supervised", *more))
     with (tmp_path / "run" / "loss_log.csv").open() as file:
         scores = [row for row in csv.DictReader(file) if row["val_psnr"]]

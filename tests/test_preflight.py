@@ -74,7 +74,7 @@ def test_the_size_of_a_saved_state_is_known_and_told(phantom: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("amp", [None, torch.bfloat16])
 def test_one_image_or_two_tell_of_many(phantom: Path, tmp_path: Path, amp: torch.dtype | None) -> None:
-    argv = train_arguments(phantom, tmp_path, "cycle_gan", "--n_epochs_refine=1")
+    argv = train_arguments(phantom, tmp_path, "cycle_gan", "--n_epochs_refine=1", "--netG=hybrid")
     found = needs_of(argv, amp=amp).activations
     assert list(found) == ["gan", "refine"]
     dataset, _, _ = open_data(parse(argv))
@@ -108,7 +108,7 @@ def test_measuring_changes_nothing(phantom: Path, tmp_path: Path) -> None:
 def test_a_step_too_large_for_one_image_is_refused_and_leaves_nothing(
     phantom: Path, tmp_path: Path, free: Free
 ) -> None:
-    argv = train_arguments(phantom, tmp_path / "out/deep", "cycle_gan")
+    argv = train_arguments(phantom, tmp_path / "out/deep", "cycle_gan", "--netG=hybrid")
     one = needs_of(argv).activations["gan"].first
     shutil.rmtree(tmp_path / "out")
     free(memory=one - 1)
