@@ -224,9 +224,9 @@ def test_filling_bends_as_little_as_biharmonic_inpainting() -> None:
 
 
 def test_gradients_pass_a_filling() -> None:
-    x = (torch.rand(2, 1, 16, 20, dtype=torch.float64) * 2 - 1).requires_grad_()
-    masked = torch.zeros(2, 1, 16, 20, dtype=torch.bool)
-    masked[:1, :, 4:8, 8:16] = True
+    x = (torch.rand(2, 1, 8, 12, dtype=torch.float64) * 2 - 1).requires_grad_()
+    masked = torch.zeros(2, 1, 8, 12, dtype=torch.bool)
+    masked[:1, :, 4:8, 4:8] = True
     assert torch.autograd.gradcheck(lambda x: filled(x, masked, 4), (x,))
     (gradient,) = torch.autograd.grad(filled(x, masked, 4).sum(), x)
     assert (gradient[masked] == 0).all() and (gradient[1] == 1).all()
