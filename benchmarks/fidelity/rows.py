@@ -63,6 +63,7 @@ DIFFERENCES = (  # of rows: what each part of a method is worth
     ("pta_hybrid", "cycle_gan/hybrid"),
     ("pta_hybrid", "cycle_gan/hybrid/aligned"),
     ("pta_hybrid", "cut/hybrid"),
+    ("pta_hybrid", "unsb"),
     ("pta_hybrid", "degrade/hybrid"),
     ("pta_hybrid", "degrade/hybrid/partner"),
     ("pta_hybrid", "pta_unet"),  # the generator
