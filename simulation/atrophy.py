@@ -68,7 +68,10 @@ def midplane_distance_mm(anatomy: Anatomy) -> Volume:
 def cranial_depth(anatomy: Anatomy) -> Volume:
     """Distance in mm (X, Y, Z) from voxels of brain or CSF to the nearest voxel of neither; 0 outside."""
     inside = anatomy.brain + anatomy.fraction("csf") > 0.5
-    return np.asarray(ndimage.distance_transform_edt(inside, sampling=anatomy.spacing_mm), np.float32)
+    box = _box(inside, np.ones(3, int))  # with a layer of the voxels around, nearer ones than any beyond
+    depth = np.zeros(inside.shape, np.float32)
+    depth[box] = ndimage.distance_transform_edt(inside[box], sampling=anatomy.spacing_mm)
+    return depth
 
 
 @lru_cache(maxsize=1)
@@ -83,7 +86,7 @@ def lateral_ventricles(anatomy: Anatomy) -> Mask:
     spacing, across = anatomy.spacing_mm, midplane_distance_mm(anatomy)
     thin, blur = THIN_MM * max(1.0, float(spacing.max())), WALL_MM / spacing
     fluid = (anatomy.fraction("csf") > 0.5) & (cranial_depth(anatomy) > DEPTH_MM) & (np.abs(across) > MIDLINE_MM)
-    box = _box(fluid, np.ceil(GAUSSIAN_REACH * blur).astype(int)) if fluid.any() else np.s_[:, :, :]
+    box = _box(fluid, np.ceil(GAUSSIAN_REACH * blur).astype(int))
     deep, across = fluid[box], across[box]
     thick = deep & (ndimage.distance_transform_edt(deep, sampling=spacing) > thin)
     white = ndimage.gaussian_filter(anatomy.fraction("wm")[box], blur, truncate=GAUSSIAN_REACH)
@@ -101,8 +104,10 @@ def lateral_ventricles(anatomy: Anatomy) -> Mask:
 
 
 def _box(mask: Mask, margin: NDArray[np.intp]) -> tuple[slice, ...]:
-    """The voxels of a mask and `margin` (3) more on every side, as far as the volume goes."""
+    """The voxels of a mask and `margin` (3) more on every side, as far as the volume goes; all if the mask is empty."""
     voxels = np.argwhere(mask)
+    if not len(voxels):
+        return np.s_[:, :, :]
     ends = zip(voxels.min(0) - margin, voxels.max(0) + 1 + margin, strict=True)
     return tuple(slice(max(first, 0), last) for first, last in ends)
 
