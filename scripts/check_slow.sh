@@ -5,6 +5,6 @@ set -euo pipefail
 source "$(dirname "$0")/setup.sh" requirements.txt requirements-dashboard.txt requirements-dev.txt
 
 "$PYTHON" -m pytest -m "slow or gpu" "$@"
-if [ $# -eq 0 ]; then # not in check.sh: before Python 3.12 it takes half as long again as the tests themselves
+if [ $# -eq 0 ]; then # not in check.sh: before Python 3.12 it adds about half to the time of the tests
     bash scripts/check.sh --cov --cov-report=term:skip-covered --cov-fail-under=95
 fi
