@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.fidelity.budgets import BUDGETS
 from benchmarks.fidelity.program import benchmark
 from benchmarks.fidelity.store import PUBLISHED
+from options.train_options import AMP
 from util.errors import run_cli
 from util.schema import CommandLine
 
@@ -41,6 +42,10 @@ def options_of(argv: Sequence[str]) -> Namespace:
         "--out", default="benchmark_output", help="folder of data, runs, predictions [default: %(default)s]"
     )
     parser.add_argument("--docs", default=str(PUBLISHED), help="folder of units and tables [default: docs/benchmarks]")
+    parser.add_argument(
+        "--amp", choices=AMP, default="auto",
+        help="number format of the trainings, as in train.py; a row compares with those of the same format and task",
+    )  # fmt: skip
     parser.add_argument("--minutes", type=float, help="save and end after so many minutes [default: when all is done]")
     parser.add_argument("--read_test", action="store_true", help="read the test people before all rows are trained")
     parser.add_argument("--assemble", action="store_true", help="only write the tables, from the units that there are")

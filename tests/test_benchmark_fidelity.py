@@ -325,6 +325,13 @@ def test_other_options_than_before_are_refused(finished: tuple[Place, dict[str, 
         train.command()
 
 
+def test_the_number_format_is_one_of_the_options(finished: tuple[Place, dict[str, Any]]) -> None:
+    place, _ = finished
+    train, _ = (step for step in Plan(place, TINY, amp="off").steps("val") if step.kind.startswith("train"))
+    with pytest.raises(UserError, match=r"begun with other options \(--amp auto, now off\)"):
+        train.command()
+
+
 def benchmark_of_one_row(out: str, docs: str) -> None:
     """The program as it is typed, with the small budget of these tests."""
     BUDGETS["tiny"] = replace(TINY, rows={"same_contrast": ("cycle_gan/hybrid",)})

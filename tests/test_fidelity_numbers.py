@@ -106,6 +106,7 @@ def test_a_machine_is_told_by_its_number_format_too(
 ) -> None:
     monkeypatch.setattr("util.device._has_bf16", lambda device: has_bf16)
     assert store.machine().endswith(f", {words}")
+    assert store.machine(amp="off").endswith(", float32")
 
 
 def test_a_page_names_the_machines_of_each_task() -> None:

@@ -19,6 +19,7 @@ from util.reading import read_json
 DATA_SEED, LESION_SEED, ENCODER_SEED = 0, 1, 7  # of the simulations, and of E_eval, which no row has
 PEOPLE_WITH_LESIONS = 12  # subjects of either domain that the segmenter learns lesions from, at most
 SETTINGS = "settings.json"
+AUTO = "auto"  # train.py's own --amp
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,13 @@ class Step:
 
 
 class Plan:
-    """All steps of a budget, for some of its rows."""
+    """All steps of a budget, for some of its rows. `amp`: number format of its trainings."""
 
     def __init__(
-        self, place: Place, budget: Budget, rows: Sequence[str] | None = None, tasks: Sequence[str] | None = None
-    ) -> None:
-        self.place, self.budget = place, budget
+        self, place: Place, budget: Budget, rows: Sequence[str] | None = None, tasks: Sequence[str] | None = None,
+        amp: str = AUTO,
+    ) -> None:  # fmt: skip
+        self.place, self.budget, self.amp = place, budget, amp
         self.chosen, self.tasks = rows, tasks
 
     def names(self, task: str, row: str) -> bool:
@@ -111,7 +113,7 @@ class Plan:
     def _encoder(self, task: str) -> Step:
         run, done = self.place.encoder(task), self.place.steps(task) / "encoder.json"
         options = ["--preset", self.budget.preset, "--model", "sgp", "--seed", str(ENCODER_SEED), *self._device()]
-        options += [*(self._size() or ()), *self.budget.encoder, "--no_html"]
+        options += [*(self._size() or ()), *self.budget.encoder, "--no_html", *self._number_format()]
         return self._step(
             f"{task} E_eval", task, done, (f"{task} data",), "encoder", resumable=True,
             command=lambda: self._training(task, run, options),
@@ -179,7 +181,8 @@ class Plan:
 
     def options(self, task: str, row: str, seed: int) -> list[str]:
         """The options of train.py for a row, once the data are there."""
-        return train_options(ROWS[row], self.budget, seed, Slices.of(self.place.data(task)))
+        options = train_options(ROWS[row], self.budget, seed, Slices.of(self.place.data(task)))
+        return [*options, *self._number_format()]
 
     def _epoch(self, task: str, row: str, seed: int, phase: str) -> Callable[[], list[str]]:
         """Which checkpoint is tested."""
@@ -210,6 +213,9 @@ class Plan:
         places = ["--dataroot", str(self.place.data(task)), "--checkpoints_dir", str(run.parent), "--name", run.name]
         begun = (run / "latest.pt").is_file()
         return program("train.py", *options, *places, "--continue_train" if begun else "--overwrite")
+
+    def _number_format(self) -> list[str]:
+        return [] if self.amp == AUTO else ["--amp", self.amp]
 
     def _device(self) -> list[str]:
         words = list(self.budget.options)

@@ -31,7 +31,7 @@ def benchmark(options: Namespace, launch: Launch = start) -> int:
     if options.minutes is not None and not options.minutes > 0:
         raise UserError(f"--minutes is {options.minutes}, it must be above 0")
     place = Place(Path(options.out).resolve(), options.budget, Path(options.docs).resolve())
-    plan = Plan(place, budget, chosen_rows(options.models), chosen_tasks(options.tasks, budget))
+    plan = Plan(place, budget, chosen_rows(options.models), chosen_tasks(options.tasks, budget), options.amp)
     if options.verify:
         return verify(plan)
     if options.remeasure:

@@ -22,6 +22,7 @@ PUBLISHED = ROOT / "docs" / "benchmarks"
 LESIONS = "lesions"  # the phase on test people's heads with lesions
 TABLES, CLAIMING = "fidelity", "small"  # the budget that README speaks of has the plain name
 PHASES = ("val", "test", LESIONS)
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,14 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def machine(gpu: bool = False) -> str:
-    """The processor or GPU, in words, and the number format that `--amp auto` takes there.
+def machine(device: torch.device = CPU, amp: str = "auto") -> str:
+    """The processor or GPU, in words, and the number format that `--amp` takes there.
 
-    Processors of one name differ in it, and a training in bfloat16 ends elsewhere than the same one in float32.
+    Processors of one name differ in what `auto` is, and a training in bfloat16 ends elsewhere than one in float32.
     """
-    if gpu:
-        return torch.cuda.get_device_name()
-    precision = NUMBER_FORMATS[amp_dtype("auto", torch.device("cpu"))]
+    precision = NUMBER_FORMATS[amp_dtype(amp, device)]
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {precision}"
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -86,6 +86,7 @@ def trained_row(split: Measured, run: Path, epoch: str, out: Path, phase: str, b
     row = Row(model.run["model"], "", aligned=model.run["dataset_mode"] == "aligned")
     length = Slices.of(split.source.dataroot).epoch(row)
     seen = images_seen(run, model.stages, int(model.run["batch_size"]), length, until)
+    found["machine"] = machine(split.on.device, model.run["amp"])
     _write(out, phase, split, {"epoch": epoch, "training": seen, **found})
 
 
@@ -118,8 +119,7 @@ def _predict(split: Measured, run: Path, epoch: str, folder: Path) -> None:
 def _write(out: Path, phase: str, split: Measured, found: dict[str, Any]) -> None:
     """Write `PHASE.json`, whose presence says that the row is tested on this split."""
     measured = split.row(out / phase)
-    about = {"date": now(), "machine": machine(split.on.device.type == "cuda")}
-    write_json(out / f"{phase}.json", {**about, **found, **measured})
+    write_json(out / f"{phase}.json", {"date": now(), "machine": machine(split.on.device), **found, **measured})
 
 
 if __name__ == "__main__":
