@@ -55,7 +55,8 @@ def test_older_layout_is_recognised(phantom: Path) -> None:
     (phantom / "trainA_mask").rename(phantom / "train_maskA")
     folder = SliceFolder(phantom, "train", "A")
     assert len(folder) == 12
-    assert folder.mask_folder == phantom / "train_maskA"
+    masks = folder.sibling("mask")
+    assert masks is not None and masks.folder == phantom / "train_maskA"
 
 
 def test_masks_are_computed_where_there_are_none(phantom: Path) -> None:

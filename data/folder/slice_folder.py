@@ -85,12 +85,6 @@ class SliceFolder:
     def __len__(self) -> int:
         return len(self.files)
 
-    @property
-    def mask_folder(self) -> Path | None:
-        """The folder of masks, if there is one."""
-        masks = self.sibling("mask")
-        return None if masks is None else masks.folder
-
     def pixels(self, i: int) -> NDArray:
         """Slice i, (H, W) uint8, uint16 or float32, see `read_native`; read-only by convention."""
         return self._memoized("pixels", i, lambda: read_native(self.files[i]))
