@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.fidelity.measure import kept, prediction_path
 from benchmarks.fidelity.rows import BASELINES
@@ -21,37 +22,63 @@ from util.errors import UserError
 COLUMNS = 6
 INCHES = 2.0  # a side of a panel
 MARGIN = 4  # pixels around the head
+INPUT, TRUTH = "low_field", "truth"  # slices that are no row's
 
 Slice = NDArray[np.float32]
 
 
-def write_figure(place: Place, task: str, rows: Collection[str], seed: int, path: Path) -> None:
-    """Draw the rows of a task for one slice: the middle one of the first test subject, by one seed's models.
+def keep_slices(place: Place, task: str, rows: Collection[str], seed: int) -> None:
+    """Keep one slice of every row whose predictions are here, among the published units: other machines have no more.
 
-    Every row is shown after the affine fit of its volume to the truth, as `psnr_fit` measures it, and its air as
-    predicted; input and truth as they are. A figure that is there already stays unless all rows can be drawn: another
-    machine may have had the predictions.
+    It is the middle slice of the first test subject, by one seed's models, cut to the head. A row is shown after the
+    affine fit of its volume to the truth, as `psnr_fit` measures it, and its air as predicted; input and truth as they
+    are.
     """
-    shown = [row for row in rows if row != "identity"]
-    files = {row: place.unit(task, row, 0 if row in BASELINES else seed) / "test" for row in shown}
     try:
         source = SliceFolder(place.data(task), "test", "A")
     except UserError:
         return
     subject, positions = next(iter(positions_by_subject(source).items()))
-    files = {row: file for row in files if (file := prediction_path(files[row], subject)).is_file()}
-    if not files or (path.is_file() and len(files) < len(shown)):
-        return
     volume = read_subject(source, positions, with_truth=True)
     assert volume.truth is not None and volume.truth_mask is not None
     middle = len(positions) // 2
-    panels: list[tuple[str, Slice]] = [("low field", volume.visible[middle]), ("truth", volume.truth[middle])]
-    for row, file in files.items():
-        prediction = kept(file)
-        scale, offset = affine_fit(prediction, volume.truth, volume.truth_mask)
-        fitted = scale * prediction[middle] + offset
-        panels.append((row, np.where(volume.truth_mask[middle], fitted, prediction[middle]).clip(0, 1)))
-    _draw(panels, _around(volume.truth_mask[middle]), path)
+    shown: dict[Path, Slice] = {}
+    for row in _drawn(rows):
+        used = _seed_of(row, seed)
+        if (file := prediction_path(place.unit(task, row, used) / "test", subject)).is_file():
+            prediction = kept(file)
+            scale, offset = affine_fit(prediction, volume.truth, volume.truth_mask)
+            fitted = scale * prediction[middle] + offset
+            image = np.where(volume.truth_mask[middle], fitted, prediction[middle])
+            shown[place.slice(task, row, used)] = image
+    if shown:
+        shown[place.slice(task, INPUT, 0)] = volume.visible[middle]
+        shown[place.slice(task, TRUTH, 0)] = volume.truth[middle]
+    part = _around(volume.truth_mask[middle])
+    for path, image in shown.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image[part].clip(0, 1) * 255).round().astype(np.uint8)).save(path)
+
+
+def write_figure(place: Place, task: str, rows: Collection[str], seed: int, path: Path) -> None:
+    """Draw the kept slices of a task, if there are any: low field, truth, and `rows` in their order."""
+    panels = {name: place.slice(task, name, 0) for name in (INPUT, TRUTH)}
+    panels |= {row: place.slice(task, row, _seed_of(row, seed)) for row in _drawn(rows)}
+    if there := {name: file for name, file in panels.items() if file.is_file()}:
+        _draw([(name.replace("_", " ") if name == INPUT else name, _read(file)) for name, file in there.items()], path)
+
+
+def _drawn(rows: Collection[str]) -> list[str]:
+    return [row for row in rows if row != "identity"]  # which is the low field
+
+
+def _seed_of(row: str, seed: int) -> int:
+    return 0 if row in BASELINES else seed
+
+
+def _read(path: Path) -> Slice:
+    with Image.open(path) as image:
+        return np.asarray(image, np.float32) / np.float32(255)
 
 
 def _around(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
@@ -63,13 +90,13 @@ def _around(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
     return edges[0], edges[1]
 
 
-def _draw(panels: list[tuple[str, Slice]], part: tuple[slice, slice], path: Path) -> None:
+def _draw(panels: list[tuple[str, Slice]], path: Path) -> None:
     """One panel a row of the table, on black."""
     lines = math.ceil(len(panels) / COLUMNS)
     figure = Figure(figsize=(INCHES * COLUMNS, (INCHES + 0.25) * lines), facecolor="black")
     for number, (title, image) in enumerate(panels, start=1):
         axis = figure.add_subplot(lines, COLUMNS, number)
-        axis.imshow(image[part], cmap="gray", vmin=0, vmax=1)
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1)
         axis.set_title(title, color="white", fontsize=8, pad=3)
         axis.set_axis_off()
     figure.subplots_adjust(0.005, 0.005, 0.995, 0.94, 0.03, 0.12)

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.fidelity.assemble import Assembly
 from benchmarks.fidelity.budgets import BUDGETS, Budget
-from benchmarks.fidelity.figure import write_figure
+from benchmarks.fidelity.figure import keep_slices, write_figure
 from benchmarks.fidelity.plan import Plan
 from benchmarks.fidelity.rows import NAMES, ROWS
 from benchmarks.fidelity.schedule import Launch, Scheduler, start
@@ -119,6 +119,7 @@ def _figures(place: Place, budget: Budget, units: Sequence[Mapping[str, Any]]) -
     tested = {(unit["task"], unit["row"]) for unit in units if "test" in unit}
     for task, rows in budget.rows.items():
         there = [row for row in rows if (task, row) in tested]
+        keep_slices(place, task, there, budget.seeds[0])
         write_figure(place, task, there, budget.seeds[0], place.figure(task))
     return {task: path.name for task in budget.rows if (path := place.figure(task)).is_file()}
 

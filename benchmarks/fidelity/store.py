@@ -71,6 +71,10 @@ class Place:
         """The figure of a task, beside the tables."""
         return self.tables(f"_{task}.png")
 
+    def slice(self, task: str, row: str, seed: int) -> Path:
+        """The slice that the figure of a task shows of a row, beside the row's published unit."""
+        return self.units / task / row / f"{seed}.png"
+
     @property
     def units(self) -> Path:
         """The published units."""
