@@ -62,10 +62,10 @@ def keep_slices(place: Place, task: str, rows: Collection[str], seed: int) -> No
 
 def write_figure(place: Place, task: str, rows: Collection[str], seed: int, path: Path) -> None:
     """Draw the kept slices of a task, if there are any: low field, truth, and `rows` in their order."""
-    panels = {name: place.slice(task, name, 0) for name in (INPUT, TRUTH)}
-    panels |= {row: place.slice(task, row, _seed_of(row, seed)) for row in _drawn(rows)}
-    if there := {name: file for name, file in panels.items() if file.is_file()}:
-        _draw([(name.replace("_", " ") if name == INPUT else name, _read(file)) for name, file in there.items()], path)
+    files = {"low field": place.slice(task, INPUT, 0), "truth": place.slice(task, TRUTH, 0)}
+    files |= {row: place.slice(task, row, _seed_of(row, seed)) for row in _drawn(rows)}
+    if panels := [(title, _read(file)) for title, file in files.items() if file.is_file()]:
+        _draw(panels, path)
 
 
 def _drawn(rows: Collection[str]) -> list[str]:

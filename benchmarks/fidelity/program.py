@@ -115,7 +115,7 @@ def assemble(plan: Plan, failed: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _figures(place: Place, budget: Budget, units: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Draw what there is to draw. Returns the names of the figures that there are, by task."""
+    """Keep the slices that are here and draw all that are kept. Returns the names of the figures, by task."""
     tested = {(unit["task"], unit["row"]) for unit in units if "test" in unit}
     for task, rows in budget.rows.items():
         there = [row for row in rows if (task, row) in tested]
