@@ -67,6 +67,8 @@ DIFFERENCES = (  # of rows: what each part of a method is worth
     ("pta_hybrid", "degrade/hybrid"),
     ("pta_hybrid", "degrade/hybrid/partner"),
     ("pta_hybrid", "pta_unet"),  # the generator
+    ("pta_hybrid", "pta_cyclegan"),
+    ("cycle_gan/hybrid", "cycle_gan"),
     ("pta_cyclegan", "cycle_gan"),
     ("pta_hybrid/aligned", "pta_hybrid"),
     ("pta_hybrid/aligned", "cycle_gan/hybrid"),
