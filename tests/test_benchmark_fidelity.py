@@ -1,4 +1,4 @@
-"""The fidelity benchmark: equal terms, and the whole on phantoms, killed, continued and verified."""
+"""The fidelity benchmark, the whole of it on phantoms: killed, continued and verified."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from running import start as start_process
 
 from benchmarks.fidelity import program, segment, work
 from benchmarks.fidelity.budgets import BUDGETS, Budget, Lengths
-from benchmarks.fidelity.lengths import Slices, images_seen, train_options
+from benchmarks.fidelity.lengths import images_seen
 from benchmarks.fidelity.measure import kept, prediction_path
 from benchmarks.fidelity.plan import Plan
 from benchmarks.fidelity.rows import BASELINES, ROWS, Row
 from benchmarks.fidelity.store import LESIONS, PHASES, Place
 from data.folder.slices import slice_name, write_image, write_mask
-from models import MODELS
 from models.trained import load_trained
-from options.train_options import parse
 from scripts import benchmark_fidelity
 from util.errors import UserError
 
@@ -43,58 +41,6 @@ TINY = Budget(
     options=("--load_size", "32", "--gpu_ids", "-1", "--amp", "off", *SMALL_NETWORKS),
     encoder=(*SMALL_SGP, "--sgp_steps", "2"), segmenter_steps=3, claims=False,
 )  # fmt: skip
-SLICES = Slices(541, 567)
-WITH_TRAINING = [name for name, row in ROWS.items() if not row.why_missing]
-
-
-# equal terms ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("budget", BUDGETS)
-@pytest.mark.parametrize("row", WITH_TRAINING)
-def test_every_row_sees_the_same_number_of_images(budget: str, row: str) -> None:
-    chosen, slices = BUDGETS[budget], SLICES
-    run = parse([*train_options(ROWS[row], chosen, 0, slices), "--dataroot", "-"])
-    o = run.network
-    seen = (o.n_epochs + o.n_epochs_decay + getattr(o, "n_epochs_refine", 0)) * slices.epoch(ROWS[row])
-    for task in ("sgp", "lsc"):
-        if getattr(o, f"trains_{task}", False):
-            steps, batch = getattr(o, f"{task}_steps"), getattr(o, f"{task}_batch_size")
-            seen += steps * max(batch, run.train.batch_size)
-    rounding = 541 / 2 if ROWS[row].aligned else 64  # half an epoch; half a batch of either pretext stage
-    assert seen == pytest.approx(chosen.lengths.total * 567, abs=rounding)
-    assert run.train.seed == 0 and run.model == ROWS[row].model
-
-
-def test_lengthened_stages_keep_their_proportion() -> None:
-    budget = replace(TINY, lengths=Lengths(sgp=16, lsc=4, gan=1, refine=6))
-    lengths = {}
-    for row in ("pta_hybrid", "pta_hybrid/no_lsc", "pta_hybrid/no_sgp", "cycle_gan/hybrid"):
-        o = parse([*train_options(ROWS[row], budget, 0, Slices(100, 90)), "--dataroot", "-"]).network
-        lengths[row] = (o.n_epochs + o.n_epochs_decay, o.n_epochs_refine)
-    assert lengths == {
-        "pta_hybrid": (1, 6), "pta_hybrid/no_lsc": (2, 9), "pta_hybrid/no_sgp": (3, 20), "cycle_gan/hybrid": (4, 23)
-    }  # fmt: skip
-
-
-def test_the_budgets_options_of_sgp_go_to_the_rows_that_train_one() -> None:
-    for name in WITH_TRAINING:
-        o = parse([*train_options(ROWS[name], BUDGETS["quick"], 0, SLICES), "--dataroot", "-"]).network
-        if getattr(o, "trains_sgp", False):
-            assert (o.sgp_views, o.sgp_batch_size) == (4, 16), name
-    assert "--sgp_views" not in train_options(ROWS["pta_hybrid/no_sgp"], BUDGETS["quick"], 0, SLICES)
-
-
-def test_masks_and_the_noise_model_are_open_to_all_unpaired_rows() -> None:
-    for name in WITH_TRAINING:
-        if not ROWS[name].aligned:
-            run = parse([*train_options(ROWS[name], BUDGETS["small"], 1, SLICES), "--dataroot", "-"])
-            assert run.dataset_mode == "unaligned_mask" and run.data.flip and run.network.lf_noise == "auto", name
-
-
-def test_rows_without_their_model_say_so() -> None:
-    for row in ROWS.values():
-        assert bool(row.why_missing) == (row.model not in MODELS)
 
 
 # the whole, on phantoms -----------------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ class Plan:
 
     def options(self, task: str, row: str, seed: int) -> list[str]:
         """The options of train.py for a row, once the data are there."""
-        options = train_options(ROWS[row], self.budget, seed, Slices.of(self.place.data(task)))
+        options = train_options(ROWS[row], self.budget.on(task), seed, Slices.of(self.place.data(task)))
         return [*options, *self._number_format()]
 
     def _epoch(self, task: str, row: str, seed: int, phase: str) -> Callable[[], list[str]]:
