@@ -30,9 +30,9 @@ class Lengths:
 
 @dataclass(frozen=True)
 class TaskTerms:
-    """What all rows of one task are given beside the budget's options, and in the place of its lengths unless None."""
+    """What one task changes: further options by --model, and the lengths, unless None."""
 
-    options: tuple[str, ...]
+    of_models: Mapping[str, tuple[str, ...]]
     lengths: Lengths | None = None
 
 
@@ -41,11 +41,11 @@ class Budget:
     """One size of the benchmark.
 
     about: for people. rows: by task. options: of train.py for every row, after `--preset`; widths: further ones by
-    --netG. steady: part of the adversarial epochs that runs at the first learning rate, before its decay.
-    sgp: options of SGP's training in rows that train one. encoder: options of E_eval's training. simulate: further
-    options of the simulation. lesions: those of further heads with lesions, on which the segmenter learns them and
-    which tell what rows lose. segmenter_steps: of its training. of_tasks: terms of tasks
-    for which the budget's own will not do.
+    --netG; of_models: further ones by --model. steady: part of the adversarial epochs that runs at the first learning
+    rate, before its decay. sgp: options of SGP's training in rows that train one. encoder: options of E_eval's
+    training. simulate: further options of the simulation. lesions: those of further heads with lesions, on which the
+    segmenter learns them and which tell what rows lose. segmenter_steps: of its training. of_tasks: terms of tasks for
+    which these do not do.
     """
 
     about: str
@@ -59,6 +59,7 @@ class Budget:
     preset: str
     options: tuple[str, ...] = ()
     widths: Mapping[str, tuple[str, ...]] | None = None
+    of_models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     steady: float = 0.0
     sgp: tuple[str, ...] = ()
     encoder: tuple[str, ...] = ()
@@ -73,18 +74,21 @@ class Budget:
         if task not in self.of_tasks:
             return self
         terms = self.of_tasks[task]
-        return replace(self, options=self.options + terms.options, lengths=terms.lengths or self.lengths)
+        return replace(self, of_models=terms.of_models, lengths=terms.lengths or self.lengths)
 
 
 NARROW = dict.fromkeys(("resnet_9blocks", "unet_32"), ("--ngf", "16"))  # as narrow as the demo's hybrid and D
 # SGP learns as much from six epochs as from 31 of single views in batches of 32 (docs/benchmarks/log.md)
 FEW_SLICES = ("--sgp_batch_size", "16", "--sgp_views", "4")
 ON_CPU = ("--gpu_ids", "-1")
-# where A and B differ in contrast: the physics cannot turn it, L_idt rewards keeping it, and a strong L_syn shows what
-# it should be; the adversarial stage has to be longer too (docs/benchmarks/log.md)
-OTHER_CONTRAST = (
-    "--refine_physics", "0", "--lambda_idt", "0", "--lambda_syn", "20", "--lambda_syn_A", "20",
-)  # fmt: skip
+# where A and B differ in contrast: the physics cannot turn it, L_idt rewards keeping it; the weights are the best of
+# each model's trials, and the adversarial stage has to be longer too (docs/benchmarks/log.md)
+TURNING = ("--refine_physics", "0", "--lambda_idt", "0")
+OTHER_CONTRAST = {
+    "cycle_gan": (*TURNING, "--lambda_cycle", "2"),
+    "pta_hybrid": (*TURNING, "--lambda_syn", "20", "--lambda_syn_A", "20"),
+}
+WITH_OTHER_CONTRAST = (*MAIN, "pta_hybrid/no_pretext")  # which has L_syn too, so it tells what the pretext tasks add
 
 BUDGETS: dict[str, Budget] = {
     "quick": Budget(
@@ -100,7 +104,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     "small": Budget(
         "two cores for a night: networks of the demo's kind at 96 px, three seeds",
-        rows={"same_contrast": NAMES, "coverage": NAMES, "paper": (*MAIN, "pta_hybrid/no_pretext")},
+        rows={"same_contrast": NAMES, "coverage": NAMES, "paper": WITH_OTHER_CONTRAST},
         seeds=(0, 1, 2), matrix=96, n_train=24, n_val=6, n_test=12,
         lengths=Lengths(sgp=6, lsc=1, gan=2, refine=7), sgp=FEW_SLICES,
         preset="demo", options=("--load_size", "96", *ON_CPU), widths=NARROW, encoder=("--sgp_steps", "150"),
@@ -108,7 +112,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     "full": Budget(
         "the published sizes at 224 px, for a GPU",
-        rows=dict.fromkeys(TASKS, NAMES),
+        rows={"same_contrast": NAMES, "coverage": NAMES, "paper": WITH_OTHER_CONTRAST},
         seeds=(0, 1, 2), matrix=224, n_train=60, n_val=12, n_test=24,
         lengths=Lengths(sgp=45, lsc=22, gan=150, refine=20),
         preset="published",

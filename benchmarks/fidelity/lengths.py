@@ -49,7 +49,7 @@ def train_options(row: Row, budget: Budget, seed: int, slices: Slices) -> list[s
     fixed = ["--preset", budget.preset, "--model", row.model, "--netG", row.netG, "--seed", str(seed)]
     dataset_mode = "aligned" if row.aligned else "unaligned_mask"  # equal terms: masks are open to all models
     fixed += ["--dataset_mode", dataset_mode, *_known_to(row.model, dataset_mode, budget.options)]
-    fixed += [*(budget.widths or {}).get(row.netG, ()), *row.options, *NO_REPORT]
+    fixed += [*(budget.widths or {}).get(row.netG, ()), *budget.of_models.get(row.model, ()), *row.options, *NO_REPORT]
     refined = _known_to(row.model, dataset_mode, ("--n_epochs_refine", "1"))  # of a length that is not known yet
     run = parse([*fixed, *refined, "--dataroot", "-"])
     if getattr(run.network, "trains_sgp", False):
