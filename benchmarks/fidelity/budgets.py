@@ -85,7 +85,7 @@ ON_CPU = ("--gpu_ids", "-1")
 # each model's trials, and the adversarial stage has to be longer too (docs/benchmarks/log.md)
 TURNING = ("--refine_physics", "0", "--lambda_idt", "0")
 OTHER_CONTRAST = {
-    "cycle_gan": (*TURNING, "--lambda_cycle", "2"),
+    "cycle_gan": (*TURNING, "--lambda_cycle", "0.5"),
     "pta_hybrid": (*TURNING, "--lambda_syn", "20", "--lambda_syn_A", "20"),
 }
 WITH_OTHER_CONTRAST = (*MAIN, "pta_hybrid/no_pretext")  # which has L_syn too, so it tells what the pretext tasks add
