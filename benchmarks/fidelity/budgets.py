@@ -86,6 +86,7 @@ ON_CPU = ("--gpu_ids", "-1")
 TURNING = ("--refine_physics", "0", "--lambda_idt", "0")
 OTHER_CONTRAST = {
     "cycle_gan": (*TURNING, "--lambda_cycle", "0.5"),
+    "cut": ("--lambda_nce", "0.5", "--lambda_nce_idt", "0", "--lr", "0.0006"),  # L_nce_idt stands for L_idt there
     "pta_hybrid": (*TURNING, "--lambda_syn", "20", "--lambda_syn_A", "20"),
 }
 WITH_OTHER_CONTRAST = (*MAIN, "pta_hybrid/no_pretext")  # which has L_syn too, so it tells what the pretext tasks add
