@@ -83,6 +83,7 @@ DIFFERENCES = (  # of rows: what each part of a method is worth
     ("pta_hybrid", "pta_hybrid/no_sgp"),
     ("pta_hybrid", "pta_hybrid/no_lsc"),
     ("pta_hybrid", "pta_hybrid/no_pretext"),
+    ("pta_hybrid/no_pretext", "cycle_gan/hybrid"),  # L_syn, and the loss weights that come with it
     ("pta_hybrid", "pta_hybrid/random_shading"),
     ("pta_hybrid", "pta_hybrid/no_physics"),
     ("pta_hybrid", "pta_hybrid/no_refine"),
