@@ -136,7 +136,7 @@ class UNSBStage(CUTStage):
 
     @torch.no_grad()
     def visuals(self, batch: Batch) -> dict[str, Tensor]:
-        fake_B = sample_x1(self.averages.averaged["G_AB"], batch.A, self.options.sb_steps)
+        fake_B = sample_x1(self.averages.averaged["G_AB"], batch.A, self.options)
         return {"real_A": batch.A, "fake_B": fake_B, "real_B": batch.B}
 
 
@@ -155,7 +155,7 @@ class UNSBModel(CUTModel):
     @torch.no_grad()
     def synthesise(self, real_A: Tensor) -> Tensor:
         """x_1 of the mean path, by averaged weights; input and output are (N, 1, H, W) in [-1, 1]."""
-        return sample_x1(self.ema_G_AB.eval(), real_A, self.options.sb_steps)
+        return sample_x1(self.ema_G_AB.eval(), real_A, self.options)
 
 
 def predictor(G_AB: nn.Module, mask: Tensor | None = None) -> Predictor:
@@ -163,9 +163,9 @@ def predictor(G_AB: nn.Module, mask: Tensor | None = None) -> Predictor:
     return lambda x, time: translate(G_AB, with_time(x, time), mask)[0]
 
 
-def sample_x1(G_AB: nn.Module, real_A: Tensor, steps: int) -> Tensor:
-    """fake_B after all steps, without noise: (N, 1, H, W)."""
-    predict, times = predictor(G_AB), times_of(steps)
-    last = torch.full((len(real_A),), steps - 1, device=real_A.device)
+def sample_x1(G_AB: nn.Module, real_A: Tensor, options: UNSBOptions) -> Tensor:
+    """fake_B of the mean path, without noise: (N, 1, H, W). Every pass predicts it; the last of `passes` is taken."""
+    predict, times = predictor(G_AB), times_of(options.sb_steps)
+    last = torch.full((len(real_A),), options.passes - 1, device=real_A.device)
     x = sample_xt(real_A, predict, times, last, None, 0.0)
-    return predict(x, times[steps - 1].expand(len(x))).float()
+    return predict(x, times[options.passes - 1].expand(len(x))).float()

@@ -125,11 +125,11 @@ def for_device(run: RunOptions, device: torch.device) -> RunOptions:
     return dataclasses.replace(run, network=dataclasses.replace(run.network, **lengths))
 
 
-# options that may differ when a run is continued: they change neither the model nor what it sees
+# options that may differ when a run is continued: they change neither the model's training nor what it sees
 FREE_ON_RESUME = frozenset(
     {field.name for schema in (TrainOptions, DisplayOptions) for field in dataclasses.fields(schema)}
     - {"seed", "batch_size", "amp"}
-) | {*EPOCHS, "sgp_weights", "lsc_weights"}
+) | {*EPOCHS, "sgp_weights", "lsc_weights", "sb_passes"}
 
 
 def parse(argv: Sequence[str]) -> RunOptions:

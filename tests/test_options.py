@@ -447,6 +447,14 @@ def test_presets_name_real_options_and_a_run_goes_on_without_them() -> None:
     assert "lr" not in FREE_ON_RESUME
 
 
+def test_where_a_synthesis_is_taken_from_the_bridge_may_change_after_the_training() -> None:
+    run = [*PLACES, "--model=unsb"]
+    before, now = parse(run).flat(), parse([*run, "--sb_passes=1"]).flat()
+    assert before["sb_passes"] == 0 and differences(before, now) == []
+    del before["sb_passes"]  # a run that is older than the option
+    assert differences(before, now) == []
+
+
 def test_the_scripts_command_lines_are_accepted() -> None:
     for options in (soak.TINY, (*compare_precision.NETWORKS, *compare_precision.LENGTH)):
         assert parse(["--dataroot=D", *options]).model == "pta_hybrid"

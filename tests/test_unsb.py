@@ -7,8 +7,10 @@ import torch
 from tiny_models import SIDE, SMALL, batch, changed, context, snapshot
 
 from models.bridge import sample_xt, times_of, with_time
+from models.passes import translate
 from models.unsb_model import UNSBModel, sample_x1
 from models.unsb_options import UNSBOptions
+from util.errors import UserError
 
 
 def unsb(**options: object) -> UNSBModel:
@@ -92,7 +94,25 @@ def test_the_synthesis_takes_all_steps_by_averaged_weights_and_no_chance() -> No
     handle.remove()
     assert [call.item() for call in calls] == pytest.approx((2 * times_of(3)[:3] - 1).tolist())
     assert torch.equal(first, model.synthesise(data.A)) and first.shape == data.A.shape
-    assert torch.allclose(first[1:3], sample_x1(model.ema_G_AB, data.A[1:3], 3), atol=1e-5)
+    assert torch.allclose(first[1:3], sample_x1(model.ema_G_AB, data.A[1:3], model.options), atol=1e-5)
+
+
+def test_a_synthesis_may_be_taken_at_an_earlier_step() -> None:
+    """One pass is G_AB's own prediction at time 0, two passes the one at the next time, on the way to the first."""
+    data, whole = batch(), unsb()
+    G, start = whole.ema_G_AB.eval(), torch.zeros(4)
+    first = translate(G, with_time(data.A, start), None)[0]
+    second = translate(G, with_time(data.A + 0.5 * (first - data.A), start + times_of(3)[1]), None)[0]
+    for passes, wanted in ((1, first), (2, second)):
+        model = unsb(sb_passes=passes)
+        model.load_state_dict(whole.state_dict())
+        assert torch.allclose(model.synthesise(data.A), wanted, atol=1e-5)
+    assert torch.equal(unsb(sb_passes=3).synthesise(data.A), whole.synthesise(data.A))
+
+
+def test_no_synthesis_after_the_last_step() -> None:
+    with pytest.raises(UserError, match="--sb_passes is 4, allowed are 0 to --sb_steps, which is 3"):
+        unsb(sb_passes=4)
 
 
 def test_without_noise_there_is_no_bridge_loss() -> None:
