@@ -19,7 +19,7 @@ from benchmarks.speed.case import Case
 from benchmarks.speed.compute import Bench, flop, flop_by_term, head_batch, infer_case, train_case
 from benchmarks.speed.machine import conv_rate
 from benchmarks.speed.operations import MOST, operations
-from benchmarks.speed.start import make_data, measure
+from benchmarks.speed.start import make_data, measure, start_case
 from data.cache.slice_cache import SliceCache
 from data.folder.slice_folder import SliceFolder
 from scripts import benchmark_speed
@@ -116,6 +116,13 @@ def test_growth_goes_from_a_thousand_slices_to_the_most_and_over_image_sizes() -
     assert [case.size for measure, case in grown if measure == CASES["train"]] == [128, 256, 384, 512]
     rows = [{"case": "growth", "slices": 1000}, {"case": "growth", "size": 128}, {"case": "growth", "size": 256}]
     assert len({key_of(row) for row in rows}) == 3
+
+
+def test_a_start_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From any folder: the fresh process has to find the module."""
+    monkeypatch.chdir(tmp_path)
+    found = start_case(replace(LITTLE, slices=300))
+    assert found["slices"] == 300 and found["start_s"] > found["open_s"] > 0
 
 
 def test_a_start_with_made_up_data_reads_what_the_real_cache_would_hold(tmp_path: Path) -> None:

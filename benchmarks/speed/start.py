@@ -31,6 +31,7 @@ from training.loader import load_one
 from training.run_folder import fingerprint
 from util.device import choose_device
 
+ROOT = Path(__file__).resolve().parents[2]  # where Python finds this module
 PER_VOLUME = 150  # slices
 SIDE = 256  # pixels
 RECORD = SIDE * SIDE * 2 + SIDE * SIDE // 8  # bytes of a 16-bit slice and its mask
@@ -45,7 +46,7 @@ def start_case(case: Case) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         made = make_data(Path(folder), case.slices)
         command = [sys.executable, "-m", __name__, str(made), folder]
-        done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr)
     return {"case": "start", "slices": case.slices, **json.loads(done.stdout)}
