@@ -39,7 +39,7 @@ OF_SMALL_SLICES: Mapping[str, Mapping[str, Any]] = {
     # the published weight, 0.5, leaves `cut` below untrained baselines after so few images, and so does 50; 20 leaves
     # `unsb` there, whose L_SB holds it to its input as well (docs/benchmarks/log.md has its rate and passes, too)
     "cut": {"lambda_nce": 20.0, "lambda_nce_idt": 20.0, "lr": 1e-4},
-    "unsb": {"lambda_nce": 5.0, "lambda_nce_idt": 5.0, "lr": 5e-5, "sb_passes": 1},
+    "unsb": {"lambda_nce": 5.0, "lambda_nce_idt": 5.0, "lr": 5e-5, "sb_passes": 3},
     "pix2pix": {"lambda_l1": 1000.0},  # the published weight, 100, leaves outlines jagged
 }
 

@@ -57,6 +57,15 @@ def test_another_contrast_has_terms_of_its_own_for_every_row() -> None:
     assert elsewhere == {"cycle_gan/hybrid": (4, 12), "pta_hybrid": (2, 7), "pta_hybrid/no_pretext": (4, 12)}
 
 
+def test_unsb_is_taken_at_the_step_that_is_best_on_each_task() -> None:
+    """On validation people (docs/benchmarks/log.md)."""
+    found = {}
+    for task in ("same_contrast", "coverage"):
+        options = train_options(ROWS["unsb"], BUDGETS["small"].on(task), 0, SLICES)
+        found[task] = parse([*options, "--dataroot", "-"]).network.passes
+    assert found == {"same_contrast": 3, "coverage": 1}
+
+
 def test_the_budgets_options_of_sgp_go_to_the_rows_that_train_one() -> None:
     for name in WITH_TRAINING:
         o = parse([*train_options(ROWS[name], BUDGETS["quick"], 0, SLICES), "--dataroot", "-"]).network

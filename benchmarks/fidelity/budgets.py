@@ -109,7 +109,10 @@ BUDGETS: dict[str, Budget] = {
         seeds=(0, 1, 2), matrix=96, n_train=24, n_val=6, n_test=12,
         lengths=Lengths(sgp=6, lsc=1, gan=2, refine=7), sgp=FEW_SLICES,
         preset="demo", options=("--load_size", "96", *ON_CPU), widths=NARROW, encoder=("--sgp_steps", "150"),
-        of_tasks={"paper": TaskTerms(OTHER_CONTRAST, Lengths(sgp=6, lsc=1, gan=6, refine=3))},
+        of_tasks={
+            "coverage": TaskTerms({"unsb": ("--sb_passes", "1")}),  # the best step on validation people; the preset's
+            "paper": TaskTerms(OTHER_CONTRAST, Lengths(sgp=6, lsc=1, gan=6, refine=3)),  # is that of same-contrast
+        },
     ),
     "full": Budget(
         "the published sizes at 224 px, for a GPU",
